@@ -1,0 +1,80 @@
+"""AMQP topology and routes as values: what to declare, and where a message goes. No I/O."""
+
+from amqp_routing._binding import Binding, DestinationKind
+from amqp_routing._declare import Declarer, declare
+from amqp_routing._errors import (
+    ConversionError,
+    DeclarationError,
+    PublishRefused,
+    RouteError,
+    RoutingError,
+    TopologyError,
+    UnknownExchange,
+)
+from amqp_routing._exchange import DEFAULT_EXCHANGE, PREDECLARED_EXCHANGES, Exchange, ExchangeType
+from amqp_routing._graph import GraphFormat, graph
+from amqp_routing._kombu import (
+    exchange_from_kombu,
+    exchange_to_kombu,
+    queue_from_kombu,
+    queue_to_kombu,
+    topology_from_kombu,
+    topology_to_kombu,
+)
+from amqp_routing._match import headers_match, topic_matches
+from amqp_routing._policy import Policy, split_policies
+from amqp_routing._queue import Queue
+from amqp_routing._queue_arguments import DeadLetterStrategy, Overflow, QueueType
+from amqp_routing._resolve import Explanation, explain, resolve
+from amqp_routing._route import Route
+from amqp_routing._router import Decision, Router, RouterCheck, RouterFunction, TaskRouter
+from amqp_routing._table import Table, TableValue
+from amqp_routing._topology import Topology
+from amqp_routing._walk import Visit
+
+__all__ = (
+    "DEFAULT_EXCHANGE",
+    "PREDECLARED_EXCHANGES",
+    "Binding",
+    "ConversionError",
+    "DeadLetterStrategy",
+    "Decision",
+    "DeclarationError",
+    "Declarer",
+    "DestinationKind",
+    "Exchange",
+    "ExchangeType",
+    "Explanation",
+    "GraphFormat",
+    "Overflow",
+    "Policy",
+    "PublishRefused",
+    "Queue",
+    "QueueType",
+    "Route",
+    "RouteError",
+    "Router",
+    "RouterCheck",
+    "RouterFunction",
+    "RoutingError",
+    "Table",
+    "TableValue",
+    "TaskRouter",
+    "Topology",
+    "TopologyError",
+    "UnknownExchange",
+    "Visit",
+    "declare",
+    "exchange_from_kombu",
+    "exchange_to_kombu",
+    "explain",
+    "graph",
+    "headers_match",
+    "queue_from_kombu",
+    "queue_to_kombu",
+    "resolve",
+    "split_policies",
+    "topic_matches",
+    "topology_from_kombu",
+    "topology_to_kombu",
+)
