@@ -1,0 +1,56 @@
+"""amqp-tasks: a distributed task system whose engine is RabbitMQ.
+
+Names are imported when they are first used, so that a producer pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import (
+        App,
+        AsyncResult,
+        Request,
+        ResultSet,
+        Task,
+        allow_join_result,
+        current_app,
+        current_request,
+        current_task,
+        find_app,
+        result_from_tuple,
+        shared_task,
+    )
+
+__all__ = (
+    "App",
+    "AsyncResult",
+    "Request",
+    "ResultSet",
+    "Task",
+    "allow_join_result",
+    "current_app",
+    "current_request",
+    "current_task",
+    "find_app",
+    "result_from_tuple",
+    "shared_task",
+)
+
+_OLD_NAMES = {"task": "use @app.task, or shared_task where the app is not known", "Celery": "use App"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        import amqp_tasks.app
+
+        return getattr(amqp_tasks.app, name)
+    hint = f": {_OLD_NAMES[name]}" if name in _OLD_NAMES else ""
+    # `from amqp_tasks import task` shows only an ImportError's own text, so the remedy must be in one.
+    error = ImportError if name in _OLD_NAMES else AttributeError
+    raise error(f"module 'amqp_tasks' has no attribute {name!r}{hint}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

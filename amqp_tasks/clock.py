@@ -1,0 +1,36 @@
+"""Time, injected: monotonic for durations, aware UTC at the borders."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+__all__ = ("SYSTEM_CLOCK", "Clock", "SystemClock")
+
+
+class Clock(Protocol):
+    """What the rest of the package asks about time; tests pass one that they move."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; only differences mean something."""
+        ...
+
+    def now(self) -> datetime:
+        """The present as an aware UTC datetime."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        """See `Clock.now`."""
+        return datetime.now(UTC)
+
+
+SYSTEM_CLOCK = SystemClock()

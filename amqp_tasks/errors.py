@@ -1,0 +1,339 @@
+"""Every error that amqp-tasks raises, by what the caller can do about it.
+
+    AmqpTasksError
+    ├── ConfigurationError (ValueError)     fix the configuration
+    │   ├── SettingsError                   one or several settings are wrong; all are listed
+    │   ├── AppNotFound                     `-A` names no app
+    │   ├── UnknownQueue                    a queue that is neither configured nor may be created
+    │   ├── TopologyMismatch                the broker holds a queue or exchange with other arguments
+    │   ├── UnsupportedTransport            a URL scheme nobody serves
+    │   └── ResultUnavailable               this backend cannot know that result
+    ├── BrokerConnectionError (ConnectionError)   no usable connection; try again unless `is_final`
+    │   ├── BrokerUnreachable
+    │   ├── BrokerAuthenticationError       credentials refused: final
+    │   └── BrokerAccessError               virtual host unknown or not permitted: final
+    ├── BrokerOperationError                the broker refused a method (`reply_code`, `reply_text`)
+    ├── PublishError                        a message was not accepted; one of exactly two branches
+    │   ├── NotSent                         certainly not stored: sending again cannot double it
+    │   │   ├── UnroutableError             returned: no queue is bound
+    │   │   ├── PublishNacked               the broker said no (basic.nack)
+    │   │   ├── BrokerBlocked               a memory or disk alarm outlasted the deadline
+    │   │   ├── MessageTooLarge
+    │   │   └── DepthLimitExceeded          tasks that call tasks, more than `task_depth_limit` deep
+    │   └── SendUnknown                     may be stored: send again with the same task id
+    ├── BulkSendError                       some calls of a bulk send failed; an outcome for each
+    ├── EncodeError (TypeError)             an argument or result that cannot be serialized
+    ├── InvalidArguments (TypeError)        a call that does not fit the task's signature
+    ├── MalformedMessage                    a received message that must not run; carries its dead-letter reason
+    ├── ClosedError                         used after close()
+    └── TaskError                           the outcome of a task, raised by `AsyncResult.get()`
+        ├── RemoteError                     the task raised; type, message and traceback as data
+        ├── TaskRevokedError
+        │   └── TaskExpired                 not started before its `expires`
+        ├── TaskDied                        its worker process died too often
+        ├── NotRegistered                   no worker knows the task's name
+        ├── ResultLost                      the reply queue was deleted while waiting
+        └── ResultTimeout (TimeoutError)    `get(timeout=…)` ended first; the task goes on
+
+Facts are attributes and the message is built from them, so that errors pickle and compare by what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+__all__ = (
+    "AmqpTasksError",
+    "AppNotFound",
+    "BrokerAccessError",
+    "BrokerAuthenticationError",
+    "BrokerBlocked",
+    "BrokerConnectionError",
+    "BrokerOperationError",
+    "BrokerUnreachable",
+    "BulkSendError",
+    "ClosedError",
+    "ConfigurationError",
+    "DepthLimitExceeded",
+    "EncodeError",
+    "InvalidArguments",
+    "MalformedMessage",
+    "MessageTooLarge",
+    "NotRegistered",
+    "NotSent",
+    "PublishError",
+    "PublishNacked",
+    "RemoteError",
+    "ResultLost",
+    "ResultTimeout",
+    "ResultUnavailable",
+    "SendUnknown",
+    "SettingsError",
+    "TaskDied",
+    "TaskError",
+    "TaskExpired",
+    "TaskRevokedError",
+    "TopologyMismatch",
+    "UnknownQueue",
+    "UnroutableError",
+    "UnsupportedTransport",
+)
+
+
+class AmqpTasksError(Exception):
+    """The root of the tree."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take keyword facts; rebuilding through __init__ would need them positionally.
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.args == other.args and self.__dict__ == other.__dict__
+
+    __hash__ = Exception.__hash__
+
+
+def _rebuild(cls: type[AmqpTasksError], args: tuple[Any, ...], facts: dict[str, Any]) -> AmqpTasksError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class ConfigurationError(AmqpTasksError, ValueError):
+    """Something in the set-up must be changed before this can work."""
+
+
+class SettingsError(ConfigurationError):
+    """One or several settings are wrong; the message lists every fault with its remedy, a line each."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+class AppNotFound(ConfigurationError):
+    """`-A` (or AMQP_TASKS_APP) names nothing that is an App."""
+
+
+class UnknownQueue(ConfigurationError):
+    """A queue that is not configured and may not be created."""
+
+    def __init__(self, queue_name: str, *, known: tuple[str, ...] = (), hint: str = "") -> None:
+        self.queue_name, self.known = queue_name, known
+        listed = ", ".join(known) or "none"
+        super().__init__(f"unknown queue {queue_name!r} (known: {listed}){'; ' + hint if hint else ''}")
+
+
+class TopologyMismatch(ConfigurationError):
+    """The broker holds queues or exchanges with other arguments than ours; `differences` has a line each."""
+
+    def __init__(self, differences: tuple[str, ...]) -> None:
+        self.differences = differences
+        super().__init__("\n".join(differences))
+
+
+class UnsupportedTransport(ConfigurationError):
+    """A broker URL whose scheme no transport serves."""
+
+
+class ResultUnavailable(ConfigurationError):
+    """The result cannot be known here: no backend, or another process's id with `rpc://`."""
+
+
+class BrokerConnectionError(AmqpTasksError, ConnectionError):
+    """No usable connection to the broker.
+
+    Attributes:
+        url: the masked URL of the broker that was tried last.
+        is_final: trying again without changing something is pointless.
+        is_attempting: the time was up while an attempt was still under way; none had failed yet.
+    """
+
+    is_final = False
+    is_attempting = False
+
+    def __init__(self, message: str, *, url: str = "") -> None:
+        self.url = url
+        super().__init__(message)
+
+
+class BrokerUnreachable(BrokerConnectionError):
+    """Nothing answers at any of the broker's addresses."""
+
+
+class BrokerAuthenticationError(BrokerConnectionError):
+    """The broker refused user name and password."""
+
+    is_final = True
+
+
+class BrokerAccessError(BrokerConnectionError):
+    """The virtual host does not exist, or this user may not enter it."""
+
+    is_final = True
+
+
+class BrokerOperationError(AmqpTasksError):
+    """The broker closed the channel over one method, e.g. 403 access refused or 404 not found."""
+
+    def __init__(self, message: str, *, reply_code: int = 0, reply_text: str = "") -> None:
+        self.reply_code, self.reply_text = reply_code, reply_text
+        super().__init__(message)
+
+
+class PublishError(AmqpTasksError):
+    """A message was not accepted. Always a `NotSent` or a `SendUnknown`."""
+
+    exchange: str = ""
+    routing_key: str = ""
+    message_id: str = ""
+
+    def about(self, *, exchange: str, routing_key: str, message_id: str) -> Self:
+        """Note which message this error is about; returns the error."""
+        self.exchange, self.routing_key, self.message_id = exchange, routing_key, message_id
+        return self
+
+
+class NotSent(PublishError):
+    """Certainly not stored by the broker. The cause, when there is one, is in `__cause__`."""
+
+
+class UnroutableError(NotSent):
+    """The broker returned the message: no queue is bound for it (basic.return)."""
+
+
+class PublishNacked(NotSent):
+    """The broker refused the message (basic.nack), e.g. a full queue with `overflow=reject-publish`."""
+
+
+class BrokerBlocked(NotSent):
+    """A resource alarm kept the broker from taking messages until the deadline; `reason` is the broker's."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class MessageTooLarge(NotSent):
+    """The message exceeds `max_message_bytes` or the broker's own limit."""
+
+
+class DepthLimitExceeded(NotSent):
+    """A task called another one although it stands `task_depth_limit` calls below the first."""
+
+    def __init__(self, task_name: str, limit: int) -> None:
+        self.task_name, self.limit = task_name, limit
+        super().__init__(
+            f"task {task_name!r} stands {limit} calls below the first one, and task_depth_limit is {limit}: does it "
+            "call itself for ever? Else raise task_depth_limit, or set it to None for no limit"
+        )
+
+
+class SendUnknown(PublishError):
+    """The deadline passed after the message was written: it may be stored. Resend with the same task id."""
+
+
+class BulkSendError(AmqpTasksError):
+    """Some calls of a bulk send were not sent; the others were, and their results can be waited for.
+
+    Attributes:
+        outcomes: one per call, in order: None when it was sent, else the error.
+        results: one AsyncResult per call, in order; None where a call could not even be made into a message.
+        not_sent: how many were certainly not stored.
+        send_unknown: how many may be stored.
+    """
+
+    def __init__(self, outcomes: Sequence[Exception | None], results: Sequence[Any]) -> None:
+        self.outcomes, self.results = tuple(outcomes), tuple(results)
+        failed = [outcome for outcome in self.outcomes if outcome is not None]
+        self.send_unknown = sum(isinstance(outcome, SendUnknown) for outcome in failed)
+        self.not_sent = len(failed) - self.send_unknown
+        super().__init__(
+            f"{len(failed)} of {len(self.outcomes)} calls failed ({self.not_sent} not sent, {self.send_unknown} unknown)"
+            f"; the first: {failed[0] if failed else 'none'}"
+        )
+
+
+class EncodeError(AmqpTasksError, TypeError):
+    """A value that the chosen serializer cannot write; the message names the argument and its type."""
+
+
+class InvalidArguments(AmqpTasksError, TypeError):
+    """The arguments of a call do not fit the task's signature or annotations."""
+
+
+class MalformedMessage(AmqpTasksError):
+    """A received message that must not be run.
+
+    Attributes:
+        reason: the short, stable word that dead letters carry in `x-error-reason`, e.g. `bad-json`.
+        task_id: the id, when the headers were readable.
+    """
+
+    def __init__(self, reason: str, detail: str, *, task_id: str = "") -> None:
+        self.reason, self.detail, self.task_id = reason, detail, task_id
+        super().__init__(f"{reason}: {detail}")
+
+
+class ClosedError(AmqpTasksError):
+    """Used after it was closed by us."""
+
+
+class TaskError(AmqpTasksError):
+    """The outcome of a task that did not succeed; raised by `AsyncResult.get()`."""
+
+    task_id: str = ""
+
+
+class RemoteError(TaskError):
+    """The task raised an exception of a type that is not re-created here.
+
+    Exceptions travel as data and are never imported by a name in a message; see `result_exceptions`.
+
+    Attributes:
+        exc_type: the class name as the worker wrote it.
+        exc_module: its module.
+        exc_args: the arguments, as far as they were JSON.
+        remote_traceback: the worker's traceback as text, or None.
+    """
+
+    def __init__(
+        self,
+        exc_type: str,
+        exc_args: tuple[Any, ...] = (),
+        *,
+        exc_module: str = "",
+        remote_traceback: str | None = None,
+    ) -> None:
+        self.exc_type, self.exc_args, self.exc_module = exc_type, exc_args, exc_module
+        self.remote_traceback = remote_traceback
+        said = exc_args[0] if len(exc_args) == 1 else (exc_args or "")
+        super().__init__(f"{exc_type}: {said}" if said != "" else exc_type)
+
+
+class TaskRevokedError(TaskError):
+    """The task was revoked before it finished."""
+
+
+class TaskExpired(TaskRevokedError):
+    """The task was not started before its `expires`."""
+
+
+class TaskDied(TaskError):
+    """The task's worker process died `task_crash_limit` times while running it; it lies in the dead letters."""
+
+
+class NotRegistered(TaskError, LookupError):
+    """No task of that name is registered where it was looked up."""
+
+
+class ResultLost(TaskError):
+    """The reply queue disappeared from the broker while somebody waited; the task itself may have run."""
+
+
+class ResultTimeout(TaskError, TimeoutError):
+    """`get(timeout=…)` ended before the result came. The task goes on; ask again."""

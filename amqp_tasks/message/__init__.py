@@ -1,0 +1,44 @@
+"""Messages: Celery's task protocol 2 and result messages, built and read; no I/O.
+
+See `docs/reference/wire-protocol.md` for the format.
+"""
+
+from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessage, Properties
+from amqp_tasks.message._dead_letter import dead_letter, dead_letter_queue_name
+from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_payload
+from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
+from amqp_tasks.message._printable import bounded_repr, printable
+from amqp_tasks.message._process import current_origin, new_task_id
+from amqp_tasks.message._results import ResultRecord, State, build_result, read_result
+from amqp_tasks.message._template import TaskTemplate, check_task_id, check_task_name
+from amqp_tasks.serialization._limits import DEFAULT_LIMITS, Limits
+from amqp_tasks.serialization._reasons import DeadLetterReason
+
+__all__ = (
+    "DEFAULT_LIMITS",
+    "DeadLetterReason",
+    "Envelope",
+    "HeaderTemplate",
+    "HeaderValue",
+    "Limits",
+    "OutgoingMessage",
+    "Payload",
+    "Properties",
+    "ResultRecord",
+    "State",
+    "TaskTemplate",
+    "bounded_repr",
+    "build_result",
+    "check_task_id",
+    "check_task_name",
+    "current_origin",
+    "dead_letter",
+    "dead_letter_queue_name",
+    "exception_from_data",
+    "exception_to_data",
+    "new_task_id",
+    "printable",
+    "read_envelope",
+    "read_payload",
+    "read_result",
+)

@@ -1,0 +1,125 @@
+"""Messages set aside: the body byte for byte, what they were, and why they lie there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
+from amqp_tasks.message._headers import is_broker_header, is_table_value, table_size
+from amqp_tasks.message._printable import header_text
+from amqp_tasks.serialization._reasons import DeadLetterReason
+
+__all__ = ("dead_letter", "dead_letter_queue_name")
+
+_MAX_MESSAGE = 1024
+_MAX_TRACEBACK = 32 * 1024
+_MAX_HEADERS = 80 * 1024
+"""Bytes of original headers that are kept: all properties must fit one frame (128 KiB), with ours beside them."""
+_ROUTERS = ("CC", "BCC")
+"""RabbitMQ routes by these headers; published again they would send copies to where the original already went."""
+
+
+def dead_letter_queue_name(queue_name: str) -> str:
+    """Where messages of a queue are set aside."""
+    return f"{queue_name}.dead"
+
+
+def dead_letter(
+    *,
+    queue_name: str,
+    exchange: str,
+    routing_key: str,
+    properties: Properties | None,
+    body: bytes,
+    reason: DeadLetterReason | str,
+    detail: str,
+    error_type: str | None = None,
+    traceback: str | None = None,
+    attempts: int | None = None,
+    worker: str | None = None,
+    now: datetime | None = None,
+) -> OutgoingMessage:
+    """The message that sets another one aside in `<queue>.dead`.
+
+    Kept: the body byte for byte, all properties except `expiration` and `user_id`, all headers except the broker's
+    own, `CC`/`BCC` and what cannot be published again; names of headers left out are in `x-error-dropped`.
+
+    Args:
+        queue_name: the queue it was consumed from.
+        exchange: where it had been published.
+        routing_key: the key it had been published with.
+        properties: as received; None when they could not be decoded.
+        body: as received.
+        reason: see `DeadLetterReason`.
+        detail: one sentence for people; cut at 1,024 characters.
+        error_type: qualified class name of the exception, if there was one.
+        traceback: its text; the end is kept when longer than 32 KiB.
+        attempts: how often it was tried, if known.
+        worker: node name of the worker that set it aside.
+        now: the present; by default the system's clock.
+    """
+    original = properties or Properties()
+    headers, dropped = _kept_headers(original.all_headers())
+    facts: dict[str, HeaderValue] = {
+        "x-error-reason": str(reason),
+        "x-error-message": header_text(detail, _MAX_MESSAGE),
+        "x-error-type": header_text(error_type, 255) if error_type else None,
+        "x-error-traceback": _cut_traceback(traceback) if traceback else None,
+        "x-error-queue": queue_name,
+        "x-error-exchange": exchange,
+        "x-error-routing-key": routing_key,
+        "x-error-time": (now or datetime.now(UTC)).isoformat(),
+        "x-error-attempts": attempts,
+        "x-error-worker": header_text(worker, 255) if worker else None,
+        "x-error-user-id": original.user_id,
+        "x-error-dropped": dropped or None,
+    }
+    headers.update((name, value) for name, value in facts.items() if value is not None)
+    return OutgoingMessage(
+        exchange="",
+        routing_key=dead_letter_queue_name(queue_name),
+        body=body,
+        is_relayed=True,
+        properties=replace(
+            original, headers=headers, template=None, delivery_mode=2, expiration=None,
+            # RabbitMQ refuses another user's name (406), which would close our channel over a stranger's message.
+            user_id=None,
+        ),
+    )  # fmt: skip
+
+
+def _kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], list[str]]:
+    """What can be published again, and the names of what cannot."""
+    kept: dict[str, HeaderValue] = {}
+    dropped: list[str] = []
+    for name, value in headers.items():
+        if is_broker_header(name) or name.startswith("x-error-"):
+            continue
+        if name in _ROUTERS or not is_table_value({name: value}):
+            dropped.append(header_text(name, 255))
+        else:
+            kept[name] = value
+    return kept, _drop_largest(kept, dropped)
+
+
+def _drop_largest(kept: dict[str, HeaderValue], dropped: list[str]) -> list[str]:
+    """Make `kept` fit, largest first, so that what says which task it was stays."""
+    sizes = {name: table_size({name: value}) for name, value in kept.items()}
+    total = sum(sizes.values())
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if total <= _MAX_HEADERS:
+            break
+        total -= sizes[name]
+        del kept[name]
+        dropped.append(name)
+    return dropped[:20]
+
+
+def _cut_traceback(text: str) -> str:
+    safe = text.encode("utf-8", "backslashreplace")
+    if len(safe) <= _MAX_TRACEBACK:
+        return safe.decode("utf-8")
+    return "...\n" + safe[-_MAX_TRACEBACK + 4 :].decode("utf-8", "ignore")

@@ -1,0 +1,115 @@
+"""Which headers belong to whom, and which values an AMQP field table can hold."""
+
+from __future__ import annotations
+
+from calendar import timegm
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from amqp_tasks.errors import EncodeError
+
+__all__ = ("PROTOCOL_HEADERS", "check_user_headers", "is_broker_header", "is_table_value", "table_size")
+
+PROTOCOL_HEADERS = frozenset(
+    {
+        "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
+        "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
+        "stamps", "compression",
+    }
+)  # fmt: skip
+"""What task protocol 2 defines; users' headers stand beside these at the top level."""
+
+_BROKER_HEADERS = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
+_BROKER_PREFIXES = ("x-first-death-", "x-last-death-")
+MAX_SHORT = 255
+_INT_RANGE = range(-(2**63), 2**63)
+
+
+def is_broker_header(name: str) -> bool:
+    """Whether RabbitMQ added it on the way; it must not be published again."""
+    return name in _BROKER_HEADERS or name.startswith(_BROKER_PREFIXES)
+
+
+def check_user_headers(headers: Mapping[str, Any]) -> None:
+    """Check headers that a caller gave.
+
+    Raises:
+        ValueError: a name that the protocol or the broker owns.
+        EncodeError: a name or value that no AMQP table can hold; the message names it.
+    """
+    for name, value in headers.items():
+        if not _is_short_text(name):
+            raise EncodeError(
+                f"headers has the key {name!r:.60}; keys must be text of at most {MAX_SHORT} bytes"
+            )
+        if name in PROTOCOL_HEADERS or is_broker_header(name):
+            raise ValueError(f"header {name!r} belongs to the task protocol; use the option of that meaning")
+        if not is_table_value(value):
+            raise EncodeError(f"headers[{name!r}]: {type(value).__qualname__} cannot be an AMQP header value")
+
+
+def _is_short_text(text: object) -> bool:
+    return (
+        isinstance(text, str)
+        and len(text) <= MAX_SHORT
+        and _is_utf8(text)
+        and len(text.encode()) <= MAX_SHORT
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_table_value(value: Any, depth: int = 32) -> bool:
+    """Whether an AMQP field table can hold the value, at any depth."""
+    match value:
+        case None | bool() | float() | bytes():
+            return True
+        case datetime():
+            return timegm(value.utctimetuple()) >= 0
+        case str():
+            return value.isascii() or _is_utf8(value)
+        case int():
+            return value in _INT_RANGE
+        case Decimal():
+            return _is_table_decimal(value)
+        case list():
+            return depth > 0 and all(is_table_value(item, depth - 1) for item in value)  # pyright: ignore[reportUnknownVariableType]
+        case dict():
+            return depth > 0 and all(
+                _is_short_text(key) and is_table_value(item, depth - 1)  # pyright: ignore[reportUnknownArgumentType]
+                for key, item in value.items()  # pyright: ignore[reportUnknownVariableType]
+            )
+        case _:
+            return False
+
+
+def _is_table_decimal(value: Decimal) -> bool:
+    if not value.is_finite():
+        return False
+    exponent = value.as_tuple().exponent
+    assert isinstance(exponent, int)
+    # The range first: scaling a far exponent away would make a number of as many digits.
+    return -255 <= exponent <= 9 and abs(int(value.scaleb(max(0, -exponent)))) < 2**31
+
+
+def table_size(value: Any) -> int:
+    """About how many bytes a header value takes on the wire, never much fewer."""
+    match value:
+        case str():
+            return 5 + len(value.encode("utf-8", "replace"))
+        case bytes():
+            return 5 + len(value)
+        case list():
+            return 5 + sum(map(table_size, value))  # pyright: ignore[reportUnknownArgumentType]
+        case dict():
+            return 5 + sum(6 + len(f"{key}".encode()) + table_size(item) for key, item in value.items())  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return 9

@@ -1,0 +1,90 @@
+"""Text from messages made safe to show, and bounded representations of values."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any
+
+__all__ = ("bounded_repr", "header_text", "printable")
+
+MAX_REPR = 1024
+"""Characters of `argsrepr` and `kwargsrepr`; Celery's own limit."""
+
+
+def printable(text: object, limit: int = 255) -> str:
+    """One line of text that cannot move a terminal's cursor or forge a log line.
+
+    Control characters, line ends, escapes, direction marks and lone surrogates become backslash escapes; what is
+    longer than `limit` characters is cut and ends in `…`. Anything but text is shown by its repr.
+    """
+    shown = text if isinstance(text, str) else bounded_repr(text, limit)
+    if len(shown) > limit:
+        shown = shown[: limit - 1] + "…"
+    if shown.isprintable():
+        return shown
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown
+    )
+
+
+def header_text(text: str, limit: int) -> str:
+    """Text that fits an AMQP header: no lone surrogates, at most `limit` characters."""
+    if len(text) > limit:
+        text = text[: limit - 3] + "..."
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class _BoundedRepr(reprlib.Repr):
+    """reprlib, but it never sorts a dict's keys and never trusts a `__repr__`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = 40
+        self.maxstring = self.maxother = self.maxlong = 400
+
+    def repr_dict(self, x: Mapping[Any, Any], level: int) -> str:
+        """Like reprlib's, in the dict's own order."""
+        if not x:
+            return "{}"
+        if level <= 0:
+            return "{...}"
+        shown = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}"
+            for key in islice(x, self.maxdict)
+        ]
+        return "{" + ", ".join(shown + ["..."] * (len(x) > self.maxdict)) + "}"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Subclasses of the built-in containers and texts are cut like these."""
+        for base, represent in _BY_BASE:
+            if isinstance(x, base):
+                return represent(self, x, level)
+        return super().repr_instance(x, level)
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        """Cut before it is escaped."""
+        return repr(x[: self.maxstring]) + ("..." if len(x) > self.maxstring else "")
+
+
+_BY_BASE: tuple[tuple[type, Callable[[_BoundedRepr, Any, int], str]], ...] = (
+    (str, _BoundedRepr.repr_str),
+    (bytes, _BoundedRepr.repr_bytes),
+    (dict, _BoundedRepr.repr_dict),
+    (list, _BoundedRepr.repr_list),
+    (tuple, _BoundedRepr.repr_tuple),
+)
+
+_bounded = _BoundedRepr()
+
+
+def bounded_repr(value: Any, limit: int = MAX_REPR) -> str:
+    """A repr of at most `limit` characters whose cost does not grow with the value; never raises."""
+    try:
+        return header_text(_bounded.repr(value), limit)
+    except Exception:  # noqa: BLE001 - a user's __repr__ may raise anything; a label must not fail a send
+        return f"<{type(value).__name__}: repr failed>"

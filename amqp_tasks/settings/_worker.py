@@ -1,0 +1,109 @@
+"""Settings of worker nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from amqp_tasks.settings._base import PositiveSeconds, Seconds, Section, expected, no_bool
+
+__all__ = ("WorkerSettings",)
+
+POOLS = ("prefork", "threads", "solo")
+_POOL_ALIASES = {"processes": "prefork", "process": "prefork", "thread": "threads"}
+_GREENLET_POOLS = ("eventlet", "gevent")
+
+LevelName = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+Weight = Annotated[float, Field(gt=0)]
+Limit = Annotated[int, BeforeValidator(no_bool), Field(ge=1)] | None
+
+
+class WorkerSettings(Section):
+    """Worker nodes."""
+
+    concurrency: Limit = Field(
+        default=None,
+        description="Tasks that run at the same time: processes with `prefork`, threads with `threads`. None or `auto`:"
+        " the CPUs this process may use, by affinity and container quota.",
+    )
+    pool: Literal["prefork", "threads", "solo"] = Field(
+        default="prefork",
+        description="What runs the tasks: `prefork` (processes, one task each), `threads` (one process), `solo` (one"
+        " task at a time in the worker's own process).",
+    )
+    prefetch_multiplier: Limit = Field(
+        default=None,
+        description="Messages held per slot; None: as many as last about 20 ms, measured while running.",
+    )
+    prefetch_max: Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=65535)] = Field(
+        default=256, description="Messages a process holds at most."
+    )
+    max_tasks_per_child: Limit = Field(
+        default=None, description="Tasks after which a process is replaced; None: never."
+    )
+    max_memory_per_child: Limit = Field(
+        default=None,
+        description="KiB of resident memory above which a process is replaced after its task; None: never.",
+    )
+    stop_timeout: Seconds = Field(
+        default=30.0,
+        description="Seconds a warm stop gives running tasks before they are put back. Celery's name"
+        " `worker_soft_shutdown_timeout` is understood.",
+    )
+    cold_stop_timeout: Seconds = Field(
+        default=5.0,
+        description="Seconds a cold stop gives to hand messages back before processes are killed.",
+    )
+    lost_wait: Seconds = Field(
+        default=10.0, description="Seconds to wait for the outcome of a process that was lost."
+    )
+    proc_alive_timeout: PositiveSeconds = Field(
+        default=4.0, description="Seconds a new process may take to report itself."
+    )
+    log_format: str = Field(
+        default="[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
+        description="Format of the worker's log lines.",
+    )
+    task_log_format: str = Field(
+        default="[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s",
+        description="Format of log lines written by tasks.",
+    )
+    log_color: bool | None = Field(
+        default=None, description="Whether log lines are coloured; None: on a terminal."
+    )
+    redirect_stdouts: bool = Field(default=True, description="Whether what tasks print goes to the log.")
+    redirect_stdouts_level: LevelName = Field(default="WARNING", description="Level of such log records.")
+    hijack_root_logger: bool = Field(
+        default=False,
+        description="Whether handlers that the application put on the root logger are replaced.",
+    )
+    queue_weights: Mapping[str, Weight] = Field(
+        default_factory=dict,
+        description="Queue name to weight, above 0; a worker of several queues prefers those of more weight in this"
+        " proportion. Queues not named have weight 1.",
+    )
+
+    @field_validator("concurrency", mode="before")
+    @classmethod
+    def _auto(cls, value: object) -> object:
+        if value == "auto":
+            return None
+        if isinstance(value, str) and not value.strip().isdigit():
+            raise expected("a whole number of at least 1, or 'auto' for the usable CPUs")
+        return value
+
+    @field_validator("pool", mode="before")
+    @classmethod
+    def _pool(cls, value: object) -> object:
+        if isinstance(value, str) and value in _GREENLET_POOLS:
+            raise expected(
+                f"one of 'prefork', 'threads', 'solo'; there is no greenlet pool: use 'threads' instead of {value!r}"
+            )
+        return _POOL_ALIASES.get(value, value) if isinstance(value, str) else value
+
+    @field_validator("redirect_stdouts_level", mode="before")
+    @classmethod
+    def _level(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
