@@ -1,0 +1,31 @@
+"""The only layer that talks to a broker; see `_contract` for what it promises."""
+
+from amqp_tasks.transport._connect import connect
+from amqp_tasks.transport._contract import (
+    Consumer,
+    ConsumerEvent,
+    ConsumerOptions,
+    ConsumerState,
+    Delivery,
+    QueueStatus,
+    ServerInfo,
+    Settlement,
+    TopologyMode,
+    Transport,
+    TransportStatistics,
+)
+
+__all__ = (
+    "Consumer",
+    "ConsumerEvent",
+    "ConsumerOptions",
+    "ConsumerState",
+    "Delivery",
+    "QueueStatus",
+    "ServerInfo",
+    "Settlement",
+    "TopologyMode",
+    "Transport",
+    "TransportStatistics",
+    "connect",
+)

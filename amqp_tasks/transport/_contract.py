@@ -1,0 +1,295 @@
+"""The contract between everything above and the broker.
+
+A `Transport` is one door to one broker. It owns one I/O thread; every connection it opens belongs to that
+thread, and callers hand work over and wait. Two implementations: `rabbitmq` (pika) and `memory` (kombu).
+`tests/conformance` is the specification in executable form; both pass it.
+
+Life: constructing does no I/O and starts no thread. The first use connects. `close` is final. After a fork the
+child's first use starts anew: inherited sockets are dropped without a byte on the wire.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any
+
+from amqp_routing import Topology
+from amqp_tasks.errors import PublishError
+from amqp_tasks.message import OutgoingMessage, Properties
+
+__all__ = (
+    "Consumer",
+    "ConsumerEvent",
+    "ConsumerOptions",
+    "ConsumerState",
+    "Delivery",
+    "QueueStatus",
+    "ServerInfo",
+    "Settlement",
+    "TopologyMode",
+    "Transport",
+    "TransportStatistics",
+)
+
+
+class Delivery(ABC):
+    """One received message. Headers are decoded when first asked for, not before.
+
+    A delivery tag lives only on the channel that delivered it: `epoch` grows with each new channel, and settling
+    a delivery of a past epoch does nothing, as the broker has already requeued it.
+    """
+
+    __slots__ = ("body", "delivery_tag", "epoch", "exchange", "queue_name", "redelivered", "routing_key")
+
+    body: bytes
+    queue_name: str
+    exchange: str
+    routing_key: str
+    redelivered: bool
+    delivery_tag: int
+    epoch: int
+
+    @property
+    @abstractmethod
+    def properties(self) -> Properties:
+        """All properties, headers merged into `headers`.
+
+        Raises:
+            MalformedMessage: a property or header could not be decoded (reason `bad-headers`).
+        """
+
+
+class Settlement(Enum):
+    """How a delivery ends."""
+
+    ACK = "ack"
+    REQUEUE = "requeue"
+    """basic.nack(requeue=True): back to its queue. Counts towards a quorum queue's delivery limit before 4.3."""
+    DROP = "drop"
+    """basic.nack(requeue=False): dead-lettered by the broker where the queue says so, else dropped."""
+
+
+class ConsumerState(StrEnum):
+    """What a consumer is doing, told through `on_event`."""
+
+    CONSUMING = "consuming"
+    """Every wanted queue has a consumer (again)."""
+    LOST = "lost"
+    """The connection or channel is gone; the consumer reconnects by itself. Its open deliveries are stale."""
+    CANCELLED = "cancelled"
+    """The broker cancelled one queue's consumer (deleted, leader moved); it is consumed again when it is back."""
+    FAILED = "failed"
+    """Final: credentials, access or topology must be changed. `error` says which. No more events follow."""
+    CLOSED = "closed"
+    """By us."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerEvent:
+    """A change of a consumer's state."""
+
+    state: ConsumerState
+    epoch: int
+    queue_name: str | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerOptions:
+    """How to consume.
+
+    Attributes:
+        prefetch: unacked messages per queue's consumer (basic.qos, global=False); at least 1.
+        no_ack: the broker forgets a message once it is written to the socket.
+        arguments: consumer arguments per queue name, e.g. `{"hipri": {"x-priority": 10}}`.
+        exclusive: refuse other consumers.
+    """
+
+    prefetch: int
+    no_ack: bool = False
+    exclusive: bool = False
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+
+
+class Consumer(ABC):
+    """A consumer of one or several queues, on a connection of its own, kept alive until closed.
+
+    Thread safety: every method may be called from any thread; callbacks run on the I/O thread and must not block.
+    """
+
+    @abstractmethod
+    def settle(self, delivery: Delivery, settlement: Settlement) -> None:
+        """Settle one delivery, exactly once; returns at once. Acks are sent in batches, cumulative where order
+        allows, within a few milliseconds. A stale delivery (past epoch) is ignored.
+
+        Raises:
+            RuntimeError: the delivery was settled before (a bug of ours, never input).
+        """
+
+    @abstractmethod
+    def set_prefetch(self, prefetch: int) -> None:
+        """Change the prefetch: the queue's consumers are cancelled and consumed anew, deliveries stay valid."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Cancel the consumers but keep channel and deliveries; idempotent. Deliveries may still arrive until the
+        broker has confirmed the cancel; they are handed out as usual."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Consume again after `pause`; idempotent."""
+
+    @abstractmethod
+    def close(self, *, timeout: float) -> None:
+        """Cancel, flush all settlements, close channel and connection. Idempotent. Ends within `timeout` seconds
+        whatever the broker does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStatus:
+    """What a passive declare tells."""
+
+    name: str
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """The broker at the other end."""
+
+    product: str
+    version: tuple[int, ...]
+    url: str
+    """Masked."""
+
+
+class TopologyMode(StrEnum):
+    """What `ensure_topology` may do."""
+
+    DECLARE = "declare"
+    CHECK = "check"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportStatistics:
+    """Counters since construction."""
+
+    published: int = 0
+    confirmed: int = 0
+    returned: int = 0
+    nacked: int = 0
+    resent: int = 0
+    delivered: int = 0
+    connects: int = 0
+    stale_settlements: int = 0
+
+
+class Transport(ABC):
+    """See the module's docstring. All methods are thread-safe unless said otherwise."""
+
+    @abstractmethod
+    def open(self, *, timeout: float) -> ServerInfo:
+        """Connect now (else the first use does) and tell who answered.
+
+        Raises:
+            BrokerUnreachable, BrokerAuthenticationError, BrokerAccessError: after `timeout` at the latest.
+        """
+
+    @abstractmethod
+    def publish(self, message: OutgoingMessage, *, timeout: float | None = None) -> None:
+        """Publish and return when the broker has confirmed it.
+
+        One deadline (`timeout` seconds, else the setting `task_publish_timeout`) covers connect, alarms,
+        reconnects and the confirm. Unconfirmed messages are sent again, unchanged, after a reconnect.
+
+        Raises:
+            NotSent: certainly not stored (`UnroutableError`, `PublishNacked`, `BrokerBlocked`, `MessageTooLarge`,
+                or with the connection error as cause).
+            SendUnknown: it was written, and no confirm came in time.
+        """
+
+    @abstractmethod
+    def publish_many(
+        self, messages: Iterable[OutgoingMessage], *, timeout: float | None = None
+    ) -> Sequence[PublishError | None]:
+        """Publish with a window of unconfirmed messages, wait once; one outcome per message, in order.
+
+        Keeps the order of messages on the wire; an iterable of millions is consumed as the window moves.
+        Never raises a PublishError: failures of single messages are in the outcomes.
+        """
+
+    @abstractmethod
+    def publish_nowait(
+        self,
+        message: OutgoingMessage,
+        on_outcome: Callable[[PublishError | None], None],
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Hand over and return; `on_outcome` is called exactly once, on the I/O thread (None = confirmed)."""
+
+    @abstractmethod
+    def ensure_topology(
+        self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None
+    ) -> None:
+        """Bring the broker to hold `topology`, or check that it does.
+
+        Each queue and exchange is first declared passively; only what is missing is declared (mode DECLARE).
+        Bindings are made in mode DECLARE. Idempotent. Remembers what was declared, so that a returned message to a
+        declared queue leads to one re-declaration and one resend before `UnroutableError`.
+
+        Raises:
+            TopologyMismatch: something exists with other arguments; a line each with wanted, found and remedy.
+            UnknownQueue: mode CHECK, and a queue or exchange is missing.
+            BrokerOperationError: e.g. no permission to configure.
+        """
+
+    @abstractmethod
+    def compare_topology(self, topology: Topology, *, timeout: float | None = None) -> tuple[str, ...]:
+        """The differences between `topology` and the broker, a line each with the remedy; empty when none."""
+
+    @abstractmethod
+    def queue_status(self, queue_name: str, *, timeout: float | None = None) -> QueueStatus | None:
+        """Ready messages and consumers; None when the queue does not exist."""
+
+    @abstractmethod
+    def purge_queue(self, queue_name: str, *, timeout: float | None = None) -> int:
+        """Remove all ready messages; returns how many.
+
+        Raises:
+            UnknownQueue: no such queue.
+        """
+
+    @abstractmethod
+    def delete_queue(self, queue_name: str, *, timeout: float | None = None) -> None:
+        """Delete the queue, whatever it holds; a missing one is fine."""
+
+    @abstractmethod
+    def consume(
+        self,
+        queue_names: Sequence[str],
+        options: ConsumerOptions,
+        *,
+        on_deliveries: Callable[[Sequence[Delivery]], None],
+        on_event: Callable[[ConsumerEvent], None],
+        declare: Topology | None = None,
+    ) -> Consumer:
+        """Consume on a connection of its own; returns at once, the first event tells how it went.
+
+        `on_deliveries` gets all messages of one socket read at once. After every reconnect the queues of
+        `declare` are declared again if they are gone, and each queue in `queue_names` is consumed again.
+        """
+
+    @abstractmethod
+    def statistics(self) -> TransportStatistics:
+        """Counters."""
+
+    @abstractmethod
+    def close(self, *, timeout: float = 5.0) -> None:
+        """Wait for outstanding confirms up to `timeout`, then close consumers, connections and the I/O thread.
+        Idempotent. Publishes not confirmed by then end with `SendUnknown` or `NotSent`."""

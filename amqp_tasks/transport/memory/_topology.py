@@ -1,0 +1,100 @@
+"""What a memory broker holds, and how it differs from what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from amqp_routing import PREDECLARED_EXCHANGES, Exchange, ExchangeType, Queue, QueueType, Topology
+from amqp_tasks.errors import ConfigurationError
+
+__all__ = ("HeldTopology", "differences", "missing", "refuse_unsupported", "remembered")
+
+
+class HeldTopology(Topology):
+    """A topology as a broker holds it: what nobody would plan (a queue that lost its bindings) is no fault here."""
+
+    __slots__ = ()
+
+    def _faults(self) -> Iterator[str]:
+        return iter(())
+
+
+def remembered(before: Topology, latest: Topology) -> Topology:
+    """Both together; where they declare something differently, the latest counts."""
+    return HeldTopology(
+        exchanges=(
+            *latest.exchanges,
+            *(each for each in before.exchanges if latest.exchange(each.name) is None),
+        ),
+        queues=(*latest.queues, *(each for each in before.queues if latest.queue(each.name) is None)),
+        bindings=(*before.bindings, *latest.bindings),
+    )
+
+
+def refuse_unsupported(topology: Topology) -> None:
+    """Say no to what would silently behave otherwise.
+
+    Raises:
+        ConfigurationError: a stream or a consistent-hash exchange.
+    """
+    for queue in topology.queues:
+        if queue.type is QueueType.STREAM:
+            raise ConfigurationError(
+                f"queue {queue.name!r} is a stream, which memory:// does not have: use an amqp:// broker"
+            )
+    for exchange in topology.exchanges:
+        if exchange.type is ExchangeType.CONSISTENT_HASH:
+            raise ConfigurationError(
+                f"exchange {exchange.name!r} is of type {exchange.type}, which memory:// does not have: use an"
+                " amqp:// broker"
+            )
+
+
+def missing(wanted: Topology, held: Topology) -> tuple[list[Exchange], list[Queue]]:
+    """What is wanted and not there."""
+    return (
+        [each for each in wanted.exchanges if held.exchange(each.name) is None],
+        [each for each in wanted.queues if held.queue(each.name) is None],
+    )
+
+
+def differences(wanted: Topology, held: Topology) -> tuple[str, ...]:
+    """What is there with other arguments, a line each with the remedy."""
+    lines: list[str] = []
+    for exchange in wanted.exchanges:
+        there = held.exchange(exchange.name)
+        if there is not None and exchange.name not in PREDECLARED_EXCHANGES:
+            lines += _compare("exchange", exchange.name, _exchange_facts(exchange), _exchange_facts(there))
+    for queue in wanted.queues:
+        found = held.queue(queue.name)
+        if found is not None:
+            lines += _compare("queue", queue.name, _queue_facts(queue), _queue_facts(found))
+    return tuple(lines)
+
+
+def _exchange_facts(exchange: Exchange) -> dict[str, Any]:
+    flags = {"durable": exchange.durable, "auto_delete": exchange.auto_delete, "internal": exchange.internal}
+    return {"type": exchange.type.value, **flags, **exchange.declared_arguments()}
+
+
+def _queue_facts(queue: Queue) -> dict[str, Any]:
+    flags = {"durable": queue.durable, "auto_delete": queue.auto_delete, "exclusive": queue.exclusive}
+    return {**flags, **queue.declared_arguments()}
+
+
+def _compare(kind: str, name: str, wanted: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    for argument in dict.fromkeys((*wanted, *found)):
+        ours, theirs = wanted.get(argument), found.get(argument)
+        if ours != theirs:
+            yield (
+                f"{kind} {name!r} exists with {_said(argument, theirs)}, declared as {_said(argument, ours)}:"
+                f" delete it, or set {_said(argument.removeprefix('x-').replace('-', '_'), theirs)};"
+                " `amqp-tasks topology check` lists all differences"
+            )
+
+
+def _said(argument: str, value: object) -> str:
+    if value is None:
+        return f"no {argument}"
+    return f"{argument}={str(value).lower() if isinstance(value, bool) else value}"

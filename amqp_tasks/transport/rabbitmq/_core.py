@@ -1,0 +1,322 @@
+"""What a transport owns on its I/O thread: the publishing link, the publisher, operations, consumers.
+
+The thread refers to a `Core` and never to the `Transport` in front of it, so that a forgotten transport can be
+collected and say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from amqp_routing import Topology, TopologyError
+from amqp_tasks.clock import Clock
+from amqp_tasks.errors import BrokerConnectionError, BrokerUnreachable, ClosedError
+from amqp_tasks.transport._contract import (
+    ConsumerEvent,
+    ConsumerOptions,
+    Delivery,
+    TopologyMode,
+    TransportStatistics,
+)
+from amqp_tasks.transport.rabbitmq._connection import Link
+from amqp_tasks.transport.rabbitmq._consumer import RabbitConsumer
+from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
+from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
+from amqp_tasks.transport.rabbitmq._operations import Operation, Script
+from amqp_tasks.transport.rabbitmq._options import TransportOptions
+from amqp_tasks.transport.rabbitmq._pending import Pending
+from amqp_tasks.transport.rabbitmq._publisher import Publisher
+from amqp_tasks.transport.rabbitmq._topology import ensure_script, related
+
+__all__ = ("Core", "Request")
+
+REPAIR_TIMEOUT = 10.0
+
+
+class Request:
+    """An operation that waits for its outcome, over reconnects, until its deadline."""
+
+    def __init__(self, script: Callable[[], Script[Any]] | None, deadline: float, waiter: Waiter) -> None:
+        self.script, self.deadline, self.waiter = script, deadline, waiter
+        self.is_over = False
+
+    def finish(self, result: Any, error: Exception | None) -> None:
+        """Once."""
+        if self.is_over:
+            return
+        self.is_over = True
+        if error is not None:
+            self.waiter.fail(error)
+        else:
+            self.waiter.succeed(result)
+
+
+class Core:
+    """Made by any thread; after `start` everything but the counters belongs to the I/O thread."""
+
+    def __init__(self, options: TransportOptions, *, clock: Clock) -> None:
+        self.options, self.clock = options, clock
+        self.thread = IOThread()
+        self.loop = self.thread.loop
+        self.link = Link(
+            self.loop,
+            options,
+            name="amqp-tasks publisher",
+            clock=clock,
+            on_open=self._on_open,
+            on_lost=self._on_lost,
+            on_refused=self._on_refused,
+            on_failed=self._on_failed,
+        )
+        self.publisher = Publisher(
+            self.loop,
+            clock=clock,
+            window=options.publish_window,
+            need_connection=self.link.need,
+            drop_connection=self.link.drop,
+            repair=self._repair,
+        )
+        self.declared = Topology()
+        self._requests: list[Request] = []  # waiting for a connection
+        self._repairs: dict[tuple[str, str], list[Callable[[bool], None]]] = {}
+        self.consumers: set[RabbitConsumer] = set()
+        self._past = [0, 0, 0]  # delivered, stale settlements, connects of consumers that are gone
+        self.is_closing = False
+        self.is_dead = False  # the loop ended by an error: the transport starts another core
+        self._close_waiter: Waiter | None = None
+
+    # --- the publishing connection ---
+
+    def _on_open(self, connection: FastConnection) -> None:
+        self.publisher.on_open(connection)
+        requests, self._requests = self._requests, []
+        for request in requests:
+            self._run(request)
+
+    def _on_lost(self, error: BrokerConnectionError) -> None:
+        self.publisher.on_lost(error)
+
+    def _on_failed(self, error: BrokerConnectionError) -> None:
+        self.publisher.note_failure(error)
+
+    def _on_refused(self, error: BrokerConnectionError) -> None:
+        self.publisher.on_refused(error)
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.finish(None, error)
+
+    # --- operations ---
+
+    def request(self, request: Request) -> None:
+        """Run a script when there is a connection; None only asks for the connection and gives its `ServerInfo`."""
+        self.loop.call_guarded(request.deadline - self.clock.monotonic(), partial(self._expire, request))
+        self._run(request)
+
+    def _expire(self, request: Request) -> None:
+        if request.is_over:
+            return
+        self._requests = [other for other in self._requests if other is not request]
+        reason = self.publisher.blocked_reason
+        if self.link.last_error is not None:
+            request.finish(None, self.link.last_error)
+        elif reason is not None:
+            request.finish(
+                None, BrokerUnreachable(f"the broker is blocked: {reason}", url=self.link.address.masked)
+            )
+        else:
+            url = self.link.address.masked
+            error = BrokerUnreachable(f"{url} did not answer in time", url=url)
+            error.is_attempting = True
+            request.finish(None, error)
+
+    def _run(self, request: Request) -> None:
+        if request.is_over:
+            return
+        if self.is_closing:
+            request.finish(None, ClosedError("the transport is closed"))
+            return
+        connection = self.link.connection
+        if connection is None or not connection.is_open:
+            self._requests.append(request)
+            self.link.need()
+        elif request.script is None:
+            request.finish(self.link.server, None)
+        else:
+            self._operate(connection, request, request.script())
+
+    def _operate(self, connection: FastConnection, request: Request, script: Script[Any]) -> None:
+        def on_done(result: Any, error: Exception | None) -> None:
+            lost = isinstance(error, BrokerConnectionError) and not connection.is_open
+            if lost and not self.is_closing:
+                self._run(request)  # every script can be run again from its start
+            else:
+                request.finish(result, error)
+
+        left = request.deadline - self.clock.monotonic()
+        Operation(self.loop, connection, script, timeout=left, on_done=on_done).start()
+
+    # --- repairing what a returned message was for ---
+
+    def remember(self, topology: Topology) -> None:
+        """Note what was declared. A clash with what was declared before: the newer one counts."""
+        try:
+            self.declared = self.declared.merged(topology)
+        except TopologyError:
+            self.declared = topology
+
+    def _repair(self, pending: Pending, then: Callable[[bool], None]) -> bool:
+        exchange, routing_key = pending.message.exchange, pending.message.routing_key
+        waiting = self._repairs.get((exchange, routing_key))
+        if waiting is not None:
+            waiting.append(then)
+            return True
+        connection = self.link.connection
+        part: Topology | None = None
+        with contextlib.suppress(TopologyError):
+            part = related(self.declared, exchange=exchange, routing_key=routing_key)
+        if part is None or connection is None or not connection.is_open:
+            return False
+        self._repairs[exchange, routing_key] = [then]
+        Operation(
+            self.loop,
+            connection,
+            ensure_script(part, TopologyMode.DECLARE),
+            timeout=REPAIR_TIMEOUT,
+            on_done=partial(self._on_repaired, (exchange, routing_key)),
+        ).start()
+        return True
+
+    def _on_repaired(self, key: tuple[str, str], _result: Any, error: Exception | None) -> None:
+        # A connection lost meanwhile is no answer: send again, the broker will say.
+        worked = error is None or isinstance(error, BrokerConnectionError)
+        for then in self._repairs.pop(key, []):
+            then(worked)
+
+    # --- consumers ---
+
+    def consume(
+        self,
+        queue_names: Sequence[str],
+        options: ConsumerOptions,
+        *,
+        on_deliveries: Callable[[Sequence[Delivery]], None],
+        on_event: Callable[[ConsumerEvent], None],
+        declare: Topology | None,
+    ) -> RabbitConsumer:
+        """Any thread."""
+        consumer = RabbitConsumer(
+            self.thread,
+            self.options,
+            queue_names,
+            options,
+            clock=self.clock,
+            on_deliveries=on_deliveries,
+            on_event=on_event,
+            declare=declare,
+            on_closed=self._forget,
+        )
+        self.loop.put(self._start_consumer, consumer)
+        return consumer
+
+    def _start_consumer(self, consumer: RabbitConsumer) -> None:
+        if self.is_closing:
+            consumer._fail(ClosedError("the transport is closed"))
+            return
+        self.consumers.add(consumer)
+        consumer.start()
+
+    def _forget(self, consumer: RabbitConsumer) -> None:
+        self.consumers.discard(consumer)
+        self._past[0] += consumer.delivered
+        self._past[1] += consumer.stale_settlements
+        self._past[2] += consumer.connects
+        self._check_closed()
+
+    def statistics(self) -> TransportStatistics:
+        """Counters. Any thread: single reads of integers."""
+        counters, consumers = self.publisher.counters, tuple(self.consumers)
+        return TransportStatistics(
+            published=counters.published,
+            confirmed=counters.confirmed,
+            returned=counters.returned,
+            nacked=counters.nacked,
+            resent=counters.resent,
+            delivered=self._past[0] + sum(consumer.delivered for consumer in consumers),
+            stale_settlements=self._past[1] + sum(consumer.stale_settlements for consumer in consumers),
+            connects=self.link.connects + self._past[2] + sum(consumer.connects for consumer in consumers),
+        )
+
+    # --- the end ---
+
+    def begin_close(self, waiter: Waiter) -> None:
+        """Wait for outstanding confirms, then say goodbye everywhere; `waiter` hears when all is done."""
+        self._close_waiter = waiter
+        self.publisher.when_idle(self._say_goodbye)
+
+    def _say_goodbye(self) -> None:
+        if self.is_closing:
+            return
+        self.is_closing = True
+        for consumer in tuple(self.consumers):
+            consumer._do_close(None)
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.finish(None, ClosedError("the transport is closed"))
+        connection = self.link.connection
+        self.link.close()
+        if connection is not None and connection.is_open is False and connection.is_closed is False:
+            connection.add_on_close_callback(lambda _connection, _reason: self._check_closed())
+        self._check_closed()
+
+    def _check_closed(self) -> None:
+        if self.is_closing and not self.consumers and self.link.is_gone and self._close_waiter is not None:
+            waiter, self._close_waiter = self._close_waiter, None
+            waiter.succeed()
+
+    def abort(self, why: str) -> None:
+        """End everything now: the time for goodbyes is over, or the loop has died."""
+        self.is_closing = True
+        self.publisher.give_up(why)
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.finish(None, ClosedError("the transport is closed"))
+        for consumer in tuple(self.consumers):
+            consumer._cut(None)
+        self.link.cut()
+
+    def on_end(self, by_error: bool) -> None:
+        """The loop has ended; called on its thread. Nothing scheduled will run any more."""
+        if by_error:
+            self.die()
+        self.is_closing = True
+        # For what came in between the goodbye and the end of the loop, and for whatever still comes.
+        self.publisher.end("the I/O thread ended" if by_error else "the transport was closed")
+
+    def die(self) -> None:
+        """The loop has ended by an error."""
+        self.is_dead = self.is_closing = True
+        error = BrokerUnreachable(
+            "the I/O thread ended by an error; see the log", url=self.link.address.masked
+        )
+        self.publisher.last_error = error
+        self.publisher.give_up("the I/O thread ended")
+        for request in self._requests:
+            request.finish(None, error)
+        for consumer in tuple(self.consumers):
+            with contextlib.suppress(Exception):  # one that cannot even fail must not silence its neighbours
+                consumer._fail(error)
+        self.abandon_connections()
+
+    def abandon(self) -> None:
+        """In a forked child: drop every descriptor without a byte on the wire."""
+        self.abandon_connections()
+        self.loop.abandon()
+
+    def abandon_connections(self) -> None:
+        """Close the sockets' descriptors, nothing else."""
+        links = [self.link, *(consumer._link for consumer in self.consumers)]
+        for link in links:
+            link.abandon()

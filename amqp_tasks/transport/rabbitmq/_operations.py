@@ -1,0 +1,143 @@
+"""Topology operations as scripts: generators that ask one method at a time, run on a channel of their own.
+
+A script yields `Ask`s and gets the broker's answers; when the broker closes the channel over one, the script
+gets a `BrokerOperationError` at that place and its next ask runs on a new channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from pika import exceptions as pika_errors
+
+from amqp_tasks.errors import BrokerUnreachable
+from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of
+from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
+from amqp_tasks.transport.rabbitmq._loop import DoorLoop
+
+__all__ = ("Ask", "Operation", "Script")
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One AMQP method: pika's channel method, its arguments, and words for an error."""
+
+    method: str
+    arguments: dict[str, Any]
+    doing: str
+
+
+Script = Generator[Ask, Any, R]
+
+
+class Operation:
+    """Runs one script on one connection. Owner thread only.
+
+    `on_done(result, error)` is called exactly once: the script's result, what it raised, or `BrokerUnreachable` when the
+    connection was lost or `timeout` passed.
+    """
+
+    def __init__(
+        self,
+        loop: DoorLoop,
+        connection: FastConnection,
+        script: Script[Any],
+        *,
+        timeout: float,
+        on_done: Callable[[Any, Exception | None], None],
+    ) -> None:
+        self._loop, self._connection, self._script, self._on_done = loop, connection, script, on_done
+        self._channel: Any = None
+        self._ask: Ask | None = None
+        self.is_over = False
+        self._timer = loop.call_guarded(timeout, self._on_timeout)
+
+    def start(self) -> None:
+        """Run the script up to its first ask."""
+        self._advance(partial(next, self._script))
+
+    def _advance(self, step: Callable[[], Ask]) -> None:
+        if self.is_over:
+            return
+        try:
+            self._ask = step()
+        except StopIteration as stop:
+            self._finish(stop.value, None)
+        except Exception as exc:  # noqa: BLE001 - not only ours: whoever waits must hear of any fault
+            self._finish(None, exc)
+        else:
+            self._perform()
+
+    def _perform(self) -> None:
+        if not self._connection.is_open:
+            self._fail_lost(None)
+        elif self._channel is None:
+            try:
+                channel = self._connection.channel(on_open_callback=self._on_channel_open)
+            except pika_errors.AMQPError as exc:  # no channel number is free
+                self._fail_lost(exc)
+                return
+            channel.add_on_close_callback(self._on_channel_closed)
+            self._channel = channel
+        else:
+            self._send()
+
+    def _on_channel_open(self, channel: Any) -> None:
+        if self.is_over:
+            if channel.is_open:
+                channel.close()  # it opened after the time was up
+        elif channel is self._channel:
+            self._send()
+
+    def _send(self) -> None:
+        ask = self._ask
+        assert ask is not None
+        try:
+            getattr(self._channel, ask.method)(callback=partial(self._on_answer, ask), **ask.arguments)
+        except (pika_errors.AMQPError, TypeError, ValueError) as exc:
+            error = exc
+            self._advance(lambda: self._script.throw(operation_error(ask.doing, error)))
+
+    def _on_answer(self, ask: Ask, frame: Any) -> None:
+        if ask is self._ask:
+            self._advance(partial(self._script.send, frame.method))
+
+    def _on_channel_closed(self, channel: Any, reason: Any) -> None:
+        if channel is not self._channel or self.is_over:
+            return
+        self._channel = None
+        code, _text = reply_of(reason)
+        if not code or not self._connection.is_open:
+            self._fail_lost(reason)
+            return
+        assert self._ask is not None
+        error = operation_error(self._ask.doing, reason)
+        self._advance(lambda: self._script.throw(error))
+
+    def _fail_lost(self, reason: BaseException | None) -> None:
+        error = BrokerUnreachable(f"the connection was lost while {self._doing}")
+        error.__cause__ = reason
+        self._finish(None, error)
+
+    def _on_timeout(self) -> None:
+        if not self.is_over:
+            self._finish(None, BrokerUnreachable(f"the broker did not answer in time while {self._doing}"))
+
+    @property
+    def _doing(self) -> str:
+        return self._ask.doing if self._ask is not None else "opening a channel"
+
+    def _finish(self, result: Any, error: Exception | None) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self._loop.remove_timeout(self._timer)
+        self._script.close()
+        if self._channel is not None and self._channel.is_open and self._connection.is_open:
+            self._channel.close()
+        self._on_done(result, error)

@@ -1,0 +1,131 @@
+"""A message on its way, and those who wait for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from amqp_tasks.errors import PublishError
+from amqp_tasks.message import OutgoingMessage
+from amqp_tasks.transport.rabbitmq._loop import Waiter
+
+__all__ = ("BatchOutcomes", "CallbackOutcome", "OutcomeSink", "Pending", "SingleOutcome")
+
+LOGGER = logging.getLogger(__name__)
+
+
+class OutcomeSink(Protocol):
+    """Where the outcome of a message goes; called once per message, on the I/O thread."""
+
+    def done(self, index: int, error: PublishError | None) -> None:
+        """`None` = confirmed."""
+        ...
+
+
+class Pending:
+    """One message. Made by any thread, then written and read on the I/O thread only."""
+
+    __slots__ = (
+        "deadline",
+        "head",
+        "index",
+        "is_done",
+        "is_repaired",
+        "maybe_stored",
+        "message",
+        "returned",
+        "sink",
+        "writes",
+    )
+
+    def __init__(
+        self, message: OutgoingMessage, head: bytes, deadline: float, sink: OutcomeSink, index: int = 0
+    ) -> None:
+        self.message, self.head, self.deadline, self.sink, self.index = message, head, deadline, sink, index
+        self.writes = 0
+        self.maybe_stored = False  # a former writing may have reached the broker's disk
+        self.returned = ""  # the broker's reason, once a basic.return was matched
+        self.is_repaired = False
+        self.is_done = False
+
+    @property
+    def message_id(self) -> str:
+        """What errors call the message: its correlation id, else its message id."""
+        properties = self.message.properties
+        return properties.correlation_id or properties.message_id or ""
+
+    def finish(self, error: PublishError | None) -> None:
+        """Tell the outcome; only the first call counts."""
+        if self.is_done:
+            return
+        self.is_done = True
+        if error is not None:
+            message = self.message
+            error.about(
+                exchange=message.exchange, routing_key=message.routing_key, message_id=self.message_id
+            )
+        self.sink.done(self.index, error)
+
+
+class SingleOutcome:
+    """For `publish`."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self) -> None:
+        self.waiter = Waiter()
+
+    def done(self, index: int, error: PublishError | None) -> None:
+        """See `OutcomeSink.done`."""
+        self.waiter.succeed(error)
+
+
+class CallbackOutcome:
+    """For `publish_nowait`."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[PublishError | None], None]) -> None:
+        self.callback = callback
+
+    def done(self, index: int, error: PublishError | None) -> None:
+        """See `OutcomeSink.done`."""
+        try:
+            self.callback(error)
+        except Exception:
+            # It is called while confirms are read: an error from here would cost the connection.
+            LOGGER.exception("on_outcome raised", extra={"action": "callback_error"})
+
+
+class BatchOutcomes:
+    """For `publish_many`: outcomes by index, and a wait until few enough are outstanding."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[PublishError | None] = []  # grown by the caller, filled by the I/O thread
+        self.finished = 0  # written by the I/O thread
+        self._wake_at: int | None = None
+        self._wake = threading.Event()
+
+    def done(self, index: int, error: PublishError | None) -> None:
+        """See `OutcomeSink.done`."""
+        if error is not None:
+            self.outcomes[index] = error
+        self.finished += 1
+        if self._wake_at is not None and self.finished >= self._wake_at:
+            self._wake.set()
+
+    def count_refused(self, _none: None) -> None:
+        """A message that was refused before it was handed over; its outcome is set already. I/O thread."""
+        self.done(0, None)
+
+    def wait_for(self, finished: int, timeout: float) -> bool:
+        """Wait until `finished` outcomes are known; False when `timeout` seconds passed first."""
+        self._wake.clear()
+        self._wake_at = finished
+        # `done` may have counted past `finished` before it saw `_wake_at`: look again after setting it.
+        if self.finished >= finished or self._wake.wait(timeout):
+            self._wake_at = None
+            return True
+        return self.finished >= finished

@@ -1,0 +1,83 @@
+"""The parts of pika that are not public and that this package builds on, in one place and with types.
+
+pika is pinned below its next major version for their sake. At run time the names below are pika's own classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
+from pika.heartbeat import HeartbeatChecker
+
+__all__ = ("PikaConnection", "PikaHeartbeat", "PikaLoop", "is_plain_transport")
+
+if TYPE_CHECKING:
+
+    class PikaConnection(SelectConnection):
+        """What `FastConnection` uses and overrides."""
+
+        _transport: Any
+        _frame_buffer: bytes
+        _opened: bool
+        _body_max_length: int
+        bytes_sent: int
+        bytes_received: int
+        frames_sent: int
+        frames_received: int
+
+        def __init__(
+            self,
+            parameters: Any = None,
+            on_open_callback: Any = None,
+            on_open_error_callback: Any = None,
+            on_close_callback: Any = None,
+            custom_ioloop: Any = None,
+            internal_connection_workflow: bool = True,
+        ) -> None: ...
+        def add_on_close_callback(self, callback: Callable[[Any, Any], object]) -> None: ...
+        def add_on_connection_blocked_callback(self, callback: Callable[[Any, Any], object]) -> None: ...
+        def add_on_connection_unblocked_callback(self, callback: Callable[[Any, Any], object]) -> None: ...
+        def channel(self, channel_number: int | None = None, on_open_callback: Any = None) -> Any: ...
+        def _proto_connection_made(self, transport: Any) -> None: ...
+        def _on_connection_workflow_done(self, conn_or_exc: Any) -> None: ...
+        def _on_data_available(self, data_in: bytes) -> None: ...
+
+        server_properties: Any
+
+        def _create_heartbeat_checker(self) -> Any: ...
+        def _process_frame(self, frame_value: Any) -> None: ...
+        def _terminate_stream(self, error: Exception | None) -> None: ...
+
+    class PikaLoop(IOLoop):
+        """What `DoorLoop` uses and overrides."""
+
+        _poller: Any
+
+        def _get_remaining_interval(self) -> float | None: ...
+        def process_timeouts(self) -> None: ...
+        def call_later(self, delay: float, callback: Callable[[], object]) -> Any: ...
+        def remove_timeout(self, timeout_handle: Any) -> None: ...
+
+    class PikaHeartbeat:
+        """What `_Heartbeat` uses and overrides."""
+
+        _connection: Any
+        _timeout: float
+        _idle_byte_intervals: int
+        _check_timer: Any
+
+        def __init__(self, connection: Any, timeout: float) -> None: ...
+        def _check_heartbeat(self) -> None: ...
+        def _update_counters(self) -> None: ...
+        def _start_check_timer(self) -> None: ...
+
+else:
+    PikaConnection, PikaLoop, PikaHeartbeat = SelectConnection, IOLoop, HeartbeatChecker
+
+
+def is_plain_transport(transport: Any) -> bool:
+    """Whether bytes go to the socket as they are, without TLS."""
+    return isinstance(transport, _AsyncPlaintextTransport)

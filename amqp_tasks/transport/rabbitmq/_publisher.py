@@ -1,0 +1,454 @@
+"""Publishing with confirms: order, window, deadlines, resending.
+
+Life of a message: `submit` → waiting → written (unconfirmed) → confirmed, or an error; see
+`docs/explanation/connections.md`, "A publish". Everything here runs on the I/O thread, except `Pending`'s making.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from pika import spec
+
+from amqp_tasks.clock import Clock
+from amqp_tasks.errors import BrokerConnectionError, MessageTooLarge, PublishError
+from amqp_tasks.transport.rabbitmq._errors import reply_of
+from amqp_tasks.transport.rabbitmq._fastwire import (
+    ChannelSink,
+    FastConnection,
+    FastDelivery,
+    Returned,
+    body_frames,
+)
+from amqp_tasks.transport.rabbitmq._loop import DoorLoop
+from amqp_tasks.transport.rabbitmq._pending import Pending
+from amqp_tasks.transport.rabbitmq._suspects import culprit_error, find_suspects, is_certain, is_suspicious
+from amqp_tasks.transport.rabbitmq._verdicts import deadline_error, find_returned, nacked, unroutable
+from amqp_tasks.transport.rabbitmq._window import SendWindow
+
+__all__ = ("PUBLISH_CHANNEL", "Publisher", "PublisherCounters")
+
+LOGGER = logging.getLogger(__name__)
+PUBLISH_CHANNEL = 1
+# Above this the socket's backlog grows instead of the window's: wait for confirms first.
+MAX_UNWRITTEN = 4 * 1024 * 1024
+# A channel that does not open or answer confirm.select in this time is on a connection to give up.
+SETUP_TIMEOUT = 10.0
+
+
+class PublisherCounters:
+    """Written on the I/O thread only."""
+
+    __slots__ = ("confirmed", "nacked", "published", "resent", "returned")
+
+    def __init__(self) -> None:
+        self.published = self.confirmed = self.returned = self.nacked = self.resent = 0
+
+
+class Repairer(Protocol):
+    """Declares again what a returned message was for."""
+
+    def __call__(self, pending: Pending, then: Callable[[bool], None]) -> bool:
+        """Start it and return True, `then(worked)` follows; or False: not declared by us."""
+        ...
+
+
+class _ConfirmSink(ChannelSink):
+    def __init__(self, publisher: Publisher) -> None:
+        super().__init__()
+        self._publisher = publisher
+
+    def on_returned(self, returned: Returned) -> None:
+        self._publisher.on_returned(returned)
+
+    def on_confirm(self, tag: int, multiple: bool, nacked: bool) -> None:
+        self._publisher.on_confirm(tag, multiple, nacked)
+
+    def on_deliveries(self, batch: list[FastDelivery]) -> None:
+        """Nothing is consumed on this channel."""
+
+
+class Publisher:
+    """See the module's docstring. Owner thread only."""
+
+    def __init__(
+        self,
+        loop: DoorLoop,
+        *,
+        clock: Clock,
+        window: int,
+        need_connection: Callable[[], None],
+        drop_connection: Callable[[], None],
+        repair: Repairer,
+    ) -> None:
+        self._loop, self._clock, self._window = loop, clock, SendWindow(window)
+        self._need_connection, self._drop_connection, self._repair = need_connection, drop_connection, repair
+        self.counters = PublisherCounters()
+        self.blocked_reason: str | None = None
+        self.last_error: BrokerConnectionError | None = None
+        self._waiting: deque[Pending] = deque()
+        self._unconfirmed: dict[int, Pending] = {}  # by delivery tag, in order
+        self._repairing: set[Pending] = set()
+        self._serial: set[Pending] = set()  # suspects: each is sent alone
+        self._confirmed_exchanges: set[str] = set()
+        self._connection: FastConnection | None = None
+        self._channel: Any = None
+        self._is_ready = False
+        self._next_tag = self._lowest_tag = 1
+        self._is_pumping = False
+        self._expiry: Any = None
+        self._expires_at = float("inf")
+        self._idle_waiters: list[Callable[[], None]] = []
+        self._ended = ""  # why nothing is sent any more
+
+    # --- work comes in ---
+
+    def submit(self, pending: Pending) -> None:
+        """Take one message."""
+        if self._ended:
+            self._finish(pending, self._deadline_error(pending, self._ended))
+            return
+        self._waiting.append(pending)
+        if pending.deadline < self._expires_at:
+            self._arm_expiry(pending.deadline)
+        self._schedule_pump()
+
+    def _schedule_pump(self) -> None:
+        if not self._is_pumping:
+            self._is_pumping = True
+            self._loop.at_turn_end(self._pump)
+
+    @property
+    def outstanding(self) -> int:
+        """Messages without an outcome."""
+        open_ones = sum(1 for pending in self._unconfirmed.values() if not pending.is_done)
+        return len(self._waiting) + open_ones + len(self._repairing)
+
+    # --- the connection ---
+
+    def on_open(self, connection: FastConnection) -> None:
+        """A new publishing connection: open the channel, ask for confirms."""
+        self._connection, self.last_error = connection, None
+        self.blocked_reason = None
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._open_channel(connection)
+
+    def _open_channel(self, connection: FastConnection) -> None:
+        self._is_ready = False
+        channel = connection.channel(PUBLISH_CHANNEL, on_open_callback=self._on_channel_open)
+        channel.add_on_close_callback(self._on_channel_closed)
+        self._channel = channel
+        self._loop.call_guarded(SETUP_TIMEOUT, partial(self._check_setup, channel))
+
+    def _reopen_channel(self, connection: FastConnection) -> None:
+        if connection is self._connection and self._channel is None and connection.is_open:
+            self._open_channel(connection)
+
+    def _check_setup(self, channel: Any) -> None:
+        if channel is self._channel and not self._is_ready:
+            self._drop_connection()
+
+    def _on_channel_open(self, channel: Any) -> None:
+        # pika's own confirm_delivery would swallow the confirms that we read by hand; only its method is needed.
+        channel._rpc(
+            spec.Confirm.Select(False), partial(self._on_confirm_mode, channel), [spec.Confirm.SelectOk]
+        )
+
+    def _on_confirm_mode(self, channel: Any, _frame: Any) -> None:
+        if channel is not self._channel or self._connection is None:
+            return
+        self._connection.sinks[PUBLISH_CHANNEL] = _ConfirmSink(self)
+        self._next_tag = self._lowest_tag = 1
+        self._is_ready = True
+        self._schedule_pump()
+
+    def note_failure(self, error: BrokerConnectionError) -> None:
+        """An attempt to connect failed; another will be made."""
+        self.last_error = error
+
+    def on_lost(self, error: BrokerConnectionError) -> None:
+        """The connection is gone: what is unconfirmed goes first on the next one."""
+        self.last_error = error
+        code, _text = reply_of(error.__cause__)
+        if is_suspicious(code):
+            self._blame(code, _text)
+        else:
+            for pending in self._unconfirmed.values():
+                pending.maybe_stored = True
+        self._take_back()
+        self._window.lost()
+        self._connection = self._channel = None
+        self._is_ready = False
+        self.blocked_reason = None
+
+    def on_refused(self, error: BrokerConnectionError) -> None:
+        """No connection, finally: everything ends now."""
+        self.last_error = error
+        self._take_back()
+        waiting, self._waiting = self._waiting, deque()
+        for pending in waiting:
+            self._finish(pending, self._deadline_error(pending, "there is no connection"))
+        self._tell_idle()
+
+    def _take_back(self) -> None:
+        again = [pending for pending in self._unconfirmed.values() if not pending.is_done]
+        self._unconfirmed.clear()
+        self._window.channel_gone()
+        for pending in again:
+            pending.returned = ""
+        self._waiting.extendleft(reversed(again))
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self.blocked_reason = str(frame.method.reason)
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self.blocked_reason = None
+        self._schedule_pump()
+
+    # --- writing ---
+
+    def _pump(self) -> None:
+        """Write what the window allows, all in one piece."""
+        self._is_pumping = False
+        if not self._waiting:
+            self._tell_idle()
+            return
+        if not self._is_ready or self._connection is None:
+            self._need_connection()
+            return
+        if self.blocked_reason is not None or self._connection.unwritten > MAX_UNWRITTEN:
+            return
+        pieces: list[bytes] = []
+        frames = self._gather(pieces, self._connection.body_max)
+        if pieces:
+            self._connection.emit(b"".join(pieces), frames)
+
+    def _gather(self, pieces: list[bytes], body_max: int) -> int:
+        waiting, unconfirmed = self._waiting, self._unconfirmed
+        frames = size = 0
+        while waiting and self._window.has_room(len(unconfirmed)) and size < MAX_UNWRITTEN:
+            pending = waiting[0]
+            if pending.is_done:
+                waiting.popleft()
+                continue
+            if self._serial and not self._may_send_serially(pending):
+                break
+            waiting.popleft()
+            if len(pending.head) > body_max:
+                self._finish(
+                    pending,
+                    MessageTooLarge(f"headers of {len(pending.head)} bytes exceed the frame size {body_max}"),
+                )
+                continue
+            self._note_written(pending)
+            pieces.append(pending.head)
+            frames += 2 + body_frames(PUBLISH_CHANNEL, pending.message.body, body_max, pieces)
+            size += len(pending.message.body)
+        return frames
+
+    def _may_send_serially(self, pending: Pending) -> bool:
+        """A suspect goes alone, and nothing goes while one is out."""
+        if not self._unconfirmed:
+            return True
+        if pending in self._serial:
+            return False
+        return not any(other in self._serial for other in self._unconfirmed.values())
+
+    def _note_written(self, pending: Pending) -> None:
+        counters = self.counters
+        if pending.writes:
+            counters.resent += 1
+        else:
+            counters.published += 1
+        pending.writes += 1
+        self._unconfirmed[self._next_tag] = pending
+        self._next_tag += 1
+
+    # --- answers ---
+
+    def on_confirm(self, tag: int, multiple: bool, is_nacked: bool) -> None:
+        """`basic.ack` or `basic.nack` from the broker."""
+        if multiple:
+            for each in range(self._lowest_tag, tag + 1):
+                pending = self._unconfirmed.pop(each, None)
+                if pending is not None:
+                    self._settled(pending, is_nacked)
+            self._lowest_tag = max(self._lowest_tag, tag + 1)
+        else:
+            pending = self._unconfirmed.pop(tag, None)
+            if tag == self._lowest_tag:
+                self._lowest_tag += 1
+            if pending is not None:
+                self._settled(pending, is_nacked)
+        self._schedule_pump()
+
+    def _settled(self, pending: Pending, is_nacked: bool) -> None:
+        if self._serial:
+            self._serial.discard(pending)
+        self._window.confirmed()
+        if pending.is_done:
+            self._window.overdue_confirmed()
+            return
+        if is_nacked:
+            self.counters.nacked += 1
+            self._finish(pending, nacked(pending))
+        elif pending.returned:
+            self._on_unroutable(pending)
+        else:
+            self.counters.confirmed += 1
+            if pending.message.exchange not in self._confirmed_exchanges:
+                self._confirmed_exchanges.add(pending.message.exchange)
+            pending.finish(None)
+
+    def _finish(self, pending: Pending, error: PublishError) -> None:
+        self._serial.discard(pending)
+        pending.finish(error)
+
+    def on_returned(self, returned: Returned) -> None:
+        """`basic.return`: find its message; the confirm that follows decides."""
+        self.counters.returned += 1
+        pending = find_returned(returned, self._unconfirmed.values())
+        if pending is not None:
+            pending.returned = f"{returned.reply_code} {returned.reply_text}"
+        else:
+            LOGGER.error(
+                "the broker returned a message to exchange %r, routing key %r that was not sent here",
+                returned.exchange,
+                returned.routing_key,
+                extra={"action": "unknown_return"},
+            )
+
+    def _on_unroutable(self, pending: Pending) -> None:
+        if not pending.is_repaired:
+            pending.is_repaired = True
+            # Noted first: the answer may come before `_repair` returns.
+            self._repairing.add(pending)
+            if self._repair(pending, partial(self._on_repaired, pending)):
+                return
+            self._repairing.discard(pending)
+        self._finish(pending, unroutable(pending))
+
+    def _on_repaired(self, pending: Pending, worked: bool) -> None:
+        self._repairing.discard(pending)
+        if pending.is_done:
+            return
+        if not worked:
+            self._finish(pending, unroutable(pending))
+            return
+        pending.returned = ""
+        self._waiting.appendleft(pending)
+        self._schedule_pump()
+
+    # --- the broker closes the channel ---
+
+    def _on_channel_closed(self, channel: Any, reason: Any) -> None:
+        if channel is not self._channel:
+            return
+        self._is_ready = False
+        connection = self._connection
+        if connection is not None:
+            connection.sinks.pop(PUBLISH_CHANNEL, None)
+        if connection is None or not connection.is_open:
+            return  # on_lost follows
+        code, text = reply_of(reason)
+        self._blame(code, text)
+        self._take_back()
+        # Not from here: pika still has to clean up this channel's number, and would take the new one along.
+        self._channel = None
+        self._loop.at_turn_end(partial(self._reopen_channel, connection))
+
+    def _blame(self, code: int, text: str) -> None:
+        """End the culprit if it is known, else make the suspects go one at a time."""
+        # Those that are done (their deadline passed) may be the culprit as well.
+        unconfirmed = list(self._unconfirmed.values())
+        suspects = find_suspects(text, unconfirmed) or unconfirmed
+        for pending in set(unconfirmed).difference(suspects):
+            pending.maybe_stored = True
+        if len(suspects) == 1 or is_certain(text, known_exchanges=self._confirmed_exchanges):
+            for pending in suspects:
+                self._finish(pending, culprit_error(pending, code, text))
+            return
+        for pending in suspects:
+            pending.maybe_stored = (
+                pending.maybe_stored or pending.message.exchange in self._confirmed_exchanges
+            )
+        self._serial.update(pending for pending in suspects if not pending.is_done)
+
+    # --- deadlines ---
+
+    def _arm_expiry(self, at: float) -> None:
+        if self._expiry is not None:
+            self._loop.remove_timeout(self._expiry)
+        self._expires_at = at
+        self._expiry = self._loop.call_guarded(at - self._clock.monotonic(), self._expire)
+
+    def _expire(self) -> None:
+        """End what is due. One scan for all: a timer per message would cost more than the message."""
+        self._expiry = None
+        self._expires_at = float("inf")
+        now = self._clock.monotonic()
+        written = [(True, pending) for pending in self._unconfirmed.values() if not pending.is_done]
+        others = [(False, pending) for pending in (*self._repairing, *self._waiting) if not pending.is_done]
+        left = written + others
+        earliest = float("inf")
+        for is_written, pending in left:
+            if pending.deadline <= now:
+                if is_written:
+                    self._window.became_overdue()
+                self._finish(pending, self._deadline_error(pending, "the deadline passed"))
+            elif pending.deadline < earliest:
+                earliest = pending.deadline
+        if earliest < float("inf"):
+            # Scans keep a distance that grows with their cost.
+            self._arm_expiry(max(earliest, now + 0.002 + len(left) * 2e-6))
+        self._waiting = deque(pending for pending in self._waiting if not pending.is_done)
+        self._repairing = {pending for pending in self._repairing if not pending.is_done}
+        self._tell_idle()
+        self._schedule_pump()  # what is overdue takes up no room any more
+
+    def _deadline_error(self, pending: Pending, why: str) -> PublishError:
+        error = deadline_error(
+            pending,
+            why,
+            is_returned=bool(pending.returned) or pending in self._repairing,
+            blocked_reason=self.blocked_reason,
+            last_error=self.last_error,
+        )
+        if self.last_error is not None:
+            error.__cause__ = self.last_error
+        return error
+
+    # --- the end ---
+
+    def when_idle(self, then: Callable[[], None]) -> None:
+        """Call `then` when nothing is outstanding any more."""
+        if self._ended:
+            then()
+            return
+        self._idle_waiters.append(then)
+        self._schedule_pump()
+
+    def _tell_idle(self) -> None:
+        if self._idle_waiters and not self.outstanding:
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                waiter()
+
+    def give_up(self, why: str) -> None:
+        """End everything that is outstanding, as at its deadline."""
+        everything = [*self._unconfirmed.values(), *self._repairing, *self._waiting]
+        self._waiting.clear()
+        for pending in everything:
+            if not pending.is_done:
+                self._finish(pending, self._deadline_error(pending, why))
+
+    def end(self, why: str) -> None:
+        """`give_up`, now and for whatever still comes: the loop has ended."""
+        self._ended = why
+        self.give_up(why)
+        self._tell_idle()

@@ -1,0 +1,321 @@
+"""What to ask the broker about a topology, and what its answers mean. Scripts; no I/O of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from amqp_routing import Binding, DestinationKind, Exchange, Queue, Topology
+from amqp_tasks.errors import BrokerOperationError, TopologyMismatch, UnknownQueue
+from amqp_tasks.transport._contract import QueueStatus, TopologyMode
+from amqp_tasks.transport.rabbitmq._operations import Ask, Script
+
+__all__ = (
+    "compare_script",
+    "delete_script",
+    "ensure_script",
+    "presence_script",
+    "purge_script",
+    "related",
+    "status_script",
+)
+
+NOT_FOUND, ACCESS_REFUSED, PRECONDITION_FAILED = 404, 403, 406
+MAX_DIFFERENCES = 30
+
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<name>[^']+)' for (?:queue|exchange) '.*' in vhost '.*?':"
+    r" received (?P<wanted>.*?) but current is (?P<found>.*)$",
+    re.DOTALL,
+)
+_TYPED_VALUE = re.compile(r"^the value '(?P<value>.*)' of type '(?P<type>.*)'$", re.DOTALL)
+_FLAGS = frozenset({"durable", "auto_delete", "exclusive", "internal"})
+
+
+@dataclass(slots=True)
+class _Found:
+    missing_exchanges: list[Exchange] = field(default_factory=list[Exchange])
+    missing_queues: list[Queue] = field(default_factory=list[Queue])
+    differences: list[str] = field(default_factory=list[str])
+
+
+def _queue_arguments(queue: Queue) -> dict[str, Any]:
+    return {
+        "queue": queue.name,
+        "durable": queue.durable,
+        "exclusive": queue.exclusive,
+        "auto_delete": queue.auto_delete,
+        "arguments": queue.declared_arguments(),
+    }
+
+
+def _exchange_arguments(exchange: Exchange) -> dict[str, Any]:
+    arguments: dict[str, Any] = dict(exchange.arguments.items())
+    if exchange.alternate_exchange is not None:
+        arguments["alternate-exchange"] = exchange.alternate_exchange
+    return {
+        "exchange": exchange.name,
+        "exchange_type": str(exchange.type),
+        "durable": exchange.durable,
+        "auto_delete": exchange.auto_delete,
+        "internal": exchange.internal,
+        "arguments": arguments,
+    }
+
+
+def _is_predeclared(name: str) -> bool:
+    return not name or name.startswith("amq.")
+
+
+def _ask_queue(queue_name: str) -> Ask:
+    return Ask("queue_declare", {"queue": queue_name, "passive": True}, f"looking for queue {queue_name!r}")
+
+
+def _ask_exchange(name: str) -> Ask:
+    return Ask("exchange_declare", {"exchange": name, "passive": True}, f"looking for exchange {name!r}")
+
+
+def _exists(ask: Ask) -> Script[bool]:
+    try:
+        yield ask
+    except BrokerOperationError as exc:
+        if exc.reply_code != NOT_FOUND:
+            raise
+        return False
+    return True
+
+
+def _inspect(topology: Topology) -> Script[_Found]:
+    found = _Found()
+    for exchange in topology.exchanges:
+        if _is_predeclared(exchange.name):
+            continue
+        if (yield from _exists(_ask_exchange(exchange.name))):
+            found.differences += yield from _differences(
+                "exchange", exchange.name, _exchange_arguments(exchange)
+            )
+        else:
+            found.missing_exchanges.append(exchange)
+    for queue in topology.queues:
+        if (yield from _exists(_ask_queue(queue.name))):
+            found.differences += yield from _differences("queue", queue.name, _queue_arguments(queue))
+        else:
+            found.missing_queues.append(queue)
+    return found
+
+
+def _differences(kind: str, name: str, arguments: dict[str, Any]) -> Script[list[str]]:
+    """Repeat the declaration of something that exists; correct ours by each difference the broker names."""
+    lines: list[str] = []
+    ask = Ask(f"{kind}_declare", arguments, f"comparing {kind} {name!r}")
+    for _ in range(MAX_DIFFERENCES):
+        try:
+            yield ask
+        except BrokerOperationError as exc:
+            if exc.reply_code == ACCESS_REFUSED:
+                return []  # exists, and we may use but not configure it: nothing to compare with
+            difference = _read_difference(exc.reply_text) if exc.reply_code == PRECONDITION_FAILED else None
+            if difference is None:
+                if lines:
+                    return lines
+                raise
+            argument, wanted, current = difference
+            lines.append(_line(kind, name, argument, wanted, current))
+            if not _correct(arguments, argument, current):
+                return lines
+        else:
+            return lines
+    return lines
+
+
+def _read_difference(text: str) -> tuple[str, Any, Any] | None:
+    match = _INEQUIVALENT.search(text)
+    if match is None:
+        return None
+    return match["name"], _read_value(match["wanted"]), _read_value(match["found"])
+
+
+def _read_value(text: str) -> Any:
+    if text == "none":
+        return None
+    typed = _TYPED_VALUE.match(text)
+    if typed is None:
+        return text.strip("'")
+    value, kind = typed["value"], typed["type"]
+    if kind == "bool":
+        return value == "true"
+    if kind in {"byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint"}:
+        return int(value)
+    return value
+
+
+def _correct(arguments: dict[str, Any], argument: str, current: Any) -> bool:
+    """Make `arguments` agree with what the broker has; False when that changes nothing (no progress)."""
+    if argument in _FLAGS:
+        value: Any = current in {"true", True}
+        changed = bool(arguments[argument] != value)
+        arguments[argument] = value
+        return changed
+    if argument == "type":
+        changed = bool(arguments["exchange_type"] != current)
+        arguments["exchange_type"] = current
+        return changed
+    table: dict[str, Any] = arguments["arguments"]
+    before = table.get(argument)
+    if current is None:
+        table.pop(argument, None)
+    else:
+        # Some texts give the value without its type: then it has the type of ours.
+        table[argument] = int(current) if isinstance(before, int) and str(current).isdigit() else current
+    return bool(before != table.get(argument))
+
+
+def _line(kind: str, name: str, argument: str, wanted: Any, current: Any) -> str:
+    has = f"{argument}={_show(current)}" if current is not None else f"no {argument}"
+    ours = f"{argument}={_show(wanted)}" if wanted is not None else f"no {argument}"
+    setting = (
+        f"{argument.removeprefix('x-').replace('-', '_')}={_show(current)}"
+        if current is not None
+        else f"no {argument}"
+    )
+    return (
+        f"{kind} {name!r} exists with {has}, declared as {ours}: delete it, or set {setting};"
+        " `amqp-tasks topology check` lists all differences"
+    )
+
+
+def _show(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _declare_missing(found: _Found) -> Script[None]:
+    for exchange in found.missing_exchanges:
+        yield Ask("exchange_declare", _exchange_arguments(exchange), f"declaring exchange {exchange.name!r}")
+    for queue in found.missing_queues:
+        yield Ask("queue_declare", _queue_arguments(queue), f"declaring queue {queue.name!r}")
+
+
+def _bind(binding: Binding) -> Ask:
+    key, arguments = binding.routing_key, dict(binding.arguments)
+    doing = f"binding {binding.destination!r} to {binding.source!r}"
+    if binding.destination_kind is DestinationKind.EXCHANGE:
+        places = {"destination": binding.destination, "source": binding.source}
+        return Ask("exchange_bind", {**places, "routing_key": key, "arguments": arguments}, doing)
+    places = {"queue": binding.destination, "exchange": binding.source}
+    return Ask("queue_bind", {**places, "routing_key": key, "arguments": arguments}, doing)
+
+
+def ensure_script(topology: Topology, mode: TopologyMode) -> Script[None]:
+    """`Transport.ensure_topology`, for the modes DECLARE and CHECK."""
+    found = yield from _inspect(topology)
+    if found.differences:
+        raise TopologyMismatch(tuple(found.differences))
+    missing = [exchange.name for exchange in found.missing_exchanges]
+    missing += [queue.name for queue in found.missing_queues]
+    if mode is TopologyMode.CHECK:
+        if missing:
+            raise UnknownQueue(missing[0], known=(), hint=_missing_hint(missing))
+        return
+    yield from _declare_missing(found)
+    for binding in topology.bindings:
+        if binding.source:
+            yield _bind(binding)
+
+
+def _missing_hint(missing: list[str]) -> str:
+    return (
+        f"not on the broker: {', '.join(missing)}; run `amqp-tasks topology apply`, or set topology='declare'"
+    )
+
+
+def compare_script(topology: Topology) -> Script[tuple[str, ...]]:
+    """`Transport.compare_topology`."""
+    found = yield from _inspect(topology)
+    remedy = "is not on the broker: run `amqp-tasks topology apply`"
+    missing = [f"exchange {exchange.name!r} {remedy}" for exchange in found.missing_exchanges]
+    missing += [f"queue {queue.name!r} {remedy}" for queue in found.missing_queues]
+    return (*missing, *found.differences)
+
+
+def status_script(queue_name: str) -> Script[QueueStatus | None]:
+    """`Transport.queue_status`."""
+    try:
+        answer = yield _ask_queue(queue_name)
+    except BrokerOperationError as exc:
+        if exc.reply_code != NOT_FOUND:
+            raise
+        return None
+    return QueueStatus(name=queue_name, messages=answer.message_count, consumers=answer.consumer_count)
+
+
+def purge_script(queue_name: str) -> Script[int]:
+    """`Transport.purge_queue`."""
+    try:
+        answer = yield Ask("queue_purge", {"queue": queue_name}, f"purging queue {queue_name!r}")
+    except BrokerOperationError as exc:
+        if exc.reply_code == NOT_FOUND:
+            raise UnknownQueue(queue_name, hint="the broker has no such queue") from exc
+        raise
+    return int(answer.message_count)
+
+
+def delete_script(queue_name: str) -> Script[None]:
+    """`Transport.delete_queue`."""
+    yield Ask("queue_delete", {"queue": queue_name}, f"deleting queue {queue_name!r}")
+
+
+def related(topology: Topology, *, exchange: str, routing_key: str) -> Topology | None:
+    """The part of `topology` that a message to `exchange` with `routing_key` needs; None when it knows nothing of it."""
+    if not exchange:
+        queue = topology.queue(routing_key)
+        return Topology(queues=_with_dead_letters(topology, (queue,))) if queue is not None else None
+    bindings = tuple(binding for binding in topology.bindings if binding.source == exchange)
+    own = topology.exchange(exchange)
+    if own is None and not bindings:
+        return None
+    names = {binding.destination for binding in bindings}
+    exchanges = [item for item in topology.exchanges if item.name == exchange or item.name in names]
+    queues = tuple(queue for queue in topology.queues if queue.name in names)
+    return Topology(
+        exchanges=tuple(exchanges), queues=_with_dead_letters(topology, queues), bindings=bindings
+    )
+
+
+def _with_dead_letters(topology: Topology, queues: tuple[Queue, ...]) -> tuple[Queue, ...]:
+    """The queues and those their dead letters go to by the default exchange; without them they are no whole topology."""
+    names = [queue.dead_letter_routing_key for queue in queues if queue.dead_letter_exchange == ""]
+    dead = (topology.queue(name) for name in names if name is not None)
+    return tuple(dict.fromkeys((*queues, *(queue for queue in dead if queue is not None))))
+
+
+def presence_script(
+    names: Sequence[str], declare: Topology | None, present: list[str], absent: list[str]
+) -> Script[None]:
+    """Look for the queues, declaring those that `declare` holds; sorts their names into the two lists as it goes."""
+    for name in names:
+        is_there = (yield from status_script(name)) is not None
+        if not is_there and declare is not None and declare.queue(name) is not None:
+            is_there = yield from _declare_if_possible(_part_of(declare, name))
+        (present if is_there else absent).append(name)
+
+
+def _declare_if_possible(part: Topology) -> Script[bool]:
+    try:
+        yield from ensure_script(part, TopologyMode.DECLARE)
+    except BrokerOperationError as exc:
+        if exc.reply_code != NOT_FOUND:
+            raise
+        return False  # known to the broker but not to be had: its node is down, or its process has crashed
+    return True
+
+
+def _part_of(declare: Topology, name: str) -> Topology:
+    """The queue with the bindings that lead to it and the exchanges those need."""
+    bindings = tuple(binding for binding in declare.bindings if binding.destination == name)
+    sources = {binding.source for binding in bindings}
+    queue = declare.queue(name)
+    assert queue is not None
+    exchanges = tuple(exchange for exchange in declare.exchanges if exchange.name in sources)
+    return Topology(exchanges=exchanges, queues=(queue,), bindings=bindings)
