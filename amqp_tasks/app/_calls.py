@@ -1,0 +1,355 @@
+"""From a call to a message on its way: options, destination, reply queue, publish.
+
+Everything that does not change from call to call is prepared once per task: see `_Plan`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.app._destination import Destination, Destinations
+from amqp_tasks.app._options import CallOptions
+from amqp_tasks.app._publishing import ONE_ATTEMPT, PublishPolicy, connect_with_policy, publish_with_policy
+from amqp_tasks.app._request import DEPTH_HEADER, Frame, child_depth, enclosing_frame
+from amqp_tasks.app._result import AsyncResult
+from amqp_tasks.app._task import Task
+from amqp_tasks.backends.disabled import UnknowableResult
+from amqp_tasks.errors import BrokerConnectionError, NotSent, PublishError
+from amqp_tasks.message import OutgoingMessage, TaskTemplate, check_task_name, new_task_id
+
+if TYPE_CHECKING:
+    from amqp_routing import Router
+    from amqp_tasks.app._app import App
+    from amqp_tasks.app._topology import Topologies
+    from amqp_tasks.backend import ExpectedResult, ResultBackend
+    from amqp_tasks.settings import Settings
+    from amqp_tasks.transport import Transport
+
+__all__ = ("Calls", "Prepared")
+
+_log = logging.getLogger(__name__)
+
+_NO_OPTIONS: CallOptions = {}
+_TASK_OPTIONS = (
+    "queue", "exchange", "routing_key", "priority", "serializer", "compression", "delivery_mode", "expires",
+    "ignore_result", "time_limit", "soft_time_limit",
+)  # fmt: skip
+_MAX_PLANS = 2048
+# Seconds between two warnings about the size of one task's messages.
+_WARN_EVERY = 60.0
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What calls of one task with one set of options share.
+
+    Attributes:
+        template: the constant part of the message.
+        destination: where it goes.
+        wants_result: whether a result is expected.
+        priority: of the message.
+        expires: seconds or a point in time after which it does not start.
+    """
+
+    template: TaskTemplate
+    destination: Destination
+    wants_result: bool
+    priority: int | None
+    expires: float | datetime | timedelta | None
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One call, ready to be published; `frame` is the execution whose child it becomes, if any."""
+
+    message: OutgoingMessage
+    result: AsyncResult[Any]
+    expected: ExpectedResult
+    frame: Frame | None
+
+
+class Calls:
+    """Sends tasks of one app. Built anew when the settings change. Thread safety: any thread."""
+
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        router: Router,
+        topologies: Topologies,
+        transport: Transport,
+        backend: ResultBackend,
+    ) -> None:
+        self._app, self._transport, self._backend = app, transport, backend
+        self._task_settings = settings.task
+        self._timeout = settings.task.publish_timeout
+        self._is_eager = settings.task.always_eager
+        self._policy = PublishPolicy.of(
+            settings.task.publish_retry_policy.model_dump(), counts_connections=False
+        )
+        self._destinations = Destinations(settings, router, topologies, transport)
+        self._warn_bytes = settings.app.warn_message_bytes
+        # When a task's size was last warned of. Any thread writes; a race only warns twice.
+        self._warned: dict[str, float] = {}
+        # Plans of calls without options. Any thread may add one; a race only prepares it twice.
+        self._plans: dict[Task[..., Any], _Plan] = {}
+        self._templates: dict[tuple[Any, ...], TaskTemplate] = {}
+        self._strangers: dict[str, Task[..., Any]] = {}
+
+    def named(self, name: str) -> Task[..., Any]:
+        """The task of a name; one without function and checks when it is not registered here."""
+        known = self._app.tasks.get(name) or self._strangers.get(name)
+        if known is None:
+            known = Task[..., Any]()
+            known._register(self._app, check_task_name(name), {"typing": False})
+            if len(self._strangers) >= _MAX_PLANS:
+                self._strangers.clear()
+            self._strangers[name] = known
+        return known
+
+    def send(
+        self,
+        task: Task[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions = _NO_OPTIONS,
+    ) -> AsyncResult[Any]:
+        """Send one call and wait for the broker's confirm; see `Task.apply_async`."""
+        if self._is_eager:
+            from amqp_tasks.app._eager import run_eagerly
+
+            throw = self._task_settings.eager_propagates
+            return run_eagerly(task, args, kwargs, options, throw=throw, serialize=True)
+        deadline = time.monotonic() + self.timeout(options)
+        prepared = self.prepare(task, args, kwargs, options, deadline=deadline)
+        self._publish(prepared, options, deadline)
+        note_sent(prepared.result, prepared.frame)
+        return prepared.result
+
+    def prepare(
+        self,
+        task: Task[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions = _NO_OPTIONS,
+        *,
+        deadline: float,
+    ) -> Prepared:
+        """Everything but the publish: arguments are checked and encoded, the destination and the reply queue exist.
+
+        `deadline` (monotonic) bounds what has to be asked of the broker.
+        """
+        plan = self._plan(task, args, kwargs, options)
+        frame = enclosing_frame()
+        message = self._build(plan, task, args, kwargs, options, frame)
+        task_id = message.properties.correlation_id
+        assert task_id is not None
+        if len(message.body) > self._warn_bytes:
+            self._warn_of_size(task.name, len(message.body))
+        self._make_ready(plan, message, options, deadline)
+        expected = self._expect(plan, message, options)
+        result: AsyncResult[Any] = AsyncResult(
+            task_id, app=self._app, task=task, expected=expected, queue_name=plan.destination.queue_name
+        )
+        if frame is not None and not options.get("add_to_parent", True):
+            frame = None
+        return Prepared(message, result, expected, frame)
+
+    def _plan(
+        self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> _Plan:
+        is_plain = not options and self._destinations.is_static
+        if is_plain:
+            known = self._plans.get(task)
+            if known is not None:
+                return known
+        plan = self._make_plan(task, args, kwargs, options)
+        if is_plain:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            self._plans[task] = plan
+        return plan
+
+    def _make_plan(
+        self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> _Plan:
+        own = {name: value for name in _TASK_OPTIONS if (value := getattr(task, name)) is not None}
+        called = {name: value for name, value in options.items() if value is not None}
+        merged, destination = self._destinations.resolve(task.name, args, kwargs, own, called)
+        settings = self._task_settings
+        ignore_result = merged.get("ignore_result", settings.ignore_result)
+        return _Plan(
+            template=self._template(
+                task.name,
+                serializer=merged.get("serializer", settings.serializer),
+                compression=merged.get("compression", settings.compression),
+                ignore_result=bool(ignore_result),
+                time_limit=merged.get("time_limit"),
+                soft_time_limit=merged.get("soft_time_limit"),
+                delivery_mode=merged.get("delivery_mode", settings.default_delivery_mode),
+            ),
+            destination=destination,
+            wants_result=not ignore_result,
+            priority=merged.get("priority", settings.default_priority),
+            expires=merged.get("expires"),
+        )
+
+    def _template(self, task_name: str, **parts: Any) -> TaskTemplate:
+        key = (task_name, *parts.values())
+        known = self._templates.get(key)
+        if known is None:
+            if len(self._templates) >= _MAX_PLANS:
+                self._templates.clear()
+            known = self._templates[key] = TaskTemplate(task_name, **parts)
+        return known
+
+    def _build(
+        self,
+        plan: _Plan,
+        task: Task[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        frame: Frame | None,
+    ) -> OutgoingMessage:
+        parameters = task.parameters
+        sent_args, sent_kwargs = parameters.dump(args, kwargs)
+        labels = parameters.labels(args, kwargs, task.sensitive) if task.sensitive else _NO_LABELS
+        headers = options.get("headers")
+        root_id = parent_id = None
+        if frame is not None:
+            parent_id = frame.request.id
+            root_id = frame.request.root_id or parent_id
+            headers = {
+                **(headers or {}),
+                DEPTH_HEADER: child_depth(frame, self._task_settings.depth_limit),
+            }
+        return plan.template.build(
+            exchange=plan.destination.exchange,
+            routing_key=plan.destination.routing_key,
+            task_id=options.get("task_id") or new_task_id(),
+            args=sent_args if isinstance(sent_args, list | tuple) else list(sent_args),
+            kwargs=sent_kwargs,
+            priority=plan.priority,
+            expires=None if plan.expires is None else self._expiry(plan.expires),
+            shadow=options.get("shadow"),
+            headers=headers,
+            root_id=root_id,
+            parent_id=parent_id,
+            argsrepr=labels[0],
+            kwargsrepr=labels[1],
+        )
+
+    def _expiry(self, expires: float | datetime | timedelta) -> float | datetime:
+        if isinstance(expires, timedelta):
+            return expires.total_seconds()
+        if isinstance(expires, datetime) and expires.tzinfo is None:
+            # A naive time is meant as the app's clocks show it, as Celery has it.
+            return expires.replace(tzinfo=self._app.timezone)
+        return expires
+
+    def _warn_of_size(self, task_name: str, size: int) -> None:
+        now = time.monotonic()
+        last = self._warned.get(task_name)
+        if last is not None and now - last < _WARN_EVERY:
+            return
+        if len(self._warned) >= _MAX_PLANS:
+            self._warned.clear()
+        self._warned[task_name] = now
+        _log.warning(
+            "a message of task %s has %d bytes, warn_message_bytes is %d: pass a reference to the data instead",
+            task_name,
+            size,
+            self._warn_bytes,
+            extra={"action": "message_size", "task_name": task_name},
+        )
+
+    def _make_ready(
+        self, plan: _Plan, message: OutgoingMessage, options: CallOptions, deadline: float
+    ) -> None:
+        """Have queue and reply queue there; after the first call neither asks the broker."""
+        own_reply_to = options.get("reply_to")
+        wants_reply = plan.wants_result and own_reply_to is None
+        try:
+            self._connect_first(options, deadline)
+            if not self._destinations.is_ready(plan.destination):
+                self._destinations.make_ready(plan.destination, timeout=_left(deadline))
+            if wants_reply:
+                message.properties.reply_to = self._backend.reply_to(timeout=_left(deadline))
+        except BrokerConnectionError as exc:
+            raise _not_sent(exc, message) from exc
+        if own_reply_to is not None:
+            message.properties.reply_to = own_reply_to
+
+    def _connect_first(self, options: CallOptions, deadline: float) -> None:
+        if options and options.get("confirm", True):
+            policy = self._policy_of(options)
+            if policy.counts_connections:
+                connect_with_policy(self._transport, policy, timeout=_left(deadline))
+
+    def _expect(self, plan: _Plan, message: OutgoingMessage, options: CallOptions) -> ExpectedResult:
+        task_id, reply_to = message.properties.correlation_id or "", message.properties.reply_to or ""
+        if not plan.wants_result:
+            return UnknowableResult(f"task {task_id} was called with ignore_result, so no result is sent")
+        if options.get("reply_to") is not None:
+            return UnknowableResult(f"the result of task {task_id} goes to reply_to={reply_to!r}")
+        return self._backend.expect(task_id, reply_to=reply_to)
+
+    def timeout(self, options: CallOptions) -> float:
+        """Seconds that one publish may take as a whole."""
+        given = options.get("timeout")
+        return self._timeout if given is None else given
+
+    def _publish(self, prepared: Prepared, options: CallOptions, deadline: float) -> None:
+        timeout = _left(deadline)
+        if not options.get("confirm", True):
+            self._transport.publish_nowait(
+                prepared.message, _reporting_to(prepared.expected), timeout=timeout
+            )
+            return
+        policy = self._policy_of(options) if options else self._policy
+        try:
+            publish_with_policy(self._transport, prepared.message, policy, timeout=timeout)
+        except BrokerConnectionError as exc:
+            raise _not_sent(exc, prepared.message) from exc
+
+    def _policy_of(self, options: CallOptions) -> PublishPolicy:
+        if not options.get("retry", self._task_settings.publish_retry):
+            return ONE_ATTEMPT
+        given = options.get("retry_policy")
+        return self._policy if given is None else PublishPolicy.of(given, counts_connections=True)
+
+
+_NO_LABELS = (None, None)
+
+
+def _left(deadline: float) -> float:
+    # Rounded, as errors show it: "within 30 s" and not "within 29.9998 s".
+    return max(0.0, round(deadline - time.monotonic(), 2))
+
+
+def note_sent(result: AsyncResult[Any], frame: Frame | None) -> None:
+    """Count a call that was sent among the children of the task that sent it."""
+    if frame is not None and frame.task.trail:
+        frame.children.append(result.id)
+
+
+def _not_sent(exc: BrokerConnectionError, message: OutgoingMessage) -> PublishError:
+    return NotSent(str(exc)).about(
+        exchange=message.exchange,
+        routing_key=message.routing_key,
+        message_id=message.properties.correlation_id or "",
+    )
+
+
+def _reporting_to(expected: ExpectedResult) -> Any:
+    def report(error: PublishError | None) -> None:
+        if error is not None:
+            expected.fail(error)
+
+    return report

@@ -1,0 +1,142 @@
+"""Where a call goes: the options of call and task, the routes and the defaults, down to exchange and routing key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from amqp_routing import ExchangeType
+from amqp_tasks.app._options import check_call_options
+from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.transport import TopologyMode
+
+if TYPE_CHECKING:
+    from amqp_routing import Route, Router
+    from amqp_tasks.app._topology import Topologies
+    from amqp_tasks.settings import Settings
+    from amqp_tasks.transport import Transport
+
+__all__ = ("Destination", "Destinations")
+
+_WHERE = ("queue", "exchange", "routing_key")
+
+
+class Destination(NamedTuple):
+    """Exchange and routing key; `queue_name` when the call meant a queue, else empty."""
+
+    exchange: str
+    routing_key: str
+    queue_name: str
+
+
+class Destinations:
+    """Destinations of one app; remembers what it has declared. Thread safety: any thread."""
+
+    def __init__(
+        self, settings: Settings, router: Router, topologies: Topologies, transport: Transport
+    ) -> None:
+        self._router, self._topologies, self._transport = router, topologies, transport
+        self._default_queue = settings.task.default_queue
+        self._default_routing_key = settings.task.default_routing_key
+        # Without routes the destination of a task never changes, so that callers may keep it.
+        self.is_static = not settings.task.routes
+        self._mode = TopologyMode(settings.app.topology)
+        # Queues (or "exchange/…") that are there. Any thread adds; a race only declares twice.
+        self._ready: set[str] = set()
+
+    def resolve(
+        self,
+        task_name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        task_options: Mapping[str, Any],
+        call_options: Mapping[str, Any],
+    ) -> tuple[dict[str, Any], Destination]:
+        """All options of a call, and where it goes. The call wins over the task, the task over its route.
+
+        A `queue` from above replaces an exchange from below, and the other way round; a lone `routing_key` from above
+        is used with the exchange from below.
+        """
+        merged: dict[str, Any] = {}
+        if not self.is_static:
+            explicit = {**task_options, **call_options}
+            route = self._router.route(task_name, tuple(args), dict(kwargs), explicit)
+            merged = _route_options(route)
+        for layer in (task_options, call_options):
+            _overlay(merged, layer)
+        return merged, self._destination(merged)
+
+    def _destination(self, options: Mapping[str, Any]) -> Destination:
+        queue_name, exchange, routing_key = (options.get(part) for part in _WHERE)
+        if exchange is not None:
+            key = routing_key if routing_key is not None else self._default_routing_key
+            return Destination(exchange, key or "", "")
+        name = str(queue_name or self._default_queue)
+        return self._of_queue(name, routing_key if queue_name is None else None)
+
+    def _of_queue(self, name: str, routing_key: str | None) -> Destination:
+        binding = self._topologies.binding_of(name)
+        if binding is None:
+            return Destination("", routing_key if routing_key is not None else name, name)
+        exchange = self._topologies.for_queues([name]).exchange(binding.source)
+        is_direct = exchange is None or exchange.type is ExchangeType.DIRECT
+        if routing_key is not None:
+            return Destination(binding.source, routing_key, "")
+        # Every queue is bound to the default exchange by its name: the shortest way, and how stock clients do it.
+        return (
+            Destination("", name, name)
+            if is_direct
+            else Destination(binding.source, binding.routing_key, name)
+        )
+
+    def is_ready(self, destination: Destination) -> bool:
+        """Whether its queue is known to be there."""
+        return (destination.queue_name or f"exchange/{destination.exchange}") in self._ready
+
+    def make_ready(self, destination: Destination, *, timeout: float) -> None:
+        """Declare or check what the destination needs; remembered for the life of the app.
+
+        Raises:
+            UnknownQueue: the queue is not configured and may not be created.
+            TopologyMismatch: the broker holds it with other arguments.
+            BrokerConnectionError: not within `timeout`.
+        """
+        if destination.queue_name:
+            topology = self._topologies.for_queues([destination.queue_name])
+        else:
+            topology = self._topologies.around(destination.exchange)
+        if self._mode is not TopologyMode.NONE:
+            self._transport.ensure_topology(topology, mode=self._mode, timeout=timeout)
+        self._ready.add(destination.queue_name or f"exchange/{destination.exchange}")
+
+
+def _overlay(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    if layer.get("queue") is not None and layer.get("exchange") is not None:
+        raise ConfigurationError(
+            f"queue={layer['queue']!r} and exchange={layer['exchange']!r} exclude each other: give one of them"
+        )
+    if layer.get("queue") is not None:
+        merged.pop("exchange", None)
+        merged.pop("routing_key", None)
+    elif layer.get("exchange") is not None:
+        merged.pop("queue", None)
+        merged.pop("routing_key", None)
+    elif layer.get("routing_key") is not None and merged.get("exchange") is None:
+        merged.pop("queue", None)
+    merged.update((name, value) for name, value in layer.items() if value is not None)
+
+
+def _route_options(route: Route | None) -> dict[str, Any]:
+    if route is None:
+        return {}
+    found = {
+        "queue": route.queue,
+        "exchange": route.exchange,
+        "routing_key": route.routing_key,
+        **route.options,
+    }
+    try:
+        check_call_options(found)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"task_routes: {exc}") from exc
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,158 @@
+"""Running a task in the caller: `apply()`, and every call while `task_always_eager` is set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from amqp_tasks.app._execution import Outcome, execute, format_traceback
+from amqp_tasks.app._options import CallOptions
+from amqp_tasks.app._request import Request, child_depth, enclosing_frame
+from amqp_tasks.app._result import AsyncResult
+from amqp_tasks.backend import ExpectedResult
+from amqp_tasks.errors import EncodeError
+from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State, check_task_id, current_origin, new_task_id
+from amqp_tasks.serialization import content_type_of, dumps, loads
+
+if TYPE_CHECKING:
+    from amqp_tasks.app._task import Task
+
+__all__ = ("EagerResult", "run_eagerly")
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class EagerResult(AsyncResult[R_co]):
+    """The result of a task that was run here; ended from the start."""
+
+
+@dataclass(slots=True)
+class _Finished(ExpectedResult):
+    """An expectation that was met before anybody could wait."""
+
+    record: ResultRecord
+
+    def peek(self) -> ResultRecord | None:
+        """The record."""
+        return self.record
+
+    def wait(self, timeout: float | None) -> bool:
+        """True at once."""
+        return True
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Call at once."""
+        callback()
+
+    def listen(self, listener: Callable[[ResultRecord], object]) -> None:
+        """Nothing more arrives."""
+
+    def unlisten(self, listener: Callable[[ResultRecord], object]) -> None:
+        """Nothing to end."""
+
+    def fail(self, error: Exception) -> None:
+        """It has ended; nothing changes."""
+
+
+@dataclass(slots=True)
+class _Arguments:
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+def run_eagerly(
+    task: Task[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: CallOptions,
+    *,
+    throw: bool,
+    serialize: bool,
+) -> EagerResult[Any]:
+    """Run `task` in this thread.
+
+    Args:
+        task: what to run.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        options: of the call; `task_id`, `headers`, `serializer` and `ignore_result` matter here.
+        throw: re-raise what it raises.
+        serialize: arguments and result go through the serializers, as they would on the wire.
+
+    Raises:
+        InvalidArguments: the arguments do not fit.
+        EncodeError: an argument cannot be serialized.
+        NotImplementedError: a task known by name only.
+        DepthLimitExceeded: called by tasks that call tasks, more than `task_depth_limit` deep.
+    """
+    sent_args, sent_kwargs = task.parameters.dump(args, kwargs)
+    if serialize:
+        serializer = options.get("serializer") or task.serializer or task.app.settings.task.serializer
+        sent_args, sent_kwargs = _through(
+            serializer, (list(sent_args), dict(sent_kwargs)), ("args", "kwargs")
+        )
+    request = _request(task, options)
+    outcome = execute(task, request, _Arguments(sent_args, sent_kwargs))
+    if serialize and outcome.exception is None:
+        outcome = _through_result(task, outcome)
+    if throw and outcome.exception is not None:
+        raise outcome.exception
+    parent = enclosing_frame()
+    if parent is not None and parent.task.trail and options.get("add_to_parent", True):
+        parent.children.append(request.id or "")
+    return EagerResult(
+        request.id or "", app=task.app, task=task, expected=_Finished(_record(task, request, outcome))
+    )
+
+
+def _request(task: Task[..., Any], options: CallOptions) -> Request:
+    task_id = options.get("task_id")
+    task_id = check_task_id(task_id) if task_id else new_task_id()
+    parent = enclosing_frame()
+    return Request(
+        id=task_id,
+        task=task.name,
+        root_id=(parent.request.root_id or parent.request.id) if parent is not None else task_id,
+        parent_id=parent.request.id if parent is not None else None,
+        is_eager=True,
+        headers=dict(options.get("headers") or {}),
+        ignore_result=options.get("ignore_result"),
+        shadow=options.get("shadow"),
+        correlation_id=task_id,
+        origin=current_origin(),
+        hostname=current_origin(),
+        depth=child_depth(parent, task.app.settings.task.depth_limit) if parent is not None else 0,
+        timelimit=(options.get("time_limit"), options.get("soft_time_limit")),
+    )
+
+
+def _through(serializer: str, value: Any, parts: tuple[str, ...]) -> Any:
+    content_type, encoding, body = dumps(serializer, value, parts=parts)
+    return loads(content_type, encoding, body, accept=(content_type_of(serializer),), limits=DEFAULT_LIMITS)
+
+
+def _through_result(task: Task[..., Any], outcome: Outcome) -> Outcome:
+    try:
+        outcome.value = _through(task.app.settings.result.serializer, outcome.value, ())
+    except EncodeError as exc:
+        outcome.state, outcome.exception, outcome.traceback_text = State.FAILURE, exc, format_traceback(exc)
+    return outcome
+
+
+def _record(task: Task[..., Any], request: Request, outcome: Outcome) -> ResultRecord:
+    return ResultRecord(
+        task_id=request.id or "",
+        status=outcome.state,
+        result=outcome.exception if outcome.exception is not None else outcome.value,
+        traceback=outcome.traceback_text,
+        children=list(outcome.children),
+        date_done=datetime.now(UTC),
+        parent_id=request.parent_id,
+        name=task.name,
+        args=list(request.args),
+        kwargs=request.kwargs,
+        worker=request.hostname,
+        retries=0,
+    )

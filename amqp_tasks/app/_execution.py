@@ -1,0 +1,190 @@
+"""Running one task: what `apply()`, eager calls and every worker pool have in common.
+
+`execute` turns a request and its decoded arguments into an `Outcome`; it does no I/O and settles nothing. Signals
+that are meant for the process (`SystemExit`, `KeyboardInterrupt`, and whatever else is no `Exception`) pass through.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Coroutine, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from inspect import iscoroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from amqp_tasks.app import _task
+from amqp_tasks.app._request import DEPTH_HEADER, FRAME, DeliveryInfo, Frame, Request
+from amqp_tasks.app._task import Task
+from amqp_tasks.errors import InvalidArguments
+from amqp_tasks.message import State
+
+if TYPE_CHECKING:
+    from amqp_tasks.message import Envelope
+
+_OUR_FILES = frozenset({__file__, _task.__file__})
+
+_PLAIN_CALL: Any = vars(Task)["__call__"]
+
+__all__ = ("Arguments", "Outcome", "execute", "format_traceback", "request_from", "run_to_end")
+
+
+class Arguments(Protocol):
+    """Decoded arguments; `amqp_tasks.message.Payload` is one."""
+
+    @property
+    def args(self) -> Any:
+        """Positional arguments: a sequence."""
+
+    @property
+    def kwargs(self) -> Any:
+        """Keyword arguments: a mapping with text keys."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """How one execution ended. Treat as read-only.
+
+    Attributes:
+        state: SUCCESS or FAILURE.
+        value: what is stored: the return value, with models written as plain data; None after a failure.
+        retval: the return value as the function gave it.
+        exception: what it raised.
+        traceback_text: the traceback, without our own frames.
+        runtime: seconds on the monotonic clock.
+        children: ids of the tasks that it sent.
+        is_invalid: the arguments did not fit, so the function was never entered.
+        is_expected: the exception is one that the task announces with `throws`.
+    """
+
+    state: State
+    value: Any = None
+    retval: Any = None
+    exception: Exception | None = None
+    traceback_text: str | None = None
+    runtime: float = 0.0
+    children: tuple[str, ...] = ()
+    is_invalid: bool = False
+    is_expected: bool = False
+
+
+def execute(task: Task[..., Any], request: Request, payload: Arguments) -> Outcome:
+    """Run `task` once for `request`; every `Exception` becomes part of the outcome.
+
+    Fills `request.args` and `request.kwargs` with what the function gets. An `async def` task runs to its end on an
+    event loop of its own.
+
+    Thread safety: any thread; each execution sees its own request, in threads and in coroutines.
+
+    Raises:
+        BaseException: what is not an `Exception` (SystemExit, KeyboardInterrupt) passes through.
+    """
+    frame = Frame(task, request, FRAME.get())
+    token = FRAME.set(frame)
+    started = time.perf_counter()
+    try:
+        outcome = _attempt(frame, payload)
+    finally:
+        FRAME.reset(token)
+    outcome.runtime = time.perf_counter() - started
+    if frame.children:
+        outcome.children = tuple(frame.children)
+    return outcome
+
+
+def _attempt(frame: Frame, payload: Arguments) -> Outcome:
+    task, request = frame.task, frame.request
+    try:
+        args, kwargs = task.parameters.load(payload.args, payload.kwargs)
+    except InvalidArguments as exc:
+        return _failure(task, exc, is_invalid=True)
+    except Exception as exc:  # noqa: BLE001 - validators are users' code too
+        return _failure(task, exc)
+    request.args, request.kwargs = tuple(args), dict(kwargs)
+    try:
+        retval = _call(frame, args, kwargs)
+        value = task.parameters.dump_return(retval)
+    except Exception as exc:  # noqa: BLE001 - whatever a task raises is its outcome
+        return _failure(task, exc)
+    return Outcome(state=State.SUCCESS, value=value, retval=retval)
+
+
+def _call(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    task = frame.task
+    # A base class may wrap executions by overriding __call__; everything else skips it.
+    kind: type[Task[..., Any]] = type(task)
+    if kind.__call__ is _PLAIN_CALL:
+        retval = task.run(*args, **kwargs)
+    else:
+        frame.is_dispatching = True
+        retval = task(*args, **kwargs)
+    return run_to_end(retval) if iscoroutine(retval) else retval
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end on an event loop of its own, in this context."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    # Eager execution inside somebody's event loop: that loop cannot run another, so a thread does.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, thread_name_prefix="amqp-tasks-eager") as executor:
+        return executor.submit(copy_context().run, asyncio.run, coroutine).result()
+
+
+def _failure(task: Task[..., Any], exc: Exception, *, is_invalid: bool = False) -> Outcome:
+    return Outcome(
+        state=State.FAILURE,
+        exception=exc,
+        traceback_text=format_traceback(exc),
+        is_invalid=is_invalid,
+        is_expected=isinstance(exc, task.throws),
+    )
+
+
+def format_traceback(exc: BaseException) -> str:
+    """The traceback as text, without our own frames at its outer end."""
+    tb = exc.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename in _OUR_FILES:
+        tb = tb.tb_next
+    return "".join(traceback.format_exception(type(exc), exc, tb))
+
+
+def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: str) -> Request:
+    """The request of a received message; `execute` fills in the arguments.
+
+    Args:
+        envelope: what the message's headers say.
+        delivery_info: how it came.
+        hostname: node name of the worker.
+    """
+    headers = envelope.user_headers
+    depth = headers.pop(DEPTH_HEADER, 0)
+    return Request(
+        id=envelope.id,
+        task=envelope.task,
+        root_id=envelope.root_id,
+        parent_id=envelope.parent_id,
+        group=envelope.group,
+        group_index=envelope.group_index,
+        retries=envelope.retries,
+        expires=envelope.expires,
+        shadow=envelope.shadow,
+        delivery_info=delivery_info,
+        reply_to=envelope.reply_to or None,
+        correlation_id=envelope.correlation_id,
+        hostname=hostname,
+        origin=envelope.origin,
+        timelimit=(envelope.time_limit, envelope.soft_time_limit),
+        headers=headers,
+        ignore_result=envelope.ignore_result,
+        depth=depth if isinstance(depth, int) and depth > 0 else 0,
+        lang=envelope.lang or "py",
+        argsrepr=envelope.argsrepr,
+        kwargsrepr=envelope.kwargsrepr,
+    )

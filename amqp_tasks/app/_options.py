@@ -1,0 +1,177 @@
+"""Options of a task and of a call: their names, what they may be, and one place that refuses the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+from amqp_tasks.errors import ConfigurationError
+
+__all__ = (
+    "CALL_OPTIONS",
+    "CallOptions",
+    "RetryPolicy",
+    "TaskOptions",
+    "check_call_options",
+    "check_task_options",
+)
+
+
+class RetryPolicy(TypedDict, total=False):
+    """How a refused publish is tried again: numbers in seconds, see `task_publish_retry_policy`."""
+
+    max_retries: int | None
+    interval_start: float
+    interval_step: float
+    interval_max: float
+
+
+class CallOptions(TypedDict, total=False):
+    """What one call may set; everything else comes from the task, its route and the settings, in this order.
+
+    `queue` or `exchange` with `routing_key` say where the message goes; a queue that is not configured is created
+    when `task_create_missing_queues` allows. `expires` is seconds from now or a datetime (naive: the app's
+    timezone). `timeout` limits the publish as a whole. `confirm=False` returns when the message was handed to the
+    I/O thread; a failed publish then surfaces in `AsyncResult.get()`. `add_to_parent=False` leaves a call made in a
+    task out of that task's `children`.
+    """
+
+    task_id: str
+    queue: str | None
+    exchange: str | None
+    routing_key: str | None
+    priority: int | None
+    serializer: str | None
+    compression: str | None
+    headers: Mapping[str, Any] | None
+    expires: float | datetime | timedelta | None
+    shadow: str | None
+    ignore_result: bool | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    reply_to: str | None
+    delivery_mode: int | None
+    retry: bool
+    retry_policy: RetryPolicy | None
+    timeout: float | None
+    confirm: bool
+    add_to_parent: bool
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `@app.task(...)` may set beside `bind` and `base`; see the attributes of `Task`."""
+
+    name: str | None
+    queue: str | None
+    exchange: str | None
+    routing_key: str | None
+    priority: int | None
+    serializer: str | None
+    compression: str | None
+    delivery_mode: int | None
+    expires: float | None
+    ignore_result: bool | None
+    store_errors_even_if_ignored: bool | None
+    acks_late: bool | None
+    track_started: bool | None
+    throws: Iterable[type[Exception]]
+    time_limit: float | None
+    soft_time_limit: float | None
+    typing: bool
+    pydantic: bool
+    pydantic_strict: bool
+    sensitive: Iterable[str]
+    resultrepr_maxsize: int
+    trail: bool
+
+
+CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+
+_TEXT = ((str,), "text")
+_SECONDS = ((int, float), "a number of seconds")
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "task_id": _TEXT,
+    "queue": ((str,), "the name of a queue (declare it in task_queues to give it arguments)"),
+    "exchange": ((str,), "the name of an exchange (declare it in task_queues)"),
+    "routing_key": _TEXT,
+    "priority": ((int,), "a whole number from 0 to 255"),
+    "serializer": _TEXT,
+    "compression": _TEXT,
+    "headers": ((Mapping,), "a mapping"),
+    "expires": ((int, float, datetime, timedelta), "seconds from now or a datetime"),
+    "shadow": _TEXT,
+    "time_limit": _SECONDS,
+    "soft_time_limit": _SECONDS,
+    "reply_to": ((str,), "the name of a queue"),
+    "delivery_mode": ((int,), "1 (transient) or 2 (persistent)"),
+    "retry_policy": ((Mapping,), "a mapping like the setting task_publish_retry_policy"),
+    "timeout": _SECONDS,
+}
+"""What the values of options may be; None stands for "not given"."""
+
+_LATER = {
+    "countdown": "countdown and eta are not supported yet",
+    "eta": "countdown and eta are not supported yet",
+    "link": "link and link_error are not supported yet",
+    "link_error": "link and link_error are not supported yet",
+    "chain": "workflows are not supported yet",
+    "chord": "workflows are not supported yet",
+    "group_id": "workflows are not supported yet",
+    "producer": "not needed: the app shares one connection for publishing among all threads",
+    "connection": "not needed: the app shares one connection for publishing among all threads",
+    "publisher": "not needed: the app shares one connection for publishing among all threads",
+    "mandatory": "always on: a message that no queue takes raises UnroutableError",
+    "immediate": "RabbitMQ does not implement it",
+    "confirm_timeout": "named `timeout` here, as it covers the whole publish",
+    "autoretry_for": "retries of tasks are not supported yet",
+    "retry_kwargs": "retries of tasks are not supported yet",
+    "retry_backoff": "retries of tasks are not supported yet",
+    "retry_backoff_max": "retries of tasks are not supported yet",
+    "retry_jitter": "retries of tasks are not supported yet",
+    "max_retries": "retries of tasks are not supported yet",
+    "default_retry_delay": "retries of tasks are not supported yet",
+    "rate_limit": "rate limits are not supported yet",
+}
+
+
+def check_call_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no call can set.
+
+    Raises:
+        ConfigurationError: an unknown or not yet supported option, with the nearest name, or a value of a wrong type.
+    """
+    if not options.keys() <= CALL_OPTIONS:
+        _refuse(options.keys() - CALL_OPTIONS, CALL_OPTIONS, "call option")
+    _check_values(options, "call option")
+
+
+def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_name: str) -> None:
+    """Refuse what no task of this class can set.
+
+    Raises:
+        ConfigurationError: an unknown or not yet supported option, with the nearest name, or a value of a wrong type.
+    """
+    if not options.keys() <= known:
+        _refuse(options.keys() - known, known, f"option of task {task_name!r}:")
+    _check_values(options, f"option of task {task_name!r}:")
+
+
+def _check_values(options: Mapping[str, Any], what: str) -> None:
+    for name, value in options.items():
+        kind = _KINDS.get(name)
+        if kind is None or value is None:
+            continue
+        types, wanted = kind
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise ConfigurationError(f"{what} {name!r} must be {wanted}, got {value!r:.80}")
+
+
+def _refuse(unknown: set[str], known: frozenset[str], what: str) -> None:
+    name = min(unknown)
+    if name in _LATER:
+        raise ConfigurationError(f"{what} {name!r}: {_LATER[name]}")
+    near = get_close_matches(name, known, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(sorted(known))})"
+    raise ConfigurationError(f"unknown {what} {name!r}{hint}")

@@ -1,0 +1,147 @@
+"""Trying a publish again: what `retry` and `retry_policy` of a call mean.
+
+The transport itself rides out lost connections and restarts of the broker until the deadline (`task_publish_timeout`,
+or the call's `timeout`). On top of that:
+
+* a refused publish (`PublishNacked`, e.g. a full queue that rejects) is tried again as the policy says;
+* a call that brings its own `retry_policy` also counts failed connections as attempts;
+* `retry=False` makes one attempt and raises at once when the broker is down.
+
+The deadline ends everything, whatever the policy says.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.errors import BrokerConnectionError, BrokerUnreachable, ConfigurationError, PublishNacked
+
+if TYPE_CHECKING:
+    from amqp_tasks.message import OutgoingMessage
+    from amqp_tasks.transport import Transport
+
+__all__ = ("ONE_ATTEMPT", "PublishPolicy", "connect_with_policy", "publish_with_policy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishPolicy:
+    """When a failed publish is tried again.
+
+    Attributes:
+        max_retries: attempts after the first; None: until the deadline.
+        interval_start: seconds before the first retry.
+        interval_step: seconds added for each further one.
+        interval_max: the longest wait, seconds.
+        counts_connections: failed connections count as attempts; else the transport rides them out.
+    """
+
+    max_retries: int | None = 3
+    interval_start: float = 0.0
+    interval_step: float = 0.2
+    interval_max: float = 1.0
+    counts_connections: bool = False
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, Any], *, counts_connections: bool) -> PublishPolicy:
+        """Read a policy given as a mapping.
+
+        Raises:
+            ConfigurationError: an unknown key, or a number that cannot be.
+        """
+        known = ("max_retries", "interval_start", "interval_step", "interval_max")
+        for key, value in numbers.items():
+            if key not in known:
+                raise ConfigurationError(f"retry_policy has unknown key {key!r} (known: {', '.join(known)})")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+            if not is_number and not (key == "max_retries" and value is None):
+                raise ConfigurationError(f"retry_policy[{key!r}] must be a number from 0, got {value!r}")
+        return cls(**numbers, counts_connections=counts_connections)
+
+    def interval(self, retry: int) -> float:
+        """Seconds to wait before retry number `retry`, counted from 0."""
+        return min(self.interval_start + retry * self.interval_step, self.interval_max)
+
+    def is_over(self, retry: int) -> bool:
+        """Whether there is no retry number `retry`."""
+        return self.max_retries is not None and retry >= self.max_retries
+
+
+ONE_ATTEMPT = PublishPolicy(max_retries=0, counts_connections=True)
+
+
+def publish_with_policy(
+    transport: Transport,
+    message: OutgoingMessage,
+    policy: PublishPolicy,
+    *,
+    timeout: float,
+    monotonic: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], object] | None = None,
+) -> None:
+    """Publish, and try again as `policy` says, until `timeout` seconds have passed in all.
+
+    Raises:
+        NotSent: certainly not stored.
+        SendUnknown: no confirm came in time; never tried again here.
+        BrokerConnectionError: no connection, where the policy counts those.
+    """
+
+    def attempt(left: float) -> None:
+        if policy.counts_connections:
+            _connect(transport, left)
+        transport.publish(message, timeout=left)
+
+    _try(attempt, policy, timeout, monotonic, pause)
+
+
+def connect_with_policy(transport: Transport, policy: PublishPolicy, *, timeout: float) -> None:
+    """Connect, with failures counted as `policy` says; for what comes before the first publish.
+
+    Raises:
+        BrokerConnectionError: no connection.
+    """
+    _try(lambda left: _connect(transport, left), policy, timeout)
+
+
+def _try(
+    attempt: Callable[[float], None],
+    policy: PublishPolicy,
+    timeout: float,
+    monotonic: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], object] | None = None,
+) -> None:
+    deadline = monotonic() + timeout
+    retry = 0
+    while True:
+        try:
+            attempt(max(0.0, deadline - monotonic()))
+            return
+        except (PublishNacked, BrokerConnectionError) as exc:
+            wait = policy.interval(retry)
+            is_final = isinstance(exc, BrokerConnectionError) and exc.is_final
+            if is_final or policy.is_over(retry) or monotonic() + wait >= deadline:
+                raise
+        # An Event that nobody sets: a wait that Ctrl-C ends.
+        (pause or threading.Event().wait)(wait)
+        retry += 1
+
+
+# `Transport.open` keeps trying until its time is up; an attempt that is counted ends with the first failure.
+_LOOK_EVERY = 0.1
+
+
+def _connect(transport: Transport, timeout: float) -> None:
+    left = timeout
+    while True:
+        step = min(left, _LOOK_EVERY)
+        try:
+            transport.open(timeout=step)
+            return
+        except BrokerUnreachable as exc:
+            left -= step
+            if not exc.is_attempting or left <= 0:
+                raise

@@ -1,0 +1,149 @@
+"""The request of a running task: a typed, read-only view of its message, one per execution."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from amqp_tasks.errors import DepthLimitExceeded
+
+if TYPE_CHECKING:
+    from amqp_tasks.app._task import Task
+
+__all__ = (
+    "DEPTH_HEADER",
+    "FRAME",
+    "DeliveryInfo",
+    "Frame",
+    "Request",
+    "child_depth",
+    "current_frame",
+    "current_request",
+    "enclosing_frame",
+)
+
+
+DEPTH_HEADER = "x-amqp-tasks-depth"
+"""Header that counts how many tasks stand between a call and the first one."""
+
+
+class DeliveryInfo(TypedDict, total=False):
+    """How the message came: `exchange`, `routing_key`, `priority`, `redelivered` and the `queue` it lay in."""
+
+    exchange: str
+    routing_key: str
+    priority: int | None
+    redelivered: bool
+    queue: str
+
+
+# Not frozen and without slots: one is built per execution on the hot path, and `vars(self.request)` must work.
+@dataclass(kw_only=True)
+class Request:
+    """What a task can know about its own call; `self.request` in a bound task. Treat as read-only.
+
+    Attributes:
+        id: the task id; None when the task was called directly as a function.
+        task: the registered name.
+        args: positional arguments after validation.
+        kwargs: keyword arguments after validation.
+        root_id: id of the first task of the workflow.
+        parent_id: id of the task that sent this one.
+        group: id of the group it belongs to.
+        group_index: its place in the group.
+        retries: how often it was retried by its own wish; 0 first.
+        expires: it is not started after this time (aware).
+        shadow: display name in logs.
+        is_eager: runs through `apply()` or `task_always_eager`.
+        called_directly: called as a plain function, without a message.
+        delivery_info: exchange, routing key, priority, redelivered, queue.
+        reply_to: queue the result goes to.
+        correlation_id: id under which the result is sent.
+        hostname: node name of the worker.
+        origin: process that sent the message.
+        timelimit: (hard, soft) in seconds.
+        headers: the caller's own headers.
+        properties: further AMQP properties of the message.
+        ignore_result: the caller's wish; None leaves it to the task.
+        depth: how many tasks stand between this one and the call that began the chain of calls.
+        lang: language of the sender.
+        argsrepr: arguments as shown in logs.
+        kwargsrepr: keyword arguments as shown in logs.
+    """
+
+    id: str | None = None
+    task: str = ""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    retries: int = 0
+    expires: datetime | None = None
+    shadow: str | None = None
+    is_eager: bool = False
+    called_directly: bool = False
+    delivery_info: DeliveryInfo = field(default_factory=DeliveryInfo)
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    hostname: str = ""
+    origin: str | None = None
+    timelimit: tuple[float | None, float | None] = (None, None)
+    headers: dict[str, Any] = field(default_factory=dict[str, Any])
+    properties: dict[str, Any] = field(default_factory=dict[str, Any])
+    ignore_result: bool | None = None
+    depth: int = 0
+    lang: str = "py"
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """One execution in progress: what the context variable holds. `parent` is the execution it was called in.
+
+    `children` is appended to by calls made in this execution, from any thread that inherited the context.
+    """
+
+    task: Task[..., Any]
+    request: Request
+    parent: Frame | None = None
+    is_dispatching: bool = False
+    children: list[str] = field(default_factory=list[str])
+
+
+FRAME: ContextVar[Frame | None] = ContextVar("amqp_tasks_frame", default=None)
+
+
+def current_frame() -> Frame | None:
+    """The innermost execution of this context, or None outside of a task."""
+    return FRAME.get()
+
+
+def current_request() -> Request | None:
+    """The request of the task that runs in this context, or None outside of a task."""
+    frame = FRAME.get()
+    return frame.request if frame is not None else None
+
+
+def enclosing_frame() -> Frame | None:
+    """The innermost execution that came by a message; executions called directly are passed over."""
+    frame = FRAME.get()
+    while frame is not None and frame.request.called_directly:
+        frame = frame.parent
+    return frame
+
+
+def child_depth(frame: Frame, limit: int | None) -> int:
+    """The depth of a call made in `frame`.
+
+    Raises:
+        DepthLimitExceeded: it is more than `limit`.
+    """
+    depth = frame.request.depth + 1
+    if limit is not None and depth > limit:
+        raise DepthLimitExceeded(frame.task.name, limit)
+    return depth

@@ -1,0 +1,116 @@
+"""What follows from an app's settings, made together and replaced together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from amqp_routing import Router
+from amqp_tasks.app._calls import Calls
+from amqp_tasks.app._topology import Topologies
+from amqp_tasks.backends.disabled import DisabledBackend
+from amqp_tasks.backends.rpc import RpcBackend, RpcOptions
+from amqp_tasks.message import Limits
+from amqp_tasks.transport import connect
+
+if TYPE_CHECKING:
+    from amqp_tasks.app._app import App
+    from amqp_tasks.app._task import Task
+    from amqp_tasks.backend import ResultBackend
+    from amqp_tasks.settings import Settings
+    from amqp_tasks.transport import Transport
+
+__all__ = ("Resources",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Router, topologies, transport, backend and calls of one generation of the settings."""
+
+    generation: int
+    settings: Settings
+    router: Router
+    topologies: Topologies
+    transport: Transport
+    backend: ResultBackend
+    calls: Calls
+
+    @classmethod
+    def of(cls, app: App, previous: Resources | None) -> Resources:
+        """Made from the app's present settings; connections of `previous` are kept when their settings are the same.
+
+        Raises:
+            SettingsError: the settings are wrong.
+            RoutingError: routes or queues do not fit together.
+        """
+        generation, settings = app.conf.generation, app.settings
+        router = Router(settings.task.routes)
+        topologies = Topologies(settings, router)
+        if previous is not None and _same_connections(previous.settings, settings):
+            transport, backend = previous.transport, previous.backend
+        else:
+            if previous is not None:
+                previous.close(timeout=5.0)
+            transport = connect(settings)
+            backend = _backend(settings, transport)
+        made = cls(
+            generation=generation,
+            settings=settings,
+            router=router,
+            topologies=topologies,
+            transport=transport,
+            backend=backend,
+            calls=Calls(app, settings, router, topologies, transport, backend),
+        )
+        for task in app.tasks.values():
+            made.annotate(task)
+        return made
+
+    def annotate(self, task: Task[..., Any]) -> None:
+        """Put the attributes of `task_annotations` on a task: those of `*`, then those of its name.
+
+        Raises:
+            ConfigurationError: an attribute that is no option of a task.
+        """
+        given: Any = self.settings.task.annotations
+        several = cast("Sequence[Any]", given if isinstance(given, list | tuple) else (given,))
+        for annotation in several:
+            for attributes in _attributes(annotation, task):
+                task._set_options(attributes)
+
+    def close(self, *, timeout: float) -> None:
+        """Release the connections."""
+        self.backend.close(timeout=timeout)
+        self.transport.close(timeout=timeout)
+
+
+def _same_connections(old: Settings, new: Settings) -> bool:
+    return old.broker == new.broker and old.result == new.result and old.app == new.app
+
+
+def _backend(settings: Settings, transport: Transport) -> ResultBackend:
+    result = settings.result
+    if result.backend is None:
+        return DisabledBackend()
+    options = RpcOptions(
+        expires=result.expires,
+        serializer=result.serializer,
+        compression=result.compression,
+        is_persistent=result.persistent,
+        accept=result.accept_content or settings.app.accept_content,
+        cache_max=result.cache_max,
+        limits=Limits(max_message_bytes=settings.app.max_message_bytes),
+    )
+    return RpcBackend(lambda: transport, options)
+
+
+def _attributes(annotation: Any, task: Task[..., Any]) -> list[Mapping[str, Any]]:
+    if annotation is None:
+        return []
+    if isinstance(annotation, Mapping):
+        by_name = cast("Mapping[str, Any]", annotation)
+        found = [by_name.get("*"), by_name.get(task.name)]
+    else:
+        found = [annotation.annotate(task)]
+    return [attributes for attributes in found if attributes]

@@ -1,0 +1,401 @@
+"""`AsyncResult`: the future of one call."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from amqp_tasks.app._current import current_app
+from amqp_tasks.app._request import enclosing_frame
+from amqp_tasks.errors import AmqpTasksError, ConfigurationError, ResultTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from amqp_tasks.app._app import App
+    from amqp_tasks.app._task import Task
+    from amqp_tasks.backend import ExpectedResult
+    from amqp_tasks.message import ResultRecord
+
+__all__ = ("AsyncResult", "allow_join_result", "result_from_tuple")
+
+R_co = TypeVar("R_co", covariant=True)
+
+_log = logging.getLogger(__name__)
+
+# After this long a caller who still waits is told when nobody consumes the task's queue.
+_DIAGNOSE_AFTER = 5.0
+
+_READY = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+_FAILED = frozenset({"FAILURE", "REVOKED"})
+
+_may_join: ContextVar[bool] = ContextVar("amqp_tasks_may_join", default=False)
+
+
+@contextmanager
+def allow_join_result() -> Generator[None]:
+    """Allow `AsyncResult.get()` inside a task, in this context. The task then holds its slot while it waits."""
+    token = _may_join.set(True)
+    try:
+        yield
+    finally:
+        _may_join.reset(token)
+
+
+class AsyncResult(Generic[R_co]):
+    """What is known of one call: its state, and its result when there is one.
+
+    Two are equal when their ids are. Pickling keeps the id only; the copy asks the current app's backend.
+
+    With `rpc://` a result is kept for as long as somebody holds its AsyncResult, and no longer.
+
+    Thread safety: any thread, any number of waiters.
+    """
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the field's name
+        *,
+        app: App | None = None,
+        task: Task[..., Any] | None = None,
+        expected: ExpectedResult | None = None,
+        queue_name: str = "",
+        parent: AsyncResult[Any] | None = None,
+    ) -> None:
+        self.id = id
+        self.parent = parent
+        self._app, self._task, self._expected, self._queue_name = app, task, expected, queue_name
+
+    @property
+    def app(self) -> App:
+        """The app whose backend is asked."""
+        if self._app is None:
+            self._app = current_app()
+        return self._app
+
+    @property
+    def task_id(self) -> str:
+        """The same as `id`."""
+        return self.id
+
+    @property
+    def state(self) -> str:
+        """PENDING, STARTED, RETRY, SUCCESS, FAILURE, REVOKED or a custom one; never blocks.
+
+        Raises:
+            ResultUnavailable: this process cannot know the result; see `App.AsyncResult`.
+            ResultLost, ClosedError, PublishError: it will not come; whoever polls is told instead of waiting for ever.
+        """
+        record = self._peek()
+        return str(record.status) if record is not None else "PENDING"
+
+    @property
+    def status(self) -> str:
+        """The same as `state`."""
+        return self.state
+
+    @property
+    def result(self) -> R_co | Exception | Any:
+        """The value, or the exception instance after a failure; None while unfinished. Never blocks.
+
+        Raises:
+            ResultUnavailable, ResultLost, ClosedError, PublishError: as `state`.
+        """
+        record = self._peek()
+        if record is None or record.status not in _READY:
+            return record.result if record is not None and record.status != "RETRY" else None
+        return self._exception(record) if record.status in _FAILED else self._value(record)
+
+    @property
+    def info(self) -> Any:
+        """The same as `result`."""
+        return self.result
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        *,
+        callback: Callable[[str, Any], object] | None = None,
+        on_message: Callable[[ResultRecord], object] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> R_co:
+        """Wait for the task and return its value, or raise what it raised.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes (Ctrl-C ends it).
+            propagate: False returns the exception object instead of raising it.
+            callback: called with `(id, value)` before the value, or the exception that is not raised, is returned.
+            on_message: called with each state that arrives meanwhile, on the I/O thread: it must not block.
+            disable_sync_subtasks: refuse to wait inside a task; see `allow_join_result`.
+
+        Raises:
+            ResultTimeout: not finished within `timeout`; the task goes on.
+            ResultUnavailable: this process cannot know the result.
+            ResultLost: the reply queue is gone.
+            ConfigurationError: called inside a task.
+            RuntimeError: called in a callback, on the I/O thread, before the result is there.
+            Exception: what the task raised; `RemoteError` where that type is not re-created here.
+        """
+        if disable_sync_subtasks:
+            _refuse_inside_task()
+        expected = self._expectation()
+        with _listening(expected, on_message):
+            self._wait(expected, timeout)
+        record = expected.peek()
+        assert record is not None
+        value: Any
+        if str(record.status) in _FAILED:
+            value = self._exception(record)
+            if propagate:
+                raise value
+        else:
+            value = self._value(record)
+        if callback is not None:
+            callback(self.id, value)
+        return value  # type: ignore[no-any-return]
+
+    wait = get
+    """The same as `get`."""
+
+    def ready(self) -> bool:
+        """True when it has ended: success, failure or revoked.
+
+        Raises:
+            ResultUnavailable, ResultLost, ClosedError, PublishError: as `state`.
+        """
+        return self.state in _READY
+
+    def successful(self) -> bool:
+        """True when it has ended well; raises as `ready`."""
+        return self.state == "SUCCESS"
+
+    def failed(self) -> bool:
+        """True when it has ended with an exception; raises as `ready`."""
+        return self.state == "FAILURE"
+
+    def forget(self) -> None:
+        """Let go of the result: whatever arrives for it is dropped."""
+        expected, self._expected = self._expected, None
+        del expected
+        self.app.backend.forget(self.id)
+
+    def then(
+        self,
+        callback: Callable[[AsyncResult[R_co]], object],
+        on_error: Callable[[AsyncResult[R_co]], object] | None = None,
+    ) -> AsyncResult[R_co]:
+        """Call `callback(self)` when it ends well, `on_error(self)` when not; at once when it has ended.
+
+        `on_error` is also called when the result is lost or could not be asked for to the end; `get()` then raises why.
+        Runs on the I/O thread and must not block: no `get()` of other results, no `delay()`. An exception in a
+        callback is logged.
+        """
+        expected = self._expectation()
+
+        def fire() -> None:
+            chosen = callback if self._has_succeeded() else on_error
+            if chosen is not None:
+                chosen(self)
+
+        expected.on_ready(fire)
+        return self
+
+    def on_ready(self, callback: Callable[[AsyncResult[R_co]], object]) -> None:
+        """Call `callback(self)` when it ends, however it does; the rules of `then` apply."""
+
+        def fire() -> None:
+            callback(self)
+
+        self._expectation().on_ready(fire)
+
+    @property
+    def date_done(self) -> datetime | None:
+        """When it ended (aware, UTC); None while unfinished."""
+        record = self._peek()
+        return record.date_done if record is not None else None
+
+    @property
+    def traceback(self) -> str | None:
+        """The worker's traceback as text, after a failure."""
+        record = self._peek()
+        return record.traceback if record is not None else None
+
+    @property
+    def children(self) -> list[AsyncResult[Any]]:
+        """Results of the tasks that it sent; empty while unknown."""
+        record = self._peek()
+        if record is None or not record.children:
+            return []
+        return [AsyncResult(_child_id(child), app=self.app, parent=self) for child in record.children]
+
+    @property
+    def name(self) -> str | None:
+        """The task's name, once known (`result_extended`)."""
+        record = self._peek()
+        return record.name if record is not None else None
+
+    @property
+    def args(self) -> Any:
+        """Its positional arguments, once known (`result_extended`)."""
+        record = self._peek()
+        return record.args if record is not None else None
+
+    @property
+    def kwargs(self) -> Any:
+        """Its keyword arguments, once known (`result_extended`)."""
+        record = self._peek()
+        return record.kwargs if record is not None else None
+
+    @property
+    def worker(self) -> str | None:
+        """The node that ran it, once known (`result_extended`)."""
+        record = self._peek()
+        return record.worker if record is not None else None
+
+    @property
+    def retries(self) -> int | None:
+        """How often it was retried, once known (`result_extended`)."""
+        record = self._peek()
+        return record.retries if record is not None else None
+
+    @property
+    def queue(self) -> str | None:
+        """The queue it came from, once known (`result_extended`)."""
+        record = self._peek()
+        return record.queue if record is not None else None
+
+    def as_tuple(self) -> tuple[tuple[str, Any], None]:
+        """The JSON form: `((id, parent), None)`; `result_from_tuple` reads it."""
+        parent = self.parent.as_tuple() if self.parent is not None else None
+        return (self.id, parent), None
+
+    def as_list(self) -> list[str]:
+        """Its id and those of its parents, itself first."""
+        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.id}>"
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return bool(other.id == self.id)
+        if isinstance(other, str):
+            return other == self.id
+        return NotImplemented
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AsyncResult, (self.id,)
+
+    def _expectation(self) -> ExpectedResult:
+        if self._expected is None:
+            self._expected = self.app.backend.lookup(self.id)
+        return self._expected
+
+    def _peek(self) -> ResultRecord | None:
+        return self._expectation().peek()
+
+    def _has_succeeded(self) -> bool:
+        try:
+            return self.successful()
+        except AmqpTasksError:
+            return False
+
+    def _value(self, record: ResultRecord) -> Any:
+        return self._task.parameters.load_return(record.result) if self._task is not None else record.result
+
+    def _exception(self, record: ResultRecord) -> Exception:
+        from amqp_tasks.app._exceptions import exception_of
+
+        return exception_of(record, app=self.app, task=self._task)
+
+    def _wait(self, expected: ExpectedResult, timeout: float | None) -> None:
+        if timeout is not None and timeout <= _DIAGNOSE_AFTER:
+            if not expected.wait(timeout):
+                self._raise_timeout(timeout)
+            return
+        started = time.monotonic()
+        if expected.wait(_DIAGNOSE_AFTER):
+            return
+        self._diagnose(1.0 if timeout is None else min(1.0, timeout - _DIAGNOSE_AFTER))
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
+        if not expected.wait(left):
+            self._raise_timeout(timeout or 0.0)
+
+    def _raise_timeout(self, timeout: float) -> NoReturn:
+        error = ResultTimeout(
+            f"task {self.id} not finished after {timeout:g} s (state {self.state}); it goes on"
+        )
+        error.task_id = self.id
+        raise error
+
+    def _diagnose(self, timeout: float) -> None:
+        """Tell once why a wait may never end: a queue without a consumer."""
+        if not self._queue_name:
+            return
+        try:
+            status = self.app.transport.queue_status(self._queue_name, timeout=timeout)
+        except AmqpTasksError:
+            return
+        extra = {"action": "result_wait", "task_id": self.id, "queue": self._queue_name}
+        if status is None:
+            _log.warning("waiting for task %s, but queue %r is gone", self.id, self._queue_name, extra=extra)
+        elif status.consumers == 0:
+            _log.warning(
+                "waiting for task %s, but no worker consumes queue %r (%d messages ready): start one with "
+                "`amqp-tasks worker -Q %s`",
+                self.id,
+                self._queue_name,
+                status.messages,
+                self._queue_name,
+                extra=extra,
+            )
+
+
+def result_from_tuple(data: Any, app: App | None = None) -> AsyncResult[Any]:
+    """The result that `AsyncResult.as_tuple` describes, with its parents; lists as JSON gives them are fine."""
+    (task_id, parent), _ = data
+    return AsyncResult(
+        task_id, app=app, parent=result_from_tuple(parent, app) if parent is not None else None
+    )
+
+
+def _child_id(child: Any) -> str:
+    # A result tuple is [[id, parent], children]; our own records may carry plain ids.
+    while not isinstance(child, str):
+        child = child[0]
+    return child
+
+
+def _refuse_inside_task() -> None:
+    frame = enclosing_frame()
+    if frame is not None and not frame.request.is_eager and not _may_join.get():
+        raise ConfigurationError(
+            f"get() inside task {frame.task.name!r} would hold its slot while it waits, and can stop all workers: "
+            "pass the result on instead, or use `with allow_join_result():`"
+        )
+
+
+@contextmanager
+def _listening(
+    expected: ExpectedResult, listener: Callable[[ResultRecord], object] | None
+) -> Generator[None]:
+    if listener is None:
+        yield
+        return
+    expected.listen(listener)
+    try:
+        yield
+    finally:
+        expected.unlisten(listener)

@@ -1,0 +1,89 @@
+"""`ResultSet`: results of several calls, in call order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+if TYPE_CHECKING:
+    from amqp_tasks.app._result import AsyncResult
+
+__all__ = ("ResultSet",)
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
+    """Results in the order of their calls; a sequence that is not changed after it was made."""
+
+    def __init__(self, results: Iterable[AsyncResult[R_co]]) -> None:
+        self._results = tuple(results)
+
+    def get(
+        self, timeout: float | None = None, propagate: bool = True, *, disable_sync_subtasks: bool = True
+    ) -> list[R_co]:
+        """All values, in call order.
+
+        Args:
+            timeout: seconds for all together.
+            propagate: raise the first failure in call order; False puts exception objects in their places.
+            disable_sync_subtasks: see `AsyncResult.get`.
+
+        Raises:
+            ResultTimeout: some were not finished in time.
+            Exception: as `AsyncResult.get`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return [
+            result.get(_left(deadline), propagate, disable_sync_subtasks=disable_sync_subtasks)
+            for result in self._results
+        ]
+
+    join = get
+    """The same as `get`."""
+
+    def ready(self) -> bool:
+        """True when all have ended."""
+        return all(result.ready() for result in self._results)
+
+    def successful(self) -> bool:
+        """True when all have ended well."""
+        return all(result.successful() for result in self._results)
+
+    def failed(self) -> bool:
+        """True when one has failed."""
+        return any(result.failed() for result in self._results)
+
+    def waiting(self) -> bool:
+        """True when one has not ended."""
+        return not self.ready()
+
+    def completed_count(self) -> int:
+        """How many have ended well."""
+        return sum(result.successful() for result in self._results)
+
+    def forget(self) -> None:
+        """Let go of all of them."""
+        for result in self._results:
+            result.forget()
+
+    @overload
+    def __getitem__(self, index: int) -> AsyncResult[R_co]: ...
+    @overload
+    def __getitem__(self, index: slice) -> ResultSet[R_co]: ...
+    def __getitem__(self, index: int | slice) -> AsyncResult[R_co] | ResultSet[R_co]:
+        return ResultSet(self._results[index]) if isinstance(index, slice) else self._results[index]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[AsyncResult[R_co]]:
+        return iter(self._results)
+
+    def __repr__(self) -> str:
+        return f"<ResultSet: {len(self._results)} results>"
+
+
+def _left(deadline: float | None) -> Any:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

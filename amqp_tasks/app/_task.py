@@ -1,0 +1,321 @@
+"""`Task`: a function that can be called here, or sent to be run by a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+
+from amqp_tasks.app._options import CallOptions, check_call_options, check_task_options
+from amqp_tasks.app._request import FRAME, Frame, Request
+from amqp_tasks.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from amqp_tasks.app._app import App
+    from amqp_tasks.app._arguments import Parameters
+    from amqp_tasks.app._eager import EagerResult
+    from amqp_tasks.app._result import AsyncResult
+    from amqp_tasks.app._result_set import ResultSet
+
+__all__ = ("Task",)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+_DIRECT = Request(called_directly=True)
+_TUPLES = frozenset({"throws", "sensitive"})
+
+
+class Task(Generic[P, R_co]):
+    """A registered function with the options of its messages.
+
+    Made by `@app.task`, or by subclassing with a `run` method and `app.register_task`. A subclass may set any option
+    as a class attribute; a decorator's options win over those. Options that are None come from the settings.
+
+    Attributes:
+        name: what messages call it; `module.function` unless given.
+        queue: where calls go, unless the call says otherwise; before `task_routes`.
+        exchange: like `queue`, to an exchange with `routing_key`.
+        routing_key: see `exchange`.
+        priority: larger numbers first; needs a queue that knows priorities.
+        serializer: name of the serializer of its messages.
+        compression: name of the compression of its messages.
+        delivery_mode: 1 transient, 2 persistent (quorum queues are always persistent).
+        expires: seconds after the call from which it is not started any more.
+        ignore_result: no result is sent.
+        store_errors_even_if_ignored: an error is sent although results are ignored.
+        acks_late: its message is acked after the run (the default) or before.
+        track_started: a STARTED state is sent when it begins.
+        throws: exception classes that it is known to raise: logged without a traceback, re-created at the caller.
+        time_limit: seconds after which its process is ended.
+        soft_time_limit: seconds after which an exception is raised in it.
+        typing: calls are checked against the signature and its annotations.
+        pydantic: annotations beyond plain builtins are checked by pydantic, and arguments are coerced to them.
+        pydantic_strict: pydantic does not convert between types.
+        sensitive: names of parameters that logs do not show.
+        resultrepr_maxsize: characters of the result in logs.
+        trail: calls made while it runs are listed in its result's `children`.
+    """
+
+    name: str = ""
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    priority: int | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    delivery_mode: int | None = None
+    expires: float | None = None
+    ignore_result: bool | None = None
+    store_errors_even_if_ignored: bool | None = None
+    acks_late: bool | None = None
+    track_started: bool | None = None
+    throws: tuple[type[Exception], ...] = ()
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    typing: bool = True
+    pydantic: bool = True
+    pydantic_strict: bool = False
+    sensitive: tuple[str, ...] = ()
+    resultrepr_maxsize: int = 1024
+    trail: bool = True
+
+    _app: App | None = None
+    _function: Callable[..., Any] | None = None
+    _is_bound: bool = False
+    _parameters: Parameters | None = None
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The body; a decorated function takes its place. Not called by users: call the task itself.
+
+        Raises:
+            NotImplementedError: neither decorated nor overridden.
+        """
+        if self._function is None:
+            raise NotImplementedError(f"task {self.name!r} has no function: override run() or use @app.task")
+        if self._is_bound:
+            return self._function(self, *args, **kwargs)
+        return self._function(*args, **kwargs)
+
+    @property
+    def app(self) -> App:
+        """The app it is registered with.
+
+        Raises:
+            ConfigurationError: an instance that was never registered.
+        """
+        if self._app is None:
+            raise ConfigurationError(f"{type(self).__name__} is not registered: use app.register_task(...)")
+        return self._app
+
+    @property
+    def request(self) -> Request:
+        """The request of the execution that runs in this context; one with `called_directly` outside of any."""
+        frame = FRAME.get()
+        while frame is not None:
+            if frame.task is self:
+                return frame.request
+            frame = frame.parent
+        return _DIRECT
+
+    @property
+    def parameters(self) -> Parameters:
+        """Checks and conversions of its arguments and result; built at first use."""
+        if self._parameters is None:
+            from amqp_tasks.app._arguments import Parameters
+
+            self._parameters = Parameters.of_task(self, self._function or self.run, skip_first=self._is_bound)
+        return self._parameters
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Run it here and now: no message, no check of arguments. `self.request.called_directly` is true then."""
+        frame = FRAME.get()
+        if frame is not None and frame.is_dispatching and frame.task is self:
+            # An overridden __call__ that a worker entered has reached us through super(): it is the same execution.
+            frame.is_dispatching = False
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
+        request = Request(called_directly=True, task=self.name, args=args, kwargs=kwargs)
+        token = FRAME.set(Frame(self, request, frame))
+        try:
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
+        finally:
+            FRAME.reset(token)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R_co]:
+        """Send it to be run by a worker; returns when the broker has stored the message.
+
+        Raises:
+            InvalidArguments: the arguments do not fit the signature.
+            EncodeError: an argument cannot be serialized.
+            UnknownQueue: its queue is not configured and may not be created.
+            NotSent: certainly not stored.
+            SendUnknown: may be stored; send again with the same `task_id`.
+
+        Thread safety: any thread.
+        """
+        return self.app.calls.send(self, args, kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[R_co]:
+        """Like `delay`, with options of the call; see `CallOptions`.
+
+        Raises:
+            ConfigurationError: an unknown option, or one that is not supported yet.
+            TypeError: `args` is a string, or not a sequence.
+            ValueError: `task_id` is longer than 255 bytes.
+        """
+        check_call_options(options)
+        return self.app.calls.send(self, positional(args), keywords(kwargs), options)
+
+    def options(self, **options: Unpack[CallOptions]) -> TaskCall[P, R_co]:
+        """The task with options for its next calls; keeps the typed signature: `add.options(queue="hipri").delay(1, 2)`.
+
+        Raises:
+            ConfigurationError: an unknown option, or one that is not supported yet.
+        """
+        check_call_options(options)
+        return TaskCall(self, options)
+
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> EagerResult[R_co]:
+        """Run it here, as a worker would, and return its finished result; nothing is sent.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            throw: re-raise what it raises.
+            options: as in `apply_async`; those about sending have no effect.
+        """
+        from amqp_tasks.app._eager import run_eagerly
+
+        check_call_options(options)
+        return run_eagerly(self, positional(args), keywords(kwargs), options, throw=throw, serialize=False)
+
+    def map_async(self, calls: Iterable[Any], **options: Unpack[CallOptions]) -> ResultSet[R_co]:
+        """Send one call per item of `calls`, in bulk: a window of messages is in flight, and one wait ends it.
+
+        Args:
+            calls: a tuple is the positional arguments of one call; anything else is its only argument. The iterable
+                is consumed as the window moves.
+            options: for every call; without `task_id`.
+
+        Returns:
+            The results in the order of `calls`.
+
+        Raises:
+            BulkSendError: some calls were not sent; it holds an outcome for each.
+        """
+        check_call_options(options)
+        if "task_id" in options:
+            raise ConfigurationError(
+                "map_async cannot give all its calls the same task_id; use app.send_many"
+            )
+        return self.app.send_many((self, _as_args(call), None, options) for call in calls)
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[R_co]:  # noqa: N802 - the field's name
+        """The result of a call by its id; see `App.AsyncResult`."""
+        from amqp_tasks.app._result import AsyncResult
+
+        return AsyncResult(task_id, app=self.app, task=self)
+
+    def __repr__(self) -> str:
+        return f"<Task: {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _task_by_name, (self.name,)
+
+    def _wrap(self, function: Callable[..., Any], *, is_bound: bool) -> None:
+        self._function, self._is_bound = function, is_bound
+        self.__doc__, self.__module__ = function.__doc__, function.__module__
+        self.__name__, self.__qualname__ = function.__name__, function.__qualname__
+        self.__wrapped__ = function
+
+    def _register(self, app: App, name: str, options: Mapping[str, Any]) -> None:
+        self.name = name
+        self._app = app
+        self._set_options({**{key: getattr(self, key) for key in _TUPLES}, **options})
+
+    def _set_options(self, options: Mapping[str, Any]) -> None:
+        check_task_options(options, type(self)._known_options(), self.name)
+        for key, value in options.items():
+            setattr(self, key, _several(key, value, self.name) if key in _TUPLES else value)
+
+    @classmethod
+    def _known_options(cls) -> frozenset[str]:
+        return frozenset(
+            key
+            for base in cls.__mro__
+            for key, value in vars(base).items()
+            if not key.startswith("_") and not callable(value) and not isinstance(value, property)
+        )
+
+
+class TaskCall(Generic[P, R_co]):
+    """A task together with options of its calls; made by `Task.options`."""
+
+    __slots__ = ("_options", "_task")
+
+    def __init__(self, task: Task[P, R_co], options: CallOptions) -> None:
+        self._task, self._options = task, options
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R_co]:
+        """See `Task.delay`."""
+        return self._task.app.calls.send(self._task, args, kwargs, self._options)
+
+
+def _several(option: str, value: Any, task_name: str) -> tuple[Any, ...]:
+    # A lone text would be taken apart into characters: a password that is named so would stand in the logs.
+    if isinstance(value, str | type) or not isinstance(value, Iterable):
+        raise ConfigurationError(
+            f"option of task {task_name!r}: {option} takes several, got {value!r}: write {option}=(...,)"
+        )
+    return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - any values
+
+
+def _as_args(call: Any) -> tuple[Any, ...]:
+    return call if isinstance(call, tuple) else (call,)  # pyright: ignore[reportUnknownVariableType] - any values
+
+
+def positional(args: Sequence[Any] | None) -> Sequence[Any]:
+    """`args` of a call, checked: a string would be taken apart into characters.
+
+    Raises:
+        TypeError: not a list, tuple or similar.
+    """
+    if args is None:
+        return ()
+    if isinstance(args, list | tuple):
+        return args
+    # Callers without a type checker pass anything.
+    if isinstance(args, str | bytes | bytearray) or not isinstance(args, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"args must be a list or tuple, got {type(args).__name__}: write args=(value,)")
+    return args
+
+
+def keywords(kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """`kwargs` of a call, checked.
+
+    Raises:
+        TypeError: not a mapping.
+    """
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - see positional
+        raise TypeError(f"kwargs must be a mapping, got {type(kwargs).__name__}")
+    return kwargs
+
+
+def _task_by_name(name: str) -> Task[..., Any]:
+    from amqp_tasks.app._current import current_app
+
+    return current_app().tasks[name]

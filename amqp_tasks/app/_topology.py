@@ -1,0 +1,192 @@
+"""The app's queues, exchanges and bindings, made from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from amqp_routing import Binding, DestinationKind, Exchange, ExchangeType, Queue, QueueType, Topology
+from amqp_tasks.errors import ConfigurationError, UnknownQueue
+from amqp_tasks.message import dead_letter_queue_name
+
+if TYPE_CHECKING:
+    from amqp_routing import Router
+    from amqp_tasks.settings import Settings
+
+__all__ = ("Topologies",)
+
+Part: TypeAlias = "Queue | Exchange | Binding"
+
+_QUEUE_FIELDS = frozenset(field.name for field in fields(Queue)) - {"name"}
+_BINDING_FIELDS = frozenset({"exchange", "exchange_type", "routing_key", "binding_key"})
+
+
+class Topologies:
+    """What to declare, as a whole and for single queues. Immutable; built anew when the settings change.
+
+    Every task queue gets a `<queue>.dead` beside it, to which its own rejects go (`task_dead_letter_queues`).
+    """
+
+    def __init__(self, settings: Settings, router: Router) -> None:
+        self._settings = settings
+        parts = list(self._configured(settings.task.queues))
+        for queue in router.queues:
+            parts += self._equipped(queue)
+        named = {part.name for part in parts if isinstance(part, Queue)}
+        if settings.task.default_queue not in named:
+            parts += self._default()
+            named.add(settings.task.default_queue)
+        if settings.task.create_missing_queues:
+            for name in router.queue_names:
+                if name not in named:
+                    parts += self._created(name)
+        self.whole = _assembled(parts)
+
+    def for_queues(self, names: Iterable[str]) -> Topology:
+        """What the queues `names` need: themselves, their dead-letter queues, exchanges and bindings.
+
+        Raises:
+            UnknownQueue: one is neither configured nor may be created.
+        """
+        found = Topology()
+        for name in names:
+            found = found.merged(self._part(name))
+        return found
+
+    def around(self, exchange_name: str) -> Topology:
+        """What a publish to an exchange can reach, when the exchange is configured; else nothing."""
+        if self.whole.exchange(exchange_name) is None or not exchange_name:
+            return Topology()
+        return self.whole
+
+    def binding_of(self, queue_name: str) -> Binding | None:
+        """The binding by which a configured queue hangs on its exchange; None: on the default exchange only."""
+        return next((binding for binding in self.whole.bindings if _leads_to(binding, queue_name)), None)
+
+    def _part(self, name: str) -> Topology:
+        queue = self.whole.queue(name)
+        if queue is None:
+            if not self._settings.task.create_missing_queues:
+                raise self._unknown(name)
+            return _assembled(self._created(name))
+        dead = (
+            self.whole.queue(queue.dead_letter_routing_key or "")
+            if queue.dead_letter_exchange == ""
+            else None
+        )
+        bindings = tuple(binding for binding in self.whole.bindings if _leads_to(binding, name))
+        sources = {binding.source for binding in bindings}
+        return Topology(
+            exchanges=tuple(exchange for exchange in self.whole.exchanges if exchange.name in sources),
+            queues=(queue, dead) if dead is not None else (queue,),
+            bindings=bindings,
+        )
+
+    def _unknown(self, name: str) -> UnknownQueue:
+        known = tuple(queue for queue in self.whole.queue_names if not queue.endswith(_DEAD_SUFFIX))
+        near = get_close_matches(name, known, n=1)
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else "add it to task_queues, or set task_create_missing_queues=True"
+        )
+        return UnknownQueue(name, known=known, hint=hint)
+
+    def _created(self, name: str) -> Iterator[Part]:
+        kind = QueueType(self._settings.task.create_missing_queue_type)
+        return self._equipped(Queue(name, type=kind))
+
+    def _default(self) -> Iterator[Part]:
+        task = self._settings.task
+        yield from self._equipped(Queue(task.default_queue, type=QueueType(task.default_queue_type)))
+        if task.default_exchange:
+            key = task.default_routing_key if task.default_routing_key is not None else task.default_queue
+            yield Exchange(task.default_exchange, type=ExchangeType(task.default_exchange_type))
+            yield Binding(task.default_exchange, task.default_queue, routing_key=key)
+
+    def _configured(self, queues: Any) -> Iterator[Part]:
+        if isinstance(queues, Mapping):
+            for name, options in queues.items():  # pyright: ignore[reportUnknownVariableType]
+                yield from self._from_options(str(name), options)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            for value in queues or ():
+                yield from self._from_value(value)
+
+    def _from_value(self, value: Any) -> Iterator[Part]:
+        if isinstance(value, Queue):
+            yield from self._equipped(value)
+        elif isinstance(value, Exchange | Binding):
+            yield value
+        elif isinstance(value, str):
+            yield from self._created(value)
+        else:
+            yield from self._from_kombu(value)
+
+    def _from_kombu(self, value: Any) -> Iterator[Part]:
+        from amqp_routing import topology_from_kombu
+
+        converted = topology_from_kombu([value])
+        yield from converted.exchanges
+        yield from converted.bindings
+        for queue in converted.queues:
+            yield from self._equipped(queue)
+
+    def _from_options(self, name: str, options: Any) -> Iterator[Part]:
+        if isinstance(options, Queue):
+            yield from self._equipped(options)
+            return
+        given: dict[str, Any] = dict(options or {})
+        unknown = given.keys() - _QUEUE_FIELDS - _BINDING_FIELDS
+        if unknown:
+            first = min(unknown)
+            near = get_close_matches(first, _QUEUE_FIELDS | _BINDING_FIELDS, n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"task_queues[{name!r}]: unknown option {first!r}{hint}")
+        yield from self._equipped(Queue(name, **{key: given[key] for key in given.keys() & _QUEUE_FIELDS}))
+        exchange_name = given.get("exchange")
+        if exchange_name:
+            kind = ExchangeType(given.get("exchange_type", self._settings.task.default_exchange_type))
+            yield Exchange(exchange_name, type=kind)
+            yield Binding(
+                exchange_name, name, routing_key=given.get("binding_key", given.get("routing_key", name))
+            )
+
+    def _equipped(self, queue: Queue) -> Iterator[Part]:
+        """A task queue with our standard arguments where it says nothing itself, and its dead-letter queue."""
+        task = self._settings.task
+        changes: dict[str, Any] = {}
+        if (
+            queue.type is QueueType.CLASSIC
+            and queue.max_priority is None
+            and task.queue_max_priority is not None
+        ):
+            changes["max_priority"] = task.queue_max_priority
+        if queue.type is QueueType.QUORUM and queue.delivery_limit is None:
+            changes["delivery_limit"] = task.delivery_limit
+        if (
+            task.dead_letter_queues
+            and queue.type is not QueueType.STREAM
+            and queue.dead_letter_exchange is None
+        ):
+            dead_name = dead_letter_queue_name(queue.name)
+            changes |= {"dead_letter_exchange": "", "dead_letter_routing_key": dead_name}
+            yield Queue(dead_name, type=QueueType.QUORUM)
+        yield replace(queue, **changes)
+
+
+def _assembled(parts: Iterable[Part]) -> Topology:
+    found = list(parts)
+    return Topology(
+        exchanges=tuple(part for part in found if isinstance(part, Exchange)),
+        queues=tuple(part for part in found if isinstance(part, Queue)),
+        bindings=tuple(part for part in found if isinstance(part, Binding)),
+    )
+
+
+_DEAD_SUFFIX = ".dead"
+
+
+def _leads_to(binding: Binding, queue_name: str) -> bool:
+    return binding.destination_kind is DestinationKind.QUEUE and binding.destination == queue_name

@@ -1,0 +1,1 @@
+"""Implementations of `amqp_tasks.backend.ResultBackend`."""

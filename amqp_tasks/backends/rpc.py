@@ -1,0 +1,299 @@
+"""Results over RabbitMQ: one durable reply queue per calling process, ids matched to waiting callers.
+
+Life: 1. constructing does no I/O; 2. the first `reply_to` declares the queue and consumes it; 3. the transport keeps
+the consumer alive over reconnects; 4. after a fork the child starts over with a queue of its own; 5. `close`, or the
+end of the process, deletes the queue and ends every wait.
+
+`docs/explanation/results.md` lists the states of the queue and what waiting callers get in each failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from amqp_routing import Queue, QueueType, Topology
+from amqp_tasks.backend import BackendStatistics, ExpectedResult, ResultBackend
+from amqp_tasks.backends._inbox import Inbox
+from amqp_tasks.errors import (
+    AmqpTasksError,
+    BrokerConnectionError,
+    BrokerUnreachable,
+    ClosedError,
+    PublishError,
+    ResultUnavailable,
+    UnroutableError,
+)
+from amqp_tasks.message import DEFAULT_LIMITS, Limits, ResultRecord, build_result
+from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, ConsumerState, TopologyMode, Transport
+
+__all__ = ("RpcBackend", "RpcOptions")
+
+_log = logging.getLogger(__name__)
+
+# Results in flight to this process; they are acked in batches, so that a cut connection brings them again.
+_PREFETCH = 1000
+_REDECLARE_TIMEOUT = 10.0
+_EXIT_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcOptions:
+    """What the backend needs of the settings.
+
+    Attributes:
+        expires: seconds after which the broker deletes a reply queue that nobody consumes.
+        serializer: of results.
+        compression: of results; None for none.
+        is_persistent: results survive a restart of the broker.
+        accept: serializers of results that are read.
+        cache_max: finished results that nobody has looked at and that are kept in memory; further ones stay in the
+            reply queue until somebody asks.
+        limits: bounds of a received result.
+    """
+
+    expires: float = 86400.0
+    serializer: str = "json"
+    compression: str | None = None
+    is_persistent: bool = True
+    accept: Collection[str] = ("json",)
+    cache_max: int = 10_000
+    limits: Limits = DEFAULT_LIMITS
+
+
+class RpcBackend(ResultBackend):
+    """The default backend; see the module's docstring. Thread safety: any thread."""
+
+    def __init__(self, transport: Callable[[], Transport], options: RpcOptions) -> None:
+        self._transport, self._options = transport, options
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._inbox = Inbox(options.accept, options.limits, options.cache_max)
+        # Written under the lock; read without: an empty name means that there is no queue yet.
+        self._queue_name = ""
+        # Written under the lock and by the I/O thread when the consumer has failed.
+        self._consumed_name = ""
+        # How often the queue was lost; written by the I/O thread only.
+        self._losses = 0
+        _alive.add(self)
+
+    def reply_to(self, *, timeout: float) -> str:
+        """See `ResultBackend.reply_to`. One caller sets it up, the others wait for it.
+
+        Raises:
+            BrokerUnreachable: not within `timeout`.
+            ClosedError: after `close`.
+        """
+        return self._queue_name or self._set_up(timeout)
+
+    def _set_up(self, timeout: float) -> str:
+        if not self._lock.acquire(timeout=timeout):
+            raise BrokerUnreachable(f"the reply queue could not be set up within {timeout:g} s")
+        try:
+            if self._is_closed:
+                raise ClosedError("this result backend is closed")
+            return self._present(time.monotonic() + timeout)
+        finally:
+            self._lock.release()
+
+    def _present(self, deadline: float) -> str:
+        name = self._queue_name
+        while not name:
+            losses = self._losses
+            name = self._queue_name = self._declare(max(0.0, deadline - time.monotonic()))
+            if losses != self._losses:
+                # Deleted again meanwhile. The name is set before this look, and the I/O thread counts before it clears
+                # the name: so either we see the loss, or it sees the name.
+                name = self._queue_name = ""
+        return name
+
+    def _declare(self, timeout: float) -> str:
+        """Declare the queue, for the first time or again after somebody deleted it."""
+        name = self._consumed_name or _new_name()
+        topology = Topology(queues=(Queue(name, type=QueueType.CLASSIC, expires=self._options.expires),))
+        transport = self._transport()
+        _close_at_exit()
+        transport.ensure_topology(topology, mode=TopologyMode.DECLARE, timeout=timeout)
+        if not self._consumed_name:
+            # Without `declare`: the consumer would bring a deleted queue back by itself, and callers who wait for
+            # what it held would never learn of the loss.
+            options = ConsumerOptions(prefetch=_PREFETCH)
+            consumer = transport.consume(
+                [name], options, on_deliveries=self._inbox.take, on_event=self._on_event
+            )
+            self._consumed_name = name
+            self._inbox.attach(consumer, name)
+        return name
+
+    def _on_event(self, event: ConsumerEvent) -> None:
+        if event.state is ConsumerState.CANCELLED:
+            # Calls made from now on wait in `reply_to` until the queue is back.
+            self._losses += 1
+            self._queue_name = ""
+            self._inbox.note(event)
+            # This is the I/O thread, which cannot wait for a declare.
+            threading.Thread(target=self._declare_again, name="amqp-tasks-reply-queue", daemon=True).start()
+        elif event.state is ConsumerState.FAILED:
+            # Final for this consumer; the next call sets up another queue.
+            self._losses += 1
+            self._queue_name = self._consumed_name = ""
+            self._inbox.note(event)
+
+    def _declare_again(self) -> None:
+        """Bring a deleted queue back under its name, for results of running tasks; the consumer finds it."""
+        while not self._is_closed:
+            try:
+                self._set_up(_REDECLARE_TIMEOUT)
+                return
+            except BrokerConnectionError:
+                continue  # it waited for the broker; the next round does so again
+            except ClosedError:
+                return
+            except AmqpTasksError as exc:
+                extra = {"action": "reply_queue_redeclare", "queue": self._consumed_name}
+                _log.warning(
+                    "reply queue %s cannot be declared again: %s", self._consumed_name, exc, extra=extra
+                )
+                return
+
+    def expect(self, task_id: str, *, reply_to: str) -> ExpectedResult:
+        """See `ResultBackend.expect`."""
+        entry = self._inbox.expect(task_id)
+        if reply_to != self._queue_name:
+            # The queue went between the caller's `reply_to` and here.
+            self._inbox.lose(entry)
+        return entry
+
+    def lookup(self, task_id: str) -> ExpectedResult:
+        """The result of a call made by this process, while somebody holds its AsyncResult.
+
+        Raises:
+            ResultUnavailable: any other id.
+        """
+        found = self._inbox.find(task_id)
+        if found is None:
+            raise ResultUnavailable(
+                f"the result of task {task_id} cannot be known here: with rpc:// it goes to the process that made the "
+                "call, and is kept while that process holds the AsyncResult; keep what delay() returned, or pass the "
+                "result on from the task itself"
+            )
+        return found
+
+    def forget(self, task_id: str) -> None:
+        """See `ResultBackend.forget`."""
+        self._inbox.forget(task_id)
+
+    def store_nowait(
+        self,
+        record: ResultRecord,
+        *,
+        reply_to: str,
+        correlation_id: str,
+        on_stored: Callable[[Exception | None], None],
+    ) -> None:
+        """Publish to the caller's reply queue, confirmed; a caller who is gone counts as told.
+
+        Without `reply_to` nobody waits: `on_stored` is called at once, on this thread.
+
+        Raises:
+            EncodeError: the result cannot be serialized.
+        """
+        if not reply_to:
+            on_stored(None)
+            return
+        message = build_result(
+            record,
+            reply_to=reply_to,
+            correlation_id=correlation_id,
+            persistent=self._options.is_persistent,
+            serializer=self._options.serializer,
+            compression=self._options.compression,
+        )
+
+        def settle(error: PublishError | None) -> None:
+            on_stored(None if isinstance(error, UnroutableError) else error)
+
+        self._transport().publish_nowait(message, settle)
+
+    def statistics(self) -> BackendStatistics:
+        """See `ResultBackend.statistics`."""
+        return self._inbox.statistics()
+
+    def close(self, *, timeout: float = 5.0) -> None:
+        """See `ResultBackend.close`; the reply queue is deleted, as nobody can ask for its results any more."""
+        if self._is_closed:
+            return
+        # Before the lock, whose holder may be waiting for the broker: he looks at this when he is done.
+        self._is_closed = True
+        has_lock = self._lock.acquire(timeout=timeout)
+        name, self._queue_name = self._consumed_name, ""
+        if has_lock:
+            self._lock.release()
+        self._inbox.close(timeout=timeout)
+        if name:
+            self._delete(name, timeout)
+
+    def _delete(self, name: str, timeout: float) -> None:
+        try:
+            self._transport().delete_queue(name, timeout=timeout)
+        except AmqpTasksError as exc:
+            # The broker's x-expires does it later.
+            _log.debug(
+                "reply queue %s not deleted: %s",
+                name,
+                exc,
+                extra={"action": "reply_queue_delete", "queue": name},
+            )
+
+    def _start_over(self) -> None:
+        """In a forked child: the parent keeps its queue and its waiters, and a lock may be held by its threads."""
+        self._lock = threading.Lock()
+        self._queue_name = self._consumed_name = ""
+        self._inbox.abandon()
+        self._inbox = Inbox(self._options.accept, self._options.limits, self._options.cache_max)
+
+
+def _new_name() -> str:
+    return f"amqp_tasks.reply.{socket.gethostname()[:100]}.{os.getpid()}.{uuid.uuid4().hex}"
+
+
+_alive: weakref.WeakSet[RpcBackend] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for backend in list(_alive):
+        backend._start_over()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+_is_registered = False
+
+
+def _close_at_exit() -> None:
+    """Have this process's reply queues deleted when it ends; else each run of a script would leave one for a day.
+
+    Registered after the transport's own hook, so that it runs before it: these hooks run last in, first out, and
+    before the interpreter waits for threads, which `atexit` functions do not.
+    """
+    global _is_registered  # noqa: PLW0603 - a hook of the process, so one flag per process
+    if _is_registered:
+        return
+    _is_registered = True
+    register: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
+    register(_close_all)
+
+
+def _close_all() -> None:
+    for backend in list(_alive):
+        with contextlib.suppress(Exception):
+            backend.close(timeout=_EXIT_TIMEOUT)
