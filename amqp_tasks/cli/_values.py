@@ -1,0 +1,73 @@
+"""What options hold beyond text and numbers: names, JSON, concurrency. Each is a callback of `click.option`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ("comma_separated", "concurrency", "json_list", "json_object")
+
+T = TypeVar("T")
+
+# Declared, for bare `list` and `dict` say nothing about what they hold.
+_LIST: type[list[Any]] = list
+_OBJECT: type[dict[str, Any]] = dict
+
+
+def comma_separated(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """`a, b` as `("a", "b")`; None when the option was not given.
+
+    Raises:
+        click.BadParameter: one of the names is empty.
+    """
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty name; write a,b", ctx, param)
+    return names
+
+
+def json_list(ctx: click.Context, param: click.Parameter, value: str) -> list[Any]:
+    """A JSON list.
+
+    Raises:
+        click.BadParameter: it is not one.
+    """
+    return _decoded(ctx, param, value, _LIST, "a list such as '[1, \"a\"]'")
+
+
+def json_object(ctx: click.Context, param: click.Parameter, value: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        click.BadParameter: it is not one.
+    """
+    return _decoded(ctx, param, value, _OBJECT, "an object such as '{\"x\": 1}'")
+
+
+def _decoded(ctx: click.Context, param: click.Parameter, value: str, kind: type[T], expected: str) -> T:
+    try:
+        decoded = json.loads(value)
+    except (ValueError, RecursionError) as exc:
+        raise click.BadParameter(
+            f"{value!r} is not JSON ({exc}); quote it for the shell", ctx, param
+        ) from exc
+    if not isinstance(decoded, kind):
+        raise click.BadParameter(f"expected {expected}, got {value}", ctx, param)
+    return decoded
+
+
+def concurrency(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """A number of slots, or `auto` for the CPUs that this process may use.
+
+    Raises:
+        click.BadParameter: neither.
+    """
+    if value is None or value == "auto":
+        return value
+    if not value.isascii() or not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number of at least 1 nor 'auto'", ctx, param)
+    return int(value)

@@ -1,0 +1,120 @@
+"""Result records and dead letters of jobs: pure functions from what happened to what is sent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.errors import MalformedMessage, NotRegistered, TaskDied, TaskError, TaskExpired
+from amqp_tasks.message import DeadLetterReason, OutgoingMessage, ResultRecord, State, dead_letter, printable
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import Request
+    from amqp_tasks.app._execution import Outcome
+    from amqp_tasks.message import Envelope
+    from amqp_tasks.worker._job import Job
+
+__all__ = ("crash_refusal", "dead_letter_of", "outcome_record", "refusal_record", "started_record")
+
+
+def outcome_record(
+    job: Job, request: Request, outcome: Outcome, *, now: datetime, is_extended: bool
+) -> ResultRecord:
+    """What is stored of a run."""
+    envelope = _envelope(job)
+    record = ResultRecord(
+        task_id=envelope.id,
+        status=outcome.state,
+        result=outcome.value if outcome.exception is None else outcome.exception,
+        traceback=outcome.traceback_text,
+        children=[[[child, None], None] for child in outcome.children],
+        date_done=now,
+        group_id=envelope.group,
+        parent_id=envelope.parent_id,
+    )
+    if is_extended:
+        record.name, record.worker, record.retries = envelope.task, request.hostname, envelope.retries
+        record.queue, record.args, record.kwargs = (
+            job.delivery.routing_key,
+            list(request.args),
+            request.kwargs,
+        )
+    return record
+
+
+def started_record(job: Job, *, pid: int, hostname: str) -> ResultRecord:
+    """The STARTED state, as Celery writes it."""
+    return ResultRecord(
+        task_id=_envelope(job).id, status=State.STARTED, result={"pid": pid, "hostname": hostname}
+    )
+
+
+def refusal_record(job: Job, error: MalformedMessage, *, now: datetime, hostname: str) -> ResultRecord | None:
+    """What somebody who waits is told of a message that was not run; None when the headers name nobody."""
+    envelope = job.envelope
+    if envelope is None or not envelope.reply_to:
+        return None
+    is_expired = error.reason == DeadLetterReason.EXPIRED
+    return ResultRecord(
+        task_id=envelope.id,
+        status=State.REVOKED if is_expired else State.FAILURE,
+        result=_as_waiter_sees(error, envelope),
+        date_done=now,
+        group_id=envelope.group,
+        parent_id=envelope.parent_id,
+        name=envelope.task,
+        worker=hostname,
+        retries=envelope.retries,
+        queue=job.delivery.routing_key,
+    )
+
+
+def crash_refusal(task_id: str, crashes: int, cause: str) -> MalformedMessage:
+    """Why a task that ended its process too often is not run again."""
+    return MalformedMessage(
+        DeadLetterReason.CRASH_LIMIT, f"worker died: {cause}, {crashes} times", task_id=task_id
+    )
+
+
+def dead_letter_of(
+    job: Job, error: MalformedMessage, *, now: datetime, hostname: str, traceback: str | None = None
+) -> OutgoingMessage:
+    """The message that sets a delivery aside with its reason."""
+    delivery = job.delivery
+    try:
+        properties = delivery.properties
+    except MalformedMessage:
+        properties = None
+    cause = error.__cause__
+    return dead_letter(
+        queue_name=delivery.queue_name,
+        exchange=delivery.exchange,
+        routing_key=delivery.routing_key,
+        properties=properties,
+        body=delivery.body,
+        reason=error.reason,
+        detail=error.detail,
+        error_type=type(cause or error).__qualname__,
+        traceback=traceback,
+        attempts=job.envelope.retries + 1 if job.envelope is not None else None,
+        worker=hostname,
+        now=now,
+    )
+
+
+def _as_waiter_sees(error: MalformedMessage, envelope: Envelope) -> Exception:
+    """The exception that `get()` is to raise."""
+    if error.reason == DeadLetterReason.EXPIRED:
+        return TaskExpired(error.detail)
+    if error.reason == DeadLetterReason.UNKNOWN_TASK:
+        return NotRegistered(printable(envelope.task))
+    if error.reason == DeadLetterReason.CRASH_LIMIT:
+        return TaskDied(error.detail)
+    if isinstance(error.__cause__, Exception) and error.reason == DeadLetterReason.INVALID_ARGUMENTS:
+        return error.__cause__
+    return TaskError(f"{error.reason}: {error.detail}")
+
+
+def _envelope(job: Job) -> Any:
+    assert job.envelope is not None
+    return job.envelope

@@ -1,0 +1,129 @@
+"""The supervisor's answers about redelivered tasks; see `docs/explanation/worker.md`, "When a worker process dies"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from amqp_tasks.worker._verdicts import UNKNOWN, CrashTable, FinishedTable, Verdict
+
+if TYPE_CHECKING:
+    from amqp_tasks.clock import Clock
+
+__all__ = ("Answers", "Whereabouts")
+
+WAIT_FOR_EXIT = 1.0
+"""Seconds that an answer waits for the exit of the process which has the task in its record: the broker is quicker
+with a redelivery than the system with a death notice."""
+
+
+@dataclass(slots=True)
+class Whereabouts:
+    """Which tasks one living process has.
+
+    Attributes:
+        running: reads the keys in its shared record.
+        open: the keys that it said it still has after it lost its connection.
+    """
+
+    running: Callable[[], Sequence[str]]
+    open: set[str] = field(default_factory=set[str])
+
+
+@dataclass(slots=True, kw_only=True)
+class _Waiting:
+    asker: int
+    number: int
+    keys: Sequence[str]
+    deadline: float
+
+
+class Answers:
+    """Pending questions and what they are answered from. Thread safety: the supervisor's loop only.
+
+    Args:
+        reply: sends an answer: asking process, number of its question, verdicts of the keys that are known.
+        clock: monotonic time.
+    """
+
+    def __init__(self, *, reply: Callable[[int, int, dict[str, Verdict]], None], clock: Clock) -> None:
+        self._reply, self._clock = reply, clock
+        self._crashes, self._finished = CrashTable(), FinishedTable()
+        self._places: dict[int, Whereabouts] = {}
+        self._waiting: list[_Waiting] = []
+
+    def joined(self, process: int, running: Callable[[], Sequence[str]]) -> None:
+        """A process was started."""
+        self._places[process] = Whereabouts(running)
+
+    def left(self, process: int, cause: str | None) -> tuple[tuple[str, int], ...]:
+        """A process has ended; charges what it ran unless `cause` is None. Returns keys with their number of crashes."""
+        place = self._places.pop(process, None)
+        charged: tuple[tuple[str, int], ...] = ()
+        if place is not None and cause is not None:
+            charged = tuple((key, self._crashes.charge(key, cause)) for key in place.running())
+        self._waiting = [question for question in self._waiting if question.asker != process]
+        self.review()
+        return charged
+
+    def tell_open(self, process: int, keys: Iterable[str]) -> None:
+        """A process still has these after it lost its connection."""
+        if (place := self._places.get(process)) is not None:
+            place.open.update(keys)
+        self.review()
+
+    def tell_finished(self, process: int, keys: Sequence[str]) -> None:
+        """These are finished, their acks perhaps lost."""
+        if (place := self._places.get(process)) is not None:
+            place.open.difference_update(keys)
+        self._finished.add(keys)
+        self.review()
+
+    def ask(self, process: int, number: int, keys: Sequence[str]) -> None:
+        """Answer at once, or when the process that seems to have one of the tasks has ended, or after a second."""
+        deadline = self._clock.monotonic() + WAIT_FOR_EXIT
+        self._waiting.append(_Waiting(asker=process, number=number, keys=keys, deadline=deadline))
+        self.review()
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `review` must be called at the latest."""
+        return min((question.deadline for question in self._waiting), default=None)
+
+    def review(self) -> None:
+        """Answer what can be answered now."""
+        now = self._clock.monotonic()
+        waiting, self._waiting = self._waiting, []
+        for question in waiting:
+            if now < question.deadline and any(
+                self._may_have_died(question.asker, key) for key in question.keys
+            ):
+                self._waiting.append(question)
+            else:
+                self._reply(question.asker, question.number, self._verdicts(question))
+
+    def _may_have_died(self, asker: int, key: str) -> bool:
+        """A record names it, and its process did not say that it only lost its connection."""
+        return key not in self._finished and any(
+            key in place.running() and key not in place.open
+            for process, place in self._places.items()
+            if process != asker
+        )
+
+    def _verdicts(self, question: _Waiting) -> dict[str, Verdict]:
+        found = {key: self._verdict(question.asker, key) for key in question.keys}
+        return {key: verdict for key, verdict in found.items() if verdict != UNKNOWN}
+
+    def _verdict(self, asker: int, key: str) -> Verdict:
+        crashes, cause = self._crashes.look_up(key)
+        return Verdict(
+            crashes=crashes,
+            cause=cause,
+            is_finished=key in self._finished,
+            is_running=any(
+                key in place.open or key in place.running()
+                for process, place in self._places.items()
+                if process != asker
+            ),
+        )

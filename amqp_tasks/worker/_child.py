@@ -1,0 +1,148 @@
+"""What a forked worker process does, and how it talks with its supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.transport import ConsumerState
+from amqp_tasks.worker._link import Link, LinkClosed, Message
+from amqp_tasks.worker._loop import Loop
+from amqp_tasks.worker._process import ProcessReports, WorkerProcess
+from amqp_tasks.worker._verdicts import Answer, Verdict
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import App
+    from amqp_tasks.transport import ConsumerEvent
+    from amqp_tasks.worker._options import WorkerOptions
+    from amqp_tasks.worker._records import RecordTable
+
+__all__ = ("LinkVerdicts", "make_child_main")
+
+logger = logging.getLogger(__name__)
+
+
+class LinkVerdicts:
+    """Asks the supervisor. Thread safety: any thread; answers come on the control thread."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Answer] = {}
+
+    def ask(self, task_ids: Sequence[str], on_answer: Answer) -> None:
+        """See `Verdicts.ask`."""
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = on_answer
+        self._send({"kind": "ask", "number": number, "keys": list(task_ids)})
+
+    def tell_open(self, task_ids: Sequence[str]) -> None:
+        """See `Verdicts.tell_open`."""
+        self._send({"kind": "open", "keys": list(task_ids)})
+
+    def tell_finished(self, task_ids: Sequence[str]) -> None:
+        """See `Verdicts.tell_finished`."""
+        self._send({"kind": "finished", "keys": list(task_ids)})
+
+    def answered(self, number: int, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """An answer came."""
+        with self._lock:
+            on_answer = self._waiting.pop(number, None)
+        if on_answer is not None:
+            on_answer({key: Verdict(**facts) for key, facts in found.items()})
+
+
+def make_child_main(
+    app: App, options: WorkerOptions, records: RecordTable, prepare: Callable[[int], None]
+) -> Callable[[socket.socket, Message], None]:
+    """What the template is to run in each worker process.
+
+    Args:
+        app: imported and finalized.
+        options: of the node.
+        records: shared with the supervisor.
+        prepare: sets the process's logging up; gets the number of the process.
+    """
+
+    def child_main(end: socket.socket, order: Message) -> None:
+        prepare(order["index"] + 1)
+        _Child(app, options, records, Link(end), order["index"]).run()
+
+    return child_main
+
+
+class _Child:
+    def __init__(
+        self, app: App, options: WorkerOptions, records: RecordTable, link: Link, index: int
+    ) -> None:
+        self._link = link
+        self._loop = Loop()
+        self._verdicts = LinkVerdicts(self._send)
+        self._process = WorkerProcess(
+            app,
+            options,
+            records=records.of_process(index),
+            verdicts=self._verdicts,
+            reports=ProcessReports(event=self._on_event, recycling=self._on_recycling, ended=self._on_ended),
+            loop=self._loop,
+            owns_transport=True,
+        )
+
+    def run(self) -> None:
+        self._loop.add_reader(self._link.socket.fileno(), self._on_link)
+        self._send({"kind": "up"})
+        self._process.run()
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._link.send(message)
+        except LinkClosed:
+            self._orphaned()
+
+    def _on_link(self) -> None:
+        try:
+            messages = self._link.receive()
+        except LinkClosed:
+            self._orphaned()
+            return
+        for message in messages:
+            if message["kind"] == "verdicts":
+                self._verdicts.answered(message["number"], message["found"])
+            elif message["kind"] == "stop":
+                self._process.stop(message["timeout"])
+            elif message["kind"] == "cut":
+                self._process.cut()
+
+    def _orphaned(self) -> None:
+        # Running tasks are unacked, so the broker gives them to others. A second thread may be here too: exiting is
+        # the only thing that is right in all of them.
+        os._exit(1)
+
+    def _on_event(self, event: ConsumerEvent) -> None:
+        message: Message = {"kind": "consumer", "state": event.state.value}
+        if event.state is ConsumerState.FAILED:
+            message["error"] = str(event.error)
+        self._send(message)
+        if event.state is ConsumerState.FAILED:
+            self._process.stop(float("inf"))
+
+    def _on_recycling(self, why: str) -> None:
+        self._send({"kind": "recycling", "why": why})
+
+    def _on_ended(self, is_clean: bool) -> None:
+        if not is_clean:
+            # Slots still run something; its delivery is back with the broker, so waiting for it helps nobody.
+            logger.warning("process ends with unfinished tasks", extra={"action": "unfinished"})
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(1)

@@ -1,0 +1,112 @@
+"""A worker process as its supervisor sees it, and how long to wait before it gets a successor."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from amqp_tasks.worker._link import Link, LinkClosed, Message
+
+__all__ = ("ChildProcess", "Restarts")
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0
+SOON = 1.0
+"""Seconds: a process that dies sooner, by no task's doing, would die again at once."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ChildProcess:
+    """Written and read by the supervisor's loop only.
+
+    Attributes:
+        serial: unique in the node's life.
+        index: its place in the table of records.
+        link: our end.
+        started: monotonic time of the order to fork it.
+        pid: 0 until it is forked.
+        is_up: it has said something.
+        is_consuming: it has its consumers now.
+        was_ready: it once had.
+        is_recycling: it ends by itself and wants a successor.
+        is_killed: by us; nobody is charged for it.
+        has_crashed: a task ended it.
+        error: why it cannot consume.
+    """
+
+    serial: int
+    index: int
+    link: Link
+    started: float
+    pid: int = 0
+    is_up: bool = False
+    is_consuming: bool = False
+    was_ready: bool = False
+    is_recycling: bool = False
+    is_killed: bool = False
+    has_crashed: bool = False
+    error: str = ""
+
+    def was_of_use(self, now: float) -> bool:
+        """Whether its successor may start at once; else starting and dying could go round without a pause."""
+        if self.is_recycling or self.has_crashed:
+            return True
+        return self.was_ready and not self.error and now - self.started >= SOON
+
+    def send(self, message: Message) -> None:
+        """Tell it something; nothing happens when it does not listen."""
+        try:
+            self.link.send(message)
+        except LinkClosed:
+            # It is dying (its exit will be reported) or hangs; the stop's deadline sees to the latter.
+            logger.debug("process %d does not listen", self.pid, extra={"action": "deaf"})
+
+    def last_words(self) -> Iterator[Message]:
+        """What it said last may still lie there, e.g. which tasks were finished."""
+        with contextlib.suppress(LinkClosed):
+            self.link.socket.setblocking(False)
+            while True:
+                for message in self.link.receive():
+                    self._note(message)
+                    yield message
+
+    def _note(self, message: Message) -> None:
+        if message["kind"] == "recycling":
+            self.is_recycling = True
+        elif message["kind"] == "consumer" and message["state"] == "consuming":
+            self.was_ready = True
+        elif message["kind"] == "consumer" and message["state"] == "failed":
+            self.error = message["error"]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal if it exists."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL; no task is charged for that."""
+        self.is_killed = True
+        self.signal(signal.SIGKILL)
+
+
+class Restarts:
+    """Growing pauses before the successors of processes that were of no use."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def next_pause(self) -> float:
+        """Seconds to wait before the next one."""
+        pause = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        return pause
+
+    def reset(self) -> None:
+        """A process was of use."""
+        self._failures = 0

@@ -1,0 +1,308 @@
+"""The consuming half of one process: deliveries in, settlements out.
+
+Life: 1. made with its pool; 2. `start` consumes; 3. `tick` is called a few times a second by the control thread; 4. `drain`
+takes nothing more and hands back what was not started; 5. `is_idle` once all that was begun is settled; 6. `close`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from amqp_tasks.errors import MalformedMessage
+from amqp_tasks.message import DeadLetterReason, printable
+from amqp_tasks.transport import ConsumerOptions, ConsumerState
+from amqp_tasks.worker._accounts import crash_refusal, dead_letter_of, refusal_record
+from amqp_tasks.worker._dispatcher import Dispatcher
+from amqp_tasks.worker._guards import Guards
+from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._ledger import Ledger
+from amqp_tasks.worker._redeliveries import Redeliveries
+from amqp_tasks.worker._runner import Runner, RunRules
+from amqp_tasks.worker._settler import Settler, SettlerParts
+
+if TYPE_CHECKING:
+    from amqp_routing import Topology
+    from amqp_tasks.backend import ResultBackend
+    from amqp_tasks.clock import Clock
+    from amqp_tasks.message import ResultRecord
+    from amqp_tasks.transport import Consumer, ConsumerEvent, Delivery, Transport
+    from amqp_tasks.worker._prefetch import Prefetch
+    from amqp_tasks.worker._records import Records
+    from amqp_tasks.worker._verdicts import Verdict, Verdicts
+    from amqp_tasks.worker.pool import Pool
+
+__all__ = ("Engine", "EngineParts", "EngineRules")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRules:
+    """The settings of a process.
+
+    Attributes:
+        queue_names: what is consumed.
+        topology: declared again after a reconnect if it is gone; None leaves that out.
+        weights: order of queues within the ready buffer.
+        crash_limit: `task_crash_limit`.
+        dead_letter_queues: whether refused messages go to `<queue>.dead`; else the broker drops them.
+        in_flight: how many acks a broken connection can lose.
+    """
+
+    queue_names: tuple[str, ...]
+    topology: Topology | None
+    weights: Mapping[str, float]
+    crash_limit: int
+    dead_letter_queues: bool
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineParts:
+    """What an engine is made of.
+
+    Attributes:
+        on_event: what the consumer does, on the I/O thread.
+        on_done: called after each task, in its slot's thread; True when it left the process short of memory.
+        on_settled: called after each settlement.
+        call_later: runs something on the control thread after some seconds.
+    """
+
+    transport: Transport
+    backend: ResultBackend | None
+    pool: Pool
+    prefetch: Prefetch
+    guards: Guards
+    run_rules: RunRules
+    records: Records
+    verdicts: Verdicts
+    clock: Clock
+    on_event: Callable[[ConsumerEvent], None]
+    on_done: Callable[[bool], None]
+    on_settled: Callable[[], None]
+    call_later: Callable[[float, Callable[[], None]], object]
+
+
+class Engine:
+    """See the module's docstring. Thread safety: callbacks come from the I/O thread and the slots."""
+
+    def __init__(self, parts: EngineParts, rules: EngineRules) -> None:
+        self._parts, self._rules = parts, rules
+        self._ledger = Ledger(in_flight=rules.in_flight)
+        self._settler = Settler(
+            SettlerParts(
+                transport=parts.transport,
+                backend=parts.backend,
+                ledger=self._ledger,
+                verdicts=parts.verdicts,
+                call_later=parts.call_later,
+                on_settled=parts.on_settled,
+            )
+        )
+        self._runner = Runner(
+            rules=parts.run_rules,
+            settler=self._settler,
+            records=parts.records,
+            refuse=self._refuse_open,
+            on_done=self._done,
+            clock=parts.clock,
+        )
+        self._dispatcher = Dispatcher(
+            pool=parts.pool, prefetch=parts.prefetch, weights=rules.weights, effects=self, clock=parts.clock
+        )
+        self._redeliveries = Redeliveries(
+            ledger=self._ledger,
+            verdicts=parts.verdicts,
+            effects=self,
+            crash_limit=rules.crash_limit,
+            clock=parts.clock,
+        )
+        self._held = 0
+        self._consumer: Consumer | None = None
+        # The transport may call back from its own thread before `consume` has returned.
+        self._starting = threading.Lock()
+
+    def start(self) -> None:
+        """Consume; returns at once."""
+        with self._starting:
+            consumer = self._parts.transport.consume(
+                self._rules.queue_names,
+                ConsumerOptions(prefetch=self._parts.prefetch.value),
+                on_deliveries=self._on_deliveries,
+                on_event=self._on_event,
+                declare=self._rules.topology,
+            )
+            self._consumer = self._settler.consumer = consumer
+
+    def tick(self) -> None:
+        """Hand back what waits behind long tasks, ask again about what is held."""
+        self._dispatcher.tick()
+        self._redeliveries.tick()
+
+    def drain(self) -> None:
+        """Take nothing more; idempotent."""
+        self._dispatcher.close()
+        self._redeliveries.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs and everything begun is settled."""
+        return not self._dispatcher.running and not self._ledger.count and not self._redeliveries.count
+
+    @property
+    def unfinished(self) -> int:
+        """Deliveries begun and not settled."""
+        return self._ledger.count
+
+    def close(self, *, timeout: float) -> None:
+        """Flush settlements and close the consuming connection; what is not settled goes back to the broker."""
+        if self._consumer is not None:
+            self._consumer.close(timeout=timeout)
+
+    # From the transport, on the I/O thread.
+
+    def _on_event(self, event: ConsumerEvent) -> None:
+        if event.state is ConsumerState.LOST:
+            still_open, maybe_lost = self._ledger.lose(event.epoch)
+            self._dispatcher.drop(self._is_lost)
+            self._redeliveries.drop(self._is_lost)
+            if still_open:
+                self._parts.verdicts.tell_open(still_open)
+            if maybe_lost:
+                self._parts.verdicts.tell_finished(maybe_lost)
+        self._parts.on_event(event)
+
+    def _is_lost(self, job: Job) -> bool:
+        return self._ledger.is_lost(job.delivery)
+
+    def _on_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        if self._consumer is None:
+            with self._starting:
+                pass
+        fresh: list[Job] = []
+        redelivered: list[Job] = []
+        for delivery in deliveries:
+            job = self._admit(delivery)
+            if job is not None:
+                (redelivered if delivery.redelivered else fresh).append(job)
+        if fresh:
+            self._dispatcher.take(fresh)
+        if redelivered:
+            self._redeliveries.take(redelivered)
+
+    def _admit(self, delivery: Delivery) -> Job | None:
+        """The job of a delivery that passes the guards; None when it was refused."""
+        guards, envelope = self._parts.guards, None
+        try:
+            guards.check_size(delivery)
+            envelope = guards.read(delivery)
+            task = guards.find_task(envelope)
+        except MalformedMessage as exc:
+            self._refuse(Job(delivery, envelope), exc)
+            return None
+        except Exception as exc:
+            # No message may end the I/O thread: what even the guards stumble over is set aside as well.
+            logger.exception("unexpected error in the guards", extra={"action": "guard_error"})
+            self._refuse(Job(delivery), MalformedMessage(DeadLetterReason.BAD_HEADERS, repr(exc)))
+            return None
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(
+                "Task %s[%s] received", printable(envelope.shadow or task.name), printable(envelope.id),
+                extra={"action": "received", "task_id": envelope.id, "task_name": envelope.task},
+            )  # fmt: skip
+        return Job(delivery, envelope, task, self._runner.run)
+
+    def _refuse(self, job: Job, error: MalformedMessage) -> None:
+        self._ledger.open(job)
+        self._refuse_open(job, error)
+
+    def _refuse_open(self, job: Job, error: MalformedMessage) -> None:
+        """Set a message aside with its reason, and tell who waits for it."""
+        rules = self._parts.run_rules
+        now = self._parts.clock.now()
+        record = refusal_record(job, error, now=now, hostname=rules.hostname)
+        is_expired = error.reason == DeadLetterReason.EXPIRED
+        _log_refusal(job, error, is_expired=is_expired)
+        if is_expired or not self._rules.dead_letter_queues:
+            self._finish_refusal(job, record, is_expired=is_expired)
+            return
+        try:
+            message = dead_letter_of(job, error, now=now, hostname=rules.hostname)
+        except Exception:
+            # Then the queue's own dead-letter exchange gets it, as it is.
+            logger.exception(
+                "a message cannot be rewritten as a dead letter", extra={"action": "dead_letter"}
+            )
+            self._settler.drop(job)
+        else:
+            self._settler.set_aside(job, message, record)
+
+    def _finish_refusal(self, job: Job, record: ResultRecord | None, *, is_expired: bool) -> None:
+        if record is not None:
+            self._settler.store(job, record)
+        elif is_expired:
+            self._settler.acknowledge(job)
+        else:
+            self._settler.drop(job)
+
+    def _done(self, job: Job, duration: float, is_short_of_memory: bool) -> None:
+        self._dispatcher.done(job, duration)
+        self._parts.on_done(is_short_of_memory)
+
+    # What dispatcher and redeliveries ask for.
+
+    def begin(self, job: Job) -> None:
+        """See `Effects.begin`."""
+        self._ledger.open(job)
+
+    def hand_back(self, jobs: Sequence[Job]) -> None:
+        """See `Effects.hand_back`."""
+        for job in jobs:
+            self._settler.hand_back(job)
+
+    def set_flow(self, is_open: bool) -> None:
+        """See `Effects.set_flow`."""
+        if self._consumer is not None:
+            (self._consumer.resume if is_open else self._consumer.pause)()
+
+    def set_prefetch(self, prefetch: int) -> None:
+        """See `Effects.set_prefetch`."""
+        if self._consumer is not None:
+            self._consumer.set_prefetch(prefetch + self._held)
+
+    def proceed(self, jobs: Sequence[Job]) -> None:
+        """See `RedeliveryEffects.proceed`."""
+        self._dispatcher.take(jobs)
+
+    def acknowledge_duplicate(self, job: Job) -> None:
+        """See `RedeliveryEffects.acknowledge_duplicate`."""
+        logger.info("task %s had finished; its redelivery is acked", job.key, extra={"action": "duplicate"})
+        self._ledger.open(job)
+        self._settler.acknowledge(job)
+
+    def give_up(self, job: Job, verdict: Verdict) -> None:
+        """See `RedeliveryEffects.give_up`."""
+        task_id = job.envelope.id if job.envelope is not None else ""
+        self._refuse(job, crash_refusal(task_id, verdict.crashes, verdict.cause))
+
+    def hold(self, held: int) -> None:
+        """See `RedeliveryEffects.hold`."""
+        if held != self._held:
+            self._held = held
+            self.set_prefetch(self._parts.prefetch.value)
+
+
+def _log_refusal(job: Job, error: MalformedMessage, *, is_expired: bool) -> None:
+    envelope = job.envelope
+    logger.log(
+        logging.INFO if is_expired else logging.ERROR,
+        "message %s of queue %s is not run: %s",
+        printable(envelope.id) if envelope is not None else "without a readable id",
+        printable(job.delivery.queue_name),
+        printable(f"{error.reason}: {error.detail}", 1024),
+        extra={"action": "refused", "reason": str(error.reason), "queue": job.delivery.queue_name},
+    )

@@ -1,0 +1,97 @@
+"""What a delivery must pass before it may wait for a slot. Looks at sizes, properties and headers, never at the body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.errors import MalformedMessage
+from amqp_tasks.message import DeadLetterReason, Envelope, printable, read_envelope
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import Task
+    from amqp_tasks.transport import Delivery
+
+__all__ = ("Guards", "check_expiry")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guards:
+    """The checks of one worker.
+
+    Attributes:
+        tasks: the registered tasks by name.
+        accept: content types whose bodies may be decoded.
+        max_message_bytes: of a body as received.
+        now: the present (aware).
+    """
+
+    tasks: Mapping[str, Task[..., Any]]
+    accept: frozenset[str]
+    max_message_bytes: int
+    now: Callable[[], datetime]
+
+    def check_size(self, delivery: Delivery) -> None:
+        """Before anything else is looked at.
+
+        Raises:
+            MalformedMessage: `too-large`.
+        """
+        if len(delivery.body) > self.max_message_bytes:
+            raise MalformedMessage(
+                DeadLetterReason.TOO_LARGE,
+                f"{len(delivery.body)} bytes, at most {self.max_message_bytes} are accepted (max_message_bytes)",
+            )
+
+    def read(self, delivery: Delivery) -> Envelope:
+        """The readable headers.
+
+        Raises:
+            MalformedMessage: `missing-header` or `bad-headers`.
+        """
+        return read_envelope(delivery.properties)
+
+    def find_task(self, envelope: Envelope) -> Task[..., Any]:
+        """The task that it is for, when everything in the headers allows to run it.
+
+        Raises:
+            MalformedMessage: `unknown-task`, `content-type-refused` or `expired`.
+        """
+        # Looked up in the registry only: a name from a message never imports anything.
+        task = self.tasks.get(envelope.task)
+        if task is None:
+            raise self._refusal(
+                DeadLetterReason.UNKNOWN_TASK,
+                f"no task {printable(envelope.task)!r} is registered here",
+                envelope,
+            )
+        if envelope.content_type not in self.accept:
+            accepted = ", ".join(sorted(self.accept))
+            raise self._refusal(
+                DeadLetterReason.CONTENT_TYPE_REFUSED,
+                f"content type {printable(envelope.content_type)} is not accepted here (accepted: {accepted})",
+                envelope,
+            )
+        if envelope.expires is not None:
+            check_expiry(envelope, self.now())
+        return task
+
+    @staticmethod
+    def _refusal(reason: DeadLetterReason, detail: str, envelope: Envelope) -> MalformedMessage:
+        return MalformedMessage(reason, detail, task_id=envelope.id)
+
+
+def check_expiry(envelope: Envelope, now: datetime) -> None:
+    """Refuse what should have been started before now.
+
+    Raises:
+        MalformedMessage: `expired`.
+    """
+    if envelope.expires is not None and envelope.expires <= now:
+        raise MalformedMessage(
+            DeadLetterReason.EXPIRED,
+            f"expired at {envelope.expires.isoformat()}, came up at {now.isoformat()}",
+            task_id=envelope.id,
+        )

@@ -1,0 +1,60 @@
+"""One delivery on its way through a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import Task
+    from amqp_tasks.message import Envelope
+    from amqp_tasks.transport import Delivery
+
+__all__ = ("Job", "key_of")
+
+
+def key_of(task_id: str, retries: int) -> str:
+    """What names one run of a task: a retry is published under the same id, and is not a redelivery.
+
+    Keys are logged, so an id that could forge a line is named by its digest.
+    """
+    if not task_id.isprintable():
+        task_id = f"sha256:{sha256(task_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return task_id if not retries else f"{task_id} retry {retries}"
+
+
+# Not a dataclass: one is made per delivery on the hot path.
+class Job:
+    """A delivery, what its headers say, and how far it got.
+
+    Attributes:
+        delivery: replaced when a redelivery is adopted; read and written under the ledger's lock.
+        envelope: None when the headers could not be read.
+        task: None when it is refused.
+        key: see `key_of`.
+        crashes: how often its process died; above zero it runs alone.
+        is_acked: acked before it ran (`acks_late=False`).
+    """
+
+    __slots__ = ("_run", "crashes", "delivery", "envelope", "is_acked", "key", "task")
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        envelope: Envelope | None = None,
+        task: Task[..., Any] | None = None,
+        run: Callable[[Job, int], None] | None = None,
+    ) -> None:
+        self.delivery = delivery
+        self.envelope = envelope
+        self.task = task
+        self.key = key_of(envelope.id, envelope.retries) if envelope is not None else ""
+        self.crashes = 0
+        self.is_acked = False
+        self._run = run
+
+    def run(self, slot: int) -> None:
+        """See `Runnable.run`."""
+        assert self._run is not None
+        self._run(self, slot)

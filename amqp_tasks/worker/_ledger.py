@@ -1,0 +1,102 @@
+"""The deliveries that are begun and not settled: what makes each of them end exactly once.
+
+It also knows, after a lost connection, which redeliveries are of tasks that still run here or that are finished.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._verdicts import FinishedTable
+
+if TYPE_CHECKING:
+    from amqp_tasks.transport import Delivery
+
+__all__ = ("Closing", "Ledger")
+
+Closing = tuple["Delivery", bool]
+"""The delivery to settle, and whether the supervisor must hear that it is finished: its connection is lost, or one
+before was, and the supervisor was told that the job is still open."""
+
+
+class Ledger:
+    """Open jobs by key. Thread safety: any thread.
+
+    Args:
+        in_flight: how many acks can be lost at most when a connection breaks: what the broker lets be unacked.
+    """
+
+    def __init__(self, *, in_flight: int) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, Job] = {}
+        self._count = 0
+        self._acked: deque[tuple[int, str]] = deque(maxlen=in_flight)
+        self._finished = FinishedTable()
+        self._lost_epoch = -1
+        self._told_open: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """Jobs that are open."""
+        return self._count
+
+    def open(self, job: Job) -> None:
+        """Begin a job: it will be closed exactly once."""
+        with self._lock:
+            self._count += 1
+            if job.key:
+                self._open[job.key] = job
+
+    def close(self, job: Job) -> Closing:
+        """End a job: the one place from which a delivery is settled."""
+        with self._lock:
+            self._count -= 1
+            assert self._count >= 0
+            delivery = job.delivery
+            is_lost = delivery.epoch <= self._lost_epoch
+            was_told = job.key in self._told_open
+            if job.key:
+                self._told_open.discard(job.key)
+                if self._open.get(job.key) is job:
+                    del self._open[job.key]
+                if is_lost:
+                    self._finished.add((job.key,))
+                else:
+                    self._acked.append((delivery.epoch, job.key))
+        return delivery, is_lost or was_told
+
+    def adopt(self, redelivered: Job) -> Job | None:
+        """Let a redelivery take the place of the stale delivery of an open job, and return that job.
+
+        None when no job with this key is open, or when its delivery is not stale: then it is another message.
+        """
+        with self._lock:
+            job = self._open.get(redelivered.key)
+            if job is None or job.delivery.epoch >= redelivered.delivery.epoch:
+                return None
+            job.delivery = redelivered.delivery
+            # An early ack did not reach the broker; this delivery gets one at the end.
+            job.is_acked = False
+            return job
+
+    def is_finished(self, key: str) -> bool:
+        """Whether it finished here and its ack may have been lost."""
+        with self._lock:
+            return key in self._finished
+
+    def lose(self, epoch: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The connection of `epoch` is gone. Returns the keys still open, and those whose acks may be lost."""
+        with self._lock:
+            self._lost_epoch = max(self._lost_epoch, epoch)
+            maybe = tuple(key for of_epoch, key in self._acked if of_epoch <= epoch)
+            self._acked.clear()
+            self._finished.add(maybe)
+            self._told_open.update(self._open)
+            return tuple(self._open), maybe
+
+    def is_lost(self, delivery: Delivery) -> bool:
+        """Whether its connection is known to be lost: the broker has it back."""
+        return delivery.epoch <= self._lost_epoch

@@ -1,0 +1,136 @@
+"""What a worker is told, worked out once before anything starts: arguments over settings."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.message import dead_letter_queue_name
+from amqp_tasks.settings._cpus import usable_cpus
+from amqp_tasks.worker.pool import Layout, Pool, require
+from amqp_tasks.worker.pools import pool_named
+
+if TYPE_CHECKING:
+    from amqp_routing import Topology
+    from amqp_tasks.app import App
+    from amqp_tasks.settings import Settings
+
+__all__ = ("Asked", "WorkerOptions", "node_name", "resolve", "select_queues")
+
+DEFAULT_NODE = "worker@%h"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The arguments of `Worker`; None leaves a thing to the settings."""
+
+    queues: Sequence[str] | None = None
+    exclude_queues: Collection[str] = ()
+    concurrency: int | None = None
+    pool: str | None = None
+    hostname: str | None = None
+    prefetch_multiplier: int | None = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """Everything a node needs to know, resolved.
+
+    Attributes:
+        node: its name.
+        queue_names: what it consumes.
+        topology: of those queues.
+        pool: the pool's class.
+        layout: processes and slots.
+        prefetch_multiplier: messages per slot, fixed; None: adaptive.
+        max_tasks: of a process before it is replaced; None: no limit.
+        max_memory_kib: resident, likewise.
+    """
+
+    node: str
+    queue_names: tuple[str, ...]
+    topology: Topology
+    pool: type[Pool]
+    layout: Layout
+    concurrency: int
+    prefetch_multiplier: int | None
+    max_tasks: int | None
+    max_memory_kib: int | None
+
+
+def node_name(pattern: str | None) -> str:
+    """Expand `%h` (host), `%n` (its first part), `%d` (its domain) and `%%`; a name without `@` gets the host."""
+    host = socket.gethostname()
+    first, _, domain = host.partition(".")
+    pattern = pattern or DEFAULT_NODE
+    if "@" not in pattern:
+        pattern += "@%h"
+    known = {"%%": "%", "%h": host, "%n": first, "%d": domain}
+    name, at = "", 0
+    while at < len(pattern):
+        pair = pattern[at : at + 2]
+        name += known.get(pair, pattern[at])
+        at += 2 if pair in known else 1
+    return name
+
+
+def select_queues(
+    topology: Topology, *, queues: Sequence[str] | None, exclude: Collection[str]
+) -> tuple[str, ...]:
+    """The queues to consume: those asked for, else all task queues, without the excluded ones.
+
+    Raises:
+        ConfigurationError: none is left, or an excluded one is unknown.
+    """
+    dead = {dead_letter_queue_name(name) for name in topology.queue_names}
+    everything = tuple(name for name in topology.queue_names if name not in dead)
+    wanted = tuple(dict.fromkeys(queues)) if queues else everything
+    for name in exclude:
+        if name not in wanted:
+            raise ConfigurationError(f"cannot exclude queue {name!r}: it is not one of {', '.join(wanted)}")
+    chosen = tuple(name for name in wanted if name not in exclude)
+    if not chosen:
+        raise ConfigurationError("no queue is left to consume: name some with -Q, or exclude fewer with -X")
+    return chosen
+
+
+def resolve(app: App, asked: Asked, *, default_pool: str) -> WorkerOptions:
+    """Work out the options of a node.
+
+    Args:
+        app: finalized.
+        asked: the arguments.
+        default_pool: the pool when no argument names one.
+
+    Raises:
+        ConfigurationError: options that do not go together, an unknown pool or queue.
+    """
+    settings: Settings = app.settings
+    worker = settings.worker
+    pool = pool_named(asked.pool or default_pool)
+    concurrency = asked.concurrency or worker.concurrency or usable_cpus()
+    queue_names = select_queues(app.topology, queues=asked.queues, exclude=asked.exclude_queues)
+    max_tasks = asked.max_tasks_per_child or worker.max_tasks_per_child
+    max_memory = asked.max_memory_per_child or worker.max_memory_per_child
+    for value, name in (
+        (max_tasks, "worker_max_tasks_per_child"),
+        (max_memory, "worker_max_memory_per_child"),
+    ):
+        if value is not None:
+            require(pool, capability="recycle", asked_by=name)
+    return WorkerOptions(
+        node=node_name(asked.hostname),
+        queue_names=queue_names,
+        topology=app.topology_for(queue_names),
+        pool=pool,
+        layout=pool.layout(concurrency),
+        concurrency=concurrency,
+        prefetch_multiplier=asked.prefetch_multiplier or worker.prefetch_multiplier,
+        max_tasks=max_tasks,
+        max_memory_kib=max_memory,
+    )

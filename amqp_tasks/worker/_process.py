@@ -1,0 +1,276 @@
+"""One process that runs tasks: engine, pool and the control loop that keeps both in order.
+
+Life: 1. `run` starts pool and engine; its thread serves the pool, a second one the control loop; 2. `stop` drains: what was
+not started goes back, the rest ends and is settled; 3. at the deadline (or at `cut`) the connections are closed whatever
+still runs; 4. `run` returns. The same class serves forked processes and the process that called `Worker.start`.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.message import Limits
+from amqp_tasks.serialization import content_types
+from amqp_tasks.transport import ConsumerEvent, ConsumerState, TopologyMode
+from amqp_tasks.worker._engine import Engine, EngineParts, EngineRules
+from amqp_tasks.worker._guards import Guards
+from amqp_tasks.worker._loop import Loop
+from amqp_tasks.worker._options import WorkerOptions
+from amqp_tasks.worker._prefetch import Prefetch
+from amqp_tasks.worker._records import Records
+from amqp_tasks.worker._runner import RunRules
+from amqp_tasks.worker._verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import App
+    from amqp_tasks.settings import Settings
+
+__all__ = ("ProcessReports", "WorkerProcess", "resident_kib")
+
+logger = logging.getLogger(__name__)
+
+_TICK = 0.2
+_CLOSE_TIMEOUT = 5.0
+_CUT_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessReports:
+    """Whom a process tells what. Called from its control thread, except `event`.
+
+    Attributes:
+        event: what the consumer does (I/O thread).
+        recycling: it has begun to end itself and wants a successor; the text says why.
+        ended: all is closed; True when nothing was left unfinished.
+    """
+
+    event: Callable[[ConsumerEvent], None]
+    recycling: Callable[[str], None]
+    ended: Callable[[bool], None]
+
+
+class WorkerProcess:
+    """See the module's docstring.
+
+    Thread safety: `stop`, `cut` and `loop.call_soon` from any thread; `run` once.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        options: WorkerOptions,
+        *,
+        records: Records,
+        verdicts: Verdicts,
+        reports: ProcessReports,
+        loop: Loop,
+        owns_transport: bool,
+    ) -> None:
+        self._app, self._options, self._reports, self.loop = app, options, reports, loop
+        self._owns_transport = owns_transport
+        self._pool = options.pool(options.layout.slots)
+        self._engine = _build_engine(app, options, records, verdicts, self)
+        self._tasks_left = options.max_tasks
+        self._is_stopping = False
+        self._is_ended = False
+        self._deadline = 0.0
+        self._ended_clean = True
+
+    @property
+    def pool(self) -> object:
+        """Its pool."""
+        return self._pool
+
+    def run(self) -> bool:
+        """Consume and run tasks until stopped; lends the calling thread to the pool. True: nothing was left unfinished."""
+        control = threading.Thread(target=self._control, name="amqp-tasks-control", daemon=True)
+        self._pool.start()
+        control.start()
+        self._pool.serve()
+        control.join()
+        return self._ended_clean
+
+    def stop(self, timeout: float) -> None:
+        """Stop warm, within `timeout` seconds; a shorter second one counts."""
+        self.loop.call_soon(lambda: self._begin_stop(timeout))
+
+    def advance_stop(self, timeout: float) -> None:
+        """Stop warm; when that was asked before, stop cold."""
+        self.loop.call_soon(
+            lambda: self._end(_CUT_TIMEOUT) if self._is_stopping else self._begin_stop(timeout)
+        )
+
+    def cut(self) -> None:
+        """Stop cold: close the connections now; the broker requeues what is not acked."""
+        self.loop.call_soon(lambda: self._end(_CUT_TIMEOUT))
+
+    # The control thread.
+
+    def _control(self) -> None:
+        self.loop.call_soon(self._begin)
+        self.loop.run()
+
+    def _begin(self) -> None:
+        try:
+            self._engine.start()
+        except Exception as exc:
+            # Nothing will ever come: a process that stayed would look alive and do nothing.
+            logger.exception("cannot start to consume", extra={"action": "start_failed"})
+            self._reports.event(ConsumerEvent(state=ConsumerState.FAILED, epoch=0, error=exc))
+            self._end(_CUT_TIMEOUT)
+            return
+        self.loop.call_later(_TICK, self._tick)
+
+    def _tick(self) -> None:
+        if self._is_ended:
+            return
+        self._engine.tick()
+        self._end_if_due()
+        self.loop.call_later(_TICK, self._tick)
+
+    def _begin_stop(self, timeout: float) -> None:
+        deadline = SYSTEM_CLOCK.monotonic() + timeout
+        self._deadline = min(deadline, self._deadline) if self._is_stopping else deadline
+        self._is_stopping = True
+        self._engine.drain()
+        self._end_if_due()
+
+    def _recycle(self, why: str) -> None:
+        if not self._is_stopping:
+            logger.info("process is replaced: %s", why, extra={"action": "recycle"})
+            self._reports.recycling(why)
+            # Its tasks take what they take; whoever stops the node sets a shorter deadline.
+            self._begin_stop(float("inf"))
+
+    def _end_if_due(self) -> None:
+        if self._is_ended or not self._is_stopping:
+            return
+        if self._engine.is_idle:
+            self._end(_CLOSE_TIMEOUT)
+        elif SYSTEM_CLOCK.monotonic() >= self._deadline:
+            self._end(_CUT_TIMEOUT)
+
+    def _end(self, timeout: float) -> None:
+        """Close everything, in the order consumer, publisher, pool."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self._ended_clean = False
+        try:
+            self._close_connections(timeout)
+        finally:
+            # Whatever failed: a process that stays is worse than one whose deliveries go back.
+            self._pool.stop()
+            self.loop.stop()
+            self._reports.ended(self._ended_clean)
+
+    def _close_connections(self, timeout: float) -> None:
+        self._engine.drain()
+        is_idle = self._engine.is_idle
+        self._engine.close(timeout=timeout)
+        if self._owns_transport:
+            self._app.transport.close(timeout=timeout)
+        self._ended_clean = is_idle
+
+    # Called by the engine: slots and I/O thread.
+
+    def on_event(self, event: ConsumerEvent) -> None:
+        """What the consumer does."""
+        if event.state is ConsumerState.FAILED:
+            logger.error("cannot consume: %s", event.error, extra={"action": "consumer_failed"})
+        self._reports.event(event)
+
+    def on_done(self, is_short_of_memory: bool) -> None:
+        """After each task: has the process done enough, or grown too large?"""
+        why = "a task ended with MemoryError" if is_short_of_memory else self._why_recycle()
+        if why and self._options.pool.capabilities.recycle and self._options.layout.processes:
+            self.loop.call_soon(lambda: self._recycle(why))
+
+    def on_settled(self) -> None:
+        """After each settlement: was that the last one of a stop?"""
+        if self._is_stopping:
+            self.loop.call_soon(self._end_if_due)
+
+    def _why_recycle(self) -> str:
+        if self._tasks_left is not None:
+            self._tasks_left -= 1
+            if self._tasks_left <= 0:
+                return f"it has run {self._options.max_tasks} tasks"
+        limit = self._options.max_memory_kib
+        if limit is not None and (resident := resident_kib()) > limit:
+            return f"it holds {resident} KiB of {limit} KiB"
+        return ""
+
+
+def resident_kib() -> int:
+    """Resident memory of this process; where the system does not tell, the most it has ever been."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak // 1024 if sys.platform == "darwin" else peak
+    return pages * resource.getpagesize() // 1024
+
+
+def _build_engine(
+    app: App, options: WorkerOptions, records: Records, verdicts: Verdicts, process: WorkerProcess
+) -> Engine:
+    settings = app.settings
+    prefetch = Prefetch(
+        slots=options.layout.slots,
+        maximum=settings.worker.prefetch_max,
+        multiplier=options.prefetch_multiplier,
+    )
+    in_flight = max(settings.worker.prefetch_max, prefetch.value) * len(options.queue_names)
+    parts = EngineParts(
+        transport=app.transport,
+        backend=app.backend,
+        pool=process._pool,
+        prefetch=prefetch,
+        guards=Guards(
+            tasks=app.tasks,
+            accept=content_types(settings.app.accept_content),
+            max_message_bytes=settings.app.max_message_bytes,
+            now=SYSTEM_CLOCK.now,
+        ),
+        run_rules=run_rules(settings, options.node),
+        records=records,
+        verdicts=verdicts,
+        clock=SYSTEM_CLOCK,
+        on_event=process.on_event,
+        on_done=process.on_done,
+        on_settled=process.on_settled,
+        call_later=process.loop.call_later,
+    )
+    rules = EngineRules(
+        queue_names=options.queue_names,
+        topology=options.topology if TopologyMode(settings.app.topology) is TopologyMode.DECLARE else None,
+        weights=settings.worker.queue_weights,
+        crash_limit=settings.task.crash_limit,
+        dead_letter_queues=settings.task.dead_letter_queues,
+        in_flight=in_flight,
+    )
+    return Engine(parts, rules)
+
+
+def run_rules(settings: Settings, hostname: str) -> RunRules:
+    """The settings that a run depends on."""
+    task = settings.task
+    return RunRules(
+        hostname=hostname,
+        accept=tuple(settings.app.accept_content),
+        limits=Limits(max_message_bytes=settings.app.max_message_bytes),
+        acks_late=task.acks_late,
+        ignore_result=task.ignore_result,
+        store_errors_even_if_ignored=task.store_errors_even_if_ignored,
+        track_started=task.track_started,
+        result_extended=settings.result.extended,
+    )

@@ -1,0 +1,174 @@
+"""Redelivered messages: has the task crashed, does it still run, is it finished? Asked before anything is run again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._ledger import Ledger
+from amqp_tasks.worker._verdicts import UNKNOWN, Verdict, Verdicts
+
+if TYPE_CHECKING:
+    from amqp_tasks.clock import Clock
+
+__all__ = ("Redeliveries", "RedeliveryEffects")
+
+logger = logging.getLogger(__name__)
+
+ASK_AGAIN_AFTER = 1.0
+ANSWER_LIMIT = 5.0
+"""Seconds after which an answer is not waited for any more, and the delivery goes back to the broker."""
+
+
+class RedeliveryEffects(Protocol):
+    """What may become of a redelivery. Called without locks held, by any thread."""
+
+    def proceed(self, jobs: Sequence[Job]) -> None:
+        """They may run (alone, where `crashes` says so)."""
+
+    def hand_back(self, jobs: Sequence[Job]) -> None:
+        """Requeue them."""
+
+    def acknowledge_duplicate(self, job: Job) -> None:
+        """It is finished already."""
+
+    def give_up(self, job: Job, verdict: Verdict) -> None:
+        """It crashed too often."""
+
+    def hold(self, held: int) -> None:
+        """So many deliveries are held without running; the prefetch must leave room beside them."""
+
+
+class Redeliveries:
+    """Deliveries that wait for an answer, and those that are held because their task runs in another process.
+
+    Thread safety: any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        verdicts: Verdicts,
+        effects: RedeliveryEffects,
+        crash_limit: int,
+        clock: Clock,
+    ) -> None:
+        self._ledger, self._verdicts, self._effects = ledger, verdicts, effects
+        self._crash_limit, self._clock = crash_limit, clock
+        self._lock = threading.Lock()
+        self._asked: dict[Job, float] = {}
+        self._held: dict[Job, float] = {}
+        self._is_closed = False
+
+    @property
+    def count(self) -> int:
+        """Deliveries that wait here."""
+        return len(self._asked) + len(self._held)
+
+    def take(self, jobs: Iterable[Job]) -> None:
+        """Accept redelivered messages."""
+        unknown: list[Job] = []
+        for job in jobs:
+            if self._ledger.adopt(job) is not None:
+                logger.info("task %s still runs here; its redelivery is adopted", job.key, extra=_about(job))
+            elif self._ledger.is_finished(job.key):
+                self._effects.acknowledge_duplicate(job)
+            else:
+                unknown.append(job)
+        if unknown:
+            self._ask(unknown)
+
+    def tick(self) -> None:
+        """Ask again about held ones, and give up waiting for answers; to be called a few times a second."""
+        if not self.count:
+            return
+        now = self._clock.monotonic()
+        with self._lock:
+            again = [job for job, since in self._held.items() if now - since >= ASK_AGAIN_AFTER]
+            late = [job for job, since in self._asked.items() if now - since >= ANSWER_LIMIT]
+            for job in again:
+                del self._held[job]
+            for job in late:
+                del self._asked[job]
+        if late:
+            self._effects.hand_back(late)
+        if again:
+            self.take(again)
+            self._effects.hold(len(self._held))
+
+    def drop(self, is_lost: Callable[[Job], bool]) -> None:
+        """Forget those whose connection is lost."""
+        with self._lock:
+            for table in (self._asked, self._held):
+                for job in [job for job in table if is_lost(job)]:
+                    del table[job]
+        self._effects.hold(len(self._held))
+
+    def close(self) -> None:
+        """Hand all back; those that come later too."""
+        with self._lock:
+            self._is_closed = True
+            rest = [*self._asked, *self._held]
+            self._asked.clear()
+            self._held.clear()
+        if rest:
+            self._effects.hand_back(rest)
+
+    def _ask(self, jobs: list[Job]) -> None:
+        with self._lock:
+            is_closed = self._is_closed
+            if not is_closed:
+                # Lost before we had the lock: `drop` has run and did not see them.
+                jobs = [job for job in jobs if not self._ledger.is_lost(job.delivery)]
+                self._asked.update(dict.fromkeys(jobs, self._clock.monotonic()))
+        if is_closed:
+            self._effects.hand_back(jobs)
+            return
+        if jobs:
+            self._verdicts.ask([job.key for job in jobs], partial(self._answered, jobs))
+
+    def _answered(self, jobs: Sequence[Job], found: Mapping[str, Verdict]) -> None:
+        with self._lock:
+            # Those that are no longer here were handed back or lost meanwhile.
+            waiting = [job for job in jobs if self._asked.pop(job, None) is not None]
+        free: list[Job] = []
+        held: list[Job] = []
+        for job in waiting:
+            verdict = found.get(job.key, UNKNOWN)
+            if verdict.is_finished:
+                self._effects.acknowledge_duplicate(job)
+            elif verdict.crashes >= self._crash_limit:
+                self._effects.give_up(job, verdict)
+            elif verdict.is_running:
+                held.append(job)
+            else:
+                job.crashes = verdict.crashes
+                free.append(job)
+        if held:
+            self._hold(held)
+        if free:
+            self._effects.proceed(free)
+
+    def _hold(self, jobs: list[Job]) -> None:
+        with self._lock:
+            is_closed = self._is_closed
+            if not is_closed:
+                jobs = [job for job in jobs if not self._ledger.is_lost(job.delivery)]
+                self._held.update(dict.fromkeys(jobs, self._clock.monotonic()))
+        if is_closed:
+            self._effects.hand_back(jobs)
+            return
+        for job in jobs:
+            logger.info(
+                "task %s still runs in another process; its redelivery is held", job.key, extra=_about(job)
+            )
+        self._effects.hold(len(self._held))
+
+
+def _about(job: Job) -> dict[str, str]:
+    return {"action": "redelivered", "task_id": job.envelope.id if job.envelope is not None else ""}

@@ -1,0 +1,215 @@
+"""Running one job in its slot: decode, run, record the outcome. Whatever happens, the job is settled and the slot freed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.app import DeliveryInfo, Request
+from amqp_tasks.app._execution import Outcome, execute, request_from
+from amqp_tasks.errors import MalformedMessage
+from amqp_tasks.message import (
+    DeadLetterReason,
+    Envelope,
+    Limits,
+    Payload,
+    State,
+    bounded_repr,
+    printable,
+    read_payload,
+)
+from amqp_tasks.worker._accounts import outcome_record, started_record
+from amqp_tasks.worker._guards import check_expiry
+from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._records import Records
+from amqp_tasks.worker._settler import Settler
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import Task
+    from amqp_tasks.clock import Clock
+
+__all__ = ("RunRules", "Runner")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRules:
+    """The settings that a run depends on; a task's own options win over them."""
+
+    hostname: str
+    accept: tuple[str, ...]
+    limits: Limits
+    acks_late: bool
+    ignore_result: bool
+    store_errors_even_if_ignored: bool
+    track_started: bool
+    result_extended: bool
+
+    def is_acked_late(self, task: Task[..., Any]) -> bool:
+        """Whether the ack comes after the run."""
+        return self.acks_late if task.acks_late is None else task.acks_late
+
+    def is_tracked(self, task: Task[..., Any]) -> bool:
+        """Whether STARTED is sent."""
+        return self.track_started if task.track_started is None else task.track_started
+
+    def is_stored(self, task: Task[..., Any], envelope: Envelope, *, is_failure: bool) -> bool:
+        """Whether somebody wants the outcome: the caller's word first, then the task's, then the setting."""
+        is_ignored = envelope.ignore_result
+        if is_ignored is None:
+            is_ignored = self.ignore_result if task.ignore_result is None else task.ignore_result
+        if not is_ignored:
+            return True
+        if not is_failure:
+            return False
+        own = task.store_errors_even_if_ignored
+        return self.store_errors_even_if_ignored if own is None else own
+
+
+class Runner:
+    """Thread safety: each slot's thread calls `run` for its own job.
+
+    Args:
+        rules: see `RunRules`.
+        settler: takes the outcomes.
+        records: says which task runs in which slot.
+        refuse: what to do with a body that cannot be read, arguments that do not fit, or what has expired.
+        on_done: called after each job, with its seconds and whether it left the process short of memory.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: RunRules,
+        settler: Settler,
+        records: Records,
+        refuse: Callable[[Job, MalformedMessage], None],
+        on_done: Callable[[Job, float, bool], None],
+        clock: Clock,
+    ) -> None:
+        self._rules, self._settler, self._records = rules, settler, records
+        self._refuse, self._on_done, self._clock = refuse, on_done, clock
+        self._pid = os.getpid()
+
+    def run(self, job: Job, slot: int) -> None:
+        """Run it and settle it; raises nothing."""
+        started = self._clock.monotonic()
+        is_short_of_memory = False
+        try:
+            is_short_of_memory = self._attempt(job, slot)
+        except MalformedMessage as exc:
+            self._refuse(job, exc)
+        except Exception as exc:
+            # Not the task's: `execute` keeps those. What cannot be handled is set aside, not tried for ever.
+            logger.exception("unexpected error around task %s", job.key, extra={"action": "runner_error"})
+            error = MalformedMessage(DeadLetterReason.FAILED, f"unexpected error in the worker: {exc!r}")
+            error.__cause__ = exc
+            self._refuse(job, error)
+        finally:
+            self._on_done(job, self._clock.monotonic() - started, is_short_of_memory)
+
+    def _attempt(self, job: Job, slot: int) -> bool:
+        task, envelope = job.task, job.envelope
+        assert task is not None
+        assert envelope is not None
+        if envelope.expires is not None:
+            check_expiry(envelope, self._clock.now())
+        # From the decoding of its body to the encoding of its outcome: whatever ends the process there is this task's doing.
+        self._records.mark(slot, job.key)
+        try:
+            return self._attempt_marked(job, task, envelope)
+        finally:
+            self._records.clear(slot)
+
+    def _attempt_marked(self, job: Job, task: Task[..., Any], envelope: Envelope) -> bool:
+        rules = self._rules
+        payload = read_payload(envelope, job.delivery.body, accept=rules.accept, limits=rules.limits)
+        request = request_from(envelope, delivery_info=_delivery_info(job, envelope), hostname=rules.hostname)
+        if rules.is_tracked(task) and envelope.reply_to:
+            self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
+        if not rules.is_acked_late(task):
+            self._settler.acknowledge_early(job)
+        outcome = _execute(task, request, payload)
+        self._conclude(job, task, request, outcome)
+        return isinstance(outcome.exception, MemoryError)
+
+    def _conclude(self, job: Job, task: Task[..., Any], request: Request, outcome: Outcome) -> None:
+        _log_outcome(job, task, outcome)
+        envelope = job.envelope
+        assert envelope is not None
+        if outcome.is_invalid:
+            error = MalformedMessage(
+                DeadLetterReason.INVALID_ARGUMENTS, str(outcome.exception), task_id=envelope.id
+            )
+            raise error from outcome.exception
+        rules = self._rules
+        is_failure = outcome.state == State.FAILURE
+        if envelope.reply_to and rules.is_stored(task, envelope, is_failure=is_failure):
+            record = outcome_record(
+                job, request, outcome, now=self._clock.now(), is_extended=rules.result_extended
+            )
+            self._settler.store(job, record)
+        else:
+            self._settler.acknowledge(job)
+
+
+def _execute(task: Task[..., Any], request: Request, payload: Payload) -> Outcome:
+    """Run it; a task that asks the process to exit has failed, and the process goes on."""
+    try:
+        return execute(task, request, payload)
+    except BaseException as exc:  # noqa: BLE001 - nothing a task raises may leave its delivery open
+        error = RuntimeError(
+            f"the task raised {type(exc).__name__}({exc}); a task cannot end its worker this way"
+        )
+        return Outcome(state=State.FAILURE, exception=error)
+
+
+def _delivery_info(job: Job, envelope: Envelope) -> DeliveryInfo:
+    delivery = job.delivery
+    return {
+        "exchange": delivery.exchange,
+        "routing_key": delivery.routing_key,
+        "priority": envelope.priority,
+        "redelivered": delivery.redelivered,
+        "queue": delivery.queue_name,
+    }
+
+
+def _log_outcome(job: Job, task: Task[..., Any], outcome: Outcome) -> None:
+    envelope = job.envelope
+    if envelope is None or outcome.is_invalid:
+        return
+    if outcome.exception is None:
+        if logger.isEnabledFor(logging.INFO):
+            shown = printable(bounded_repr(outcome.retval, task.resultrepr_maxsize), task.resultrepr_maxsize)
+            logger.info(
+                "Task %s[%s] succeeded in %.6fs: %s",
+                printable(envelope.shadow or task.name), printable(envelope.id), outcome.runtime, shown,
+                extra=_about("succeeded", envelope),
+            )  # fmt: skip
+        return
+    _log_failure(envelope, task, outcome)
+
+
+def _log_failure(envelope: Envelope, task: Task[..., Any], outcome: Outcome) -> None:
+    error = outcome.exception
+    shown = printable(f"{type(error).__name__}({error})", 1024)
+    name, task_id = printable(envelope.shadow or task.name), printable(envelope.id)
+    if outcome.is_expected:
+        logger.info("Task %s[%s] raised expected: %s", name, task_id, shown, extra=_about("failed", envelope))
+        return
+    # The text comes from users' code; line by line, so that it can neither move the cursor nor forge a record.
+    lines = (printable(line, 4096) for line in (outcome.traceback_text or "").splitlines())
+    logger.error(
+        "Task %s[%s] raised unexpected: %s\n%s", name, task_id, shown, "\n".join(lines),
+        extra=_about("failed", envelope),
+    )  # fmt: skip
+
+
+def _about(action: str, envelope: Envelope) -> dict[str, Any]:
+    return {"action": action, "task_id": envelope.id, "task_name": envelope.task}

@@ -1,0 +1,196 @@
+"""How jobs end: outcome published and confirmed, then the delivery settled; once, on every path.
+
+An outcome that cannot be published is published again with growing pauses. Until it is confirmed the delivery
+stays unacked, so whatever ends this process loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from amqp_tasks.errors import EncodeError, MessageTooLarge
+from amqp_tasks.message import OutgoingMessage, ResultRecord, State
+from amqp_tasks.transport import Settlement
+from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._ledger import Ledger
+from amqp_tasks.worker._verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from amqp_tasks.backend import ResultBackend
+    from amqp_tasks.transport import Consumer, Transport
+
+__all__ = ("MAX_PAUSE", "Settler", "SettlerParts")
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 0.5
+MAX_PAUSE = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlerParts:
+    """What a settler works with.
+
+    Attributes:
+        transport: publishes dead letters.
+        backend: stores results; None when results are disabled.
+        ledger: knows what is open.
+        verdicts: is told of outcomes whose acks may be lost.
+        call_later: runs something on the control thread after some seconds.
+        on_settled: called after each settlement.
+    """
+
+    transport: Transport
+    backend: ResultBackend | None
+    ledger: Ledger
+    verdicts: Verdicts
+    call_later: Callable[[float, Callable[[], None]], object]
+    on_settled: Callable[[], None]
+
+
+class Settler:
+    """Thread safety: any thread. `consumer` is set once, before the first delivery is handled."""
+
+    consumer: Consumer
+
+    def __init__(self, parts: SettlerParts) -> None:
+        self._parts = parts
+
+    def acknowledge(self, job: Job) -> None:
+        """The job's outcome is where it belongs."""
+        self._close(job, Settlement.ACK)
+
+    def acknowledge_early(self, job: Job) -> None:
+        """Ack before the run (`acks_late=False`); the job stays open until its outcome is stored."""
+        job.is_acked = True
+        self.consumer.settle(job.delivery, Settlement.ACK)
+
+    def hand_back(self, job: Job) -> None:
+        """Requeue a delivery that was not started and so is not open."""
+        self.consumer.settle(job.delivery, Settlement.REQUEUE)
+
+    def store(self, job: Job, record: ResultRecord) -> None:
+        """Store the outcome, then ack. A result that cannot be written becomes a failure that says so."""
+        self._store(job, record, _FIRST_PAUSE)
+
+    def tell(self, job: Job, record: ResultRecord) -> None:
+        """Send a state that is not final; nobody waits for its fate, as the next state replaces it."""
+        backend, envelope = self._parts.backend, job.envelope
+        if backend is None or envelope is None:
+            return
+        backend.store_nowait(
+            record, reply_to=envelope.reply_to, correlation_id=envelope.correlation_id, on_stored=_ignore
+        )
+
+    def set_aside(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
+        """Publish a dead letter, then tell who waits, then ack."""
+        self._set_aside(job, message, record, _FIRST_PAUSE)
+
+    def drop(self, job: Job) -> None:
+        """Refuse without a dead letter of ours: the queue's own dead-letter exchange, if any, gets it."""
+        self._close(job, Settlement.DROP)
+
+    def _close(self, job: Job, settlement: Settlement) -> None:
+        delivery, must_tell = self._parts.ledger.close(job)
+        if must_tell and job.key:
+            self._parts.verdicts.tell_finished((job.key,))
+        if not job.is_acked:
+            self.consumer.settle(delivery, settlement)
+        self._parts.on_settled()
+
+    def _store(self, job: Job, record: ResultRecord, pause: float) -> None:
+        backend, envelope = self._parts.backend, job.envelope
+        if backend is None or envelope is None or not envelope.reply_to:
+            self._close(job, Settlement.ACK)
+            return
+        try:
+            backend.store_nowait(
+                record,
+                reply_to=envelope.reply_to,
+                correlation_id=envelope.correlation_id,
+                on_stored=partial(self._stored, job, record, pause),
+            )
+        except EncodeError as exc:
+            self._store_instead(job, record, exc, pause)
+        except Exception as exc:  # noqa: BLE001 - the task has run; that must not be forgotten, whatever is wrong
+            self._stored(job, record, pause, exc)
+
+    def _store_instead(self, job: Job, record: ResultRecord, error: Exception, pause: float) -> None:
+        """Store a FAILURE in place of a result that cannot be sent; once."""
+        if isinstance(record.result, EncodeError | MessageTooLarge):
+            # Even that cannot be: then it is the caller's address that is wrong.
+            self._close(job, Settlement.ACK)
+            return
+        self._store(job, _failure_instead(record, error), pause)
+
+    def _stored(self, job: Job, record: ResultRecord, pause: float, error: Exception | None) -> None:
+        """On the I/O thread."""
+        if error is None:
+            self._close(job, Settlement.ACK)
+        elif isinstance(error, MessageTooLarge | EncodeError):
+            self._store_instead(job, record, error, pause)
+        else:
+            logger.warning(
+                "the result of task %s is not stored yet, trying again in %.1f s: %s", job.key, pause, error,
+                extra={"action": "store_again", "task_id": record.task_id},
+            )  # fmt: skip
+            self._parts.call_later(pause, partial(self._store, job, record, min(MAX_PAUSE, pause * 2)))
+
+    def _set_aside(
+        self, job: Job, message: OutgoingMessage, record: ResultRecord | None, pause: float
+    ) -> None:
+        report = partial(self._was_set_aside, job, message, record, pause)
+        try:
+            self._parts.transport.publish_nowait(message, report)
+        except Exception as exc:  # noqa: BLE001 - kept and tried again, and never thrown into the I/O thread
+            report(exc)
+
+    def _was_set_aside(
+        self,
+        job: Job,
+        message: OutgoingMessage,
+        record: ResultRecord | None,
+        pause: float,
+        error: Exception | None,
+    ) -> None:
+        """On the I/O thread."""
+        if error is None and record is not None:
+            self._store(job, record, _FIRST_PAUSE)
+        elif error is None:
+            self._close(job, Settlement.ACK)
+        else:
+            logger.error(
+                "cannot dead-letter a message of queue %r to %r, trying again in %.1f s: %s",
+                job.delivery.queue_name, message.routing_key, pause, error,
+                extra={"action": "dead_letter_again", "queue": job.delivery.queue_name},
+            )  # fmt: skip
+            again = partial(self._set_aside, job, message, record, min(MAX_PAUSE, pause * 2))
+            self._parts.call_later(pause, again)
+
+
+def _failure_instead(record: ResultRecord, error: Exception) -> ResultRecord:
+    """The FAILURE that takes the place of a result which cannot be sent."""
+    logger.error(
+        "the result of task %s cannot be stored: %s", record.task_id, error,
+        extra={"action": "result_refused", "task_id": record.task_id},
+    )  # fmt: skip
+    return ResultRecord(
+        task_id=record.task_id,
+        status=State.FAILURE,
+        result=error,
+        date_done=record.date_done,
+        group_id=record.group_id,
+        parent_id=record.parent_id,
+        name=record.name,
+        worker=record.worker,
+        retries=record.retries,
+        queue=record.queue,
+    )
+
+
+def _ignore(error: Exception | None) -> None:
+    """A state on the way was or was not stored."""

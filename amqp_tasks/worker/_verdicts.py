@@ -1,0 +1,114 @@
+"""What a node knows about a redelivered task: how often it killed its process, where it runs, whether it is done.
+
+Pure bookkeeping of the supervisor; bounded, as ids never end. The oldest are forgotten first.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ("UNKNOWN", "CrashTable", "FinishedTable", "NoVerdicts", "Verdict", "Verdicts", "describe_status")
+
+MAX_IDS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is known of one task id.
+
+    Attributes:
+        crashes: how often a process died while running it.
+        cause: how the last one died, e.g. `signal 9`.
+        is_running: a living process of this node still has it.
+        is_finished: its outcome is stored; only the ack was lost.
+    """
+
+    crashes: int = 0
+    cause: str = ""
+    is_running: bool = False
+    is_finished: bool = False
+
+
+UNKNOWN = Verdict()
+
+Answer = Callable[[Mapping[str, Verdict]], None]
+
+
+class Verdicts(Protocol):
+    """Whom a worker process asks about redelivered messages."""
+
+    def ask(self, task_ids: Sequence[str], on_answer: Answer) -> None:
+        """Call `on_answer` once, from any thread, at once or later, with what is known; ids left out are unknown."""
+
+    def tell_open(self, task_ids: Sequence[str]) -> None:
+        """The connection was lost while this process had these tasks: they will be redelivered and must not be run."""
+
+    def tell_finished(self, task_ids: Sequence[str]) -> None:
+        """These are finished and their outcomes stored, but their acks may be lost."""
+
+
+class NoVerdicts:
+    """For a node without worker processes: what one process knows it need not ask."""
+
+    def ask(self, task_ids: Sequence[str], on_answer: Answer) -> None:
+        """See `Verdicts.ask`."""
+        on_answer({})
+
+    def tell_open(self, task_ids: Sequence[str]) -> None:
+        """See `Verdicts.tell_open`."""
+
+    def tell_finished(self, task_ids: Sequence[str]) -> None:
+        """See `Verdicts.tell_finished`."""
+
+
+class CrashTable:
+    """Crashes per task id."""
+
+    def __init__(self, *, maximum: int = MAX_IDS) -> None:
+        self._maximum = maximum
+        self._crashes: OrderedDict[str, tuple[int, str]] = OrderedDict()
+
+    def charge(self, task_id: str, cause: str) -> int:
+        """Count one crash; returns how many there are now."""
+        count = self._crashes.pop(task_id, (0, ""))[0] + 1
+        self._crashes[task_id] = (count, cause)
+        while len(self._crashes) > self._maximum:
+            self._crashes.popitem(last=False)
+        return count
+
+    def look_up(self, task_id: str) -> tuple[int, str]:
+        """How often, and how last."""
+        return self._crashes.get(task_id, (0, ""))
+
+
+class FinishedTable:
+    """Ids whose acks may be lost."""
+
+    def __init__(self, *, maximum: int = MAX_IDS) -> None:
+        self._maximum = maximum
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, task_ids: Iterable[str]) -> None:
+        """Remember them."""
+        for task_id in task_ids:
+            self._ids.pop(task_id, None)
+            self._ids[task_id] = None
+        while len(self._ids) > self._maximum:
+            self._ids.popitem(last=False)
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._ids
+
+
+def describe_status(status: int) -> str:
+    """A wait status in words: `signal 9 (SIGKILL)` or `exit code 3`."""
+    if status < 0:
+        try:
+            return f"signal {-status} ({signal.Signals(-status).name})"
+        except ValueError:
+            return f"signal {-status}"
+    return f"exit code {status}"

@@ -1,0 +1,376 @@
+"""`Worker`: one node, as a program or inside one."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.errors import BrokerConnectionError, ConfigurationError
+from amqp_tasks.settings import Level
+from amqp_tasks.transport import ConsumerState, TopologyMode
+from amqp_tasks.transport._connect import connect
+from amqp_tasks.worker._banner import banner
+from amqp_tasks.worker._child import make_child_main
+from amqp_tasks.worker._logs import LogSetup
+from amqp_tasks.worker._loop import Loop
+from amqp_tasks.worker._options import Asked, WorkerOptions, resolve
+from amqp_tasks.worker._orphans import reap_strays
+from amqp_tasks.worker._process import ProcessReports, WorkerProcess
+from amqp_tasks.worker._records import NoRecords, RecordTable
+from amqp_tasks.worker._signals import acting_on_signals, noting_signals
+from amqp_tasks.worker._supervisor import Supervisor, SupervisorRules
+from amqp_tasks.worker._verdicts import NoVerdicts
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import App
+    from amqp_tasks.transport import ConsumerEvent, Transport
+
+__all__ = ("Worker",)
+
+logger = logging.getLogger(__name__)
+
+_RETRY_PAUSE = 1.0
+_SLICE = 0.1
+
+
+class _StoppedEarly(Exception):
+    """Stopped before the broker was there."""
+
+
+class Worker:
+    """Runs an app's tasks until stopped.
+
+    Life: 1. made; nothing happens yet; 2. `start` blocks: it imports the app's modules, connects, consumes; `ready` is set when
+    all consumers are there; 3. `stop` (any thread) or a signal ends it; 4. `start` returns the exit code. Once only.
+
+    With `prefork` or `threads` tasks run in processes of their own. With `solo`, and with `memory://`, they run in the
+    calling process: so they do when `start` is called in another thread than the main one and no pool is named.
+
+    Args:
+        app: whose tasks.
+        queues: names of the queues to consume; None: all of the app's.
+        exclude_queues: not these.
+        concurrency: tasks at the same time; None: setting `worker_concurrency`, else the usable CPUs.
+        pool: `prefork`, `threads` or `solo`; None: setting `worker_pool`.
+        hostname: name of the node; `%h`, `%n` and `%d` are host, its first part and its domain. Default `worker@%h`.
+        prefetch_multiplier: messages held per slot; None: setting, else adaptive.
+        max_tasks_per_child: tasks after which a process is replaced; None: setting.
+        max_memory_per_child: resident KiB after which it is; None: setting.
+        loglevel: set logging up with this least level; None leaves logging to the program.
+        logfile: lines go there and not to stderr; needs `loglevel`.
+        show_banner: print what it is to stdout before it consumes.
+
+    Thread safety: `stop` and `ready` from any thread.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        queues: Sequence[str] | None = None,
+        exclude_queues: Collection[str] = (),
+        concurrency: int | None = None,
+        pool: str | None = None,
+        hostname: str | None = None,
+        prefetch_multiplier: int | None = None,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
+        loglevel: str | int | None = None,
+        logfile: str | None = None,
+        show_banner: bool = False,
+    ) -> None:
+        self.app = app
+        self.ready = threading.Event()
+        self._asked = Asked(
+            queues=queues,
+            exclude_queues=tuple(exclude_queues),
+            concurrency=concurrency,
+            pool=pool,
+            hostname=hostname,
+            prefetch_multiplier=prefetch_multiplier,
+            max_tasks_per_child=max_tasks_per_child,
+            max_memory_per_child=max_memory_per_child,
+        )
+        self._loglevel, self._logfile, self._show_banner = loglevel, logfile, show_banner
+        self._logs: LogSetup | None = None
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._stop_now: Callable[[float | None], None] | None = None
+        self._is_consuming: Callable[[], bool] = bool
+        self._was_started = False
+        self._is_stopping = False
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether every queue has its consumers now; false while the connection is lost."""
+        return self._is_consuming()
+
+    def start(self) -> int:
+        """Run the node; returns 0 after a stop that left nothing unfinished, else 1.
+
+        Raises:
+            ConfigurationError: settings, queues or pool do not allow to start.
+            BrokerConnectionError: refused, or unreachable and not to be tried again.
+            TopologyMismatch: the broker's queues differ from ours.
+            RuntimeError: started before.
+        """
+        with self._lock:
+            if self._was_started:
+                raise RuntimeError("a Worker is started once: make another one")
+            self._was_started = True
+        try:
+            return self._run()
+        finally:
+            self._stopped.set()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Stop warm within `timeout` seconds (default: setting `worker_stop_timeout`), and wait until `start` has ended.
+
+        A second call while the first one waits stops cold. Before `start` it only forbids it. Idempotent.
+
+        Returns:
+            Whether it has ended.
+        """
+        with self._lock:
+            stop_now, self._is_stopping = self._stop_now, True
+            if not self._was_started:
+                self._was_started = True
+                self._stopped.set()
+        if stop_now is not None:
+            stop_now(timeout)
+        worker = self.app.settings.worker
+        patience = (worker.stop_timeout if timeout is None else timeout) + worker.cold_stop_timeout + 5.0
+        return self._stopped.wait(patience)
+
+    def _run(self) -> int:
+        app = self.app
+        app.load_imports()
+        app.finalize()
+        settings = app.settings
+        if self._loglevel is not None:
+            self._logs = LogSetup(settings, level=self._loglevel, logfile=self._logfile)
+            self._logs.install()
+        _warn_of_root()
+        _warn_of_time_limits(app)
+        is_embedded = settings.broker.url[0].scheme == "memory"
+        options = resolve(app, self._asked, default_pool=self._default_pool(is_embedded))
+        if is_embedded and options.pool.name == "prefork":
+            raise ConfigurationError(
+                "memory:// lives in one process, so the pool cannot be prefork: use threads or solo, or RabbitMQ"
+            )
+        if options.layout.processes and not is_embedded:
+            return self._supervise(options)
+        return self._run_here(options)
+
+    def _default_pool(self, is_embedded: bool) -> str:
+        """The pool when no argument names one."""
+        configured: str = self.app.settings.worker.pool
+        if self.app.conf.origin("worker_pool").level is not Level.DEFAULT:
+            return configured
+        if is_embedded:
+            return "threads"
+        return configured if threading.current_thread() is threading.main_thread() else "solo"
+
+    # With worker processes.
+
+    def _supervise(self, options: WorkerOptions) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigurationError(
+                f"the pool {options.pool.name!r} forks, which only the main thread can do safely: start the worker "
+                "there, or use pool='solo'"
+            )
+        worker = self.app.settings.worker
+        rules = SupervisorRules(
+            node=options.node,
+            processes=options.layout.processes,
+            stop_timeout=worker.stop_timeout,
+            cold_stop_timeout=worker.cold_stop_timeout,
+            alive_timeout=worker.proc_alive_timeout,
+            lost_wait=worker.lost_wait,
+        )
+        records = RecordTable(rules.places, options.layout.slots)
+        _preload()
+        supervisor = Supervisor(
+            rules,
+            records=records,
+            child_main=make_child_main(self.app, options, records, self._enter_process),
+            prepare=partial(self._prepare_aside, options),
+            on_ready=partial(self._announce, options),
+        )
+        self._offer_stop(supervisor.stop, lambda: supervisor.is_consuming)
+        with acting_on_signals(
+            supervisor.loop, stop=supervisor.stop, dump_children=supervisor.dump_stacks, reap=reap_strays
+        ):
+            return supervisor.run()
+
+    def _enter_process(self, number: int) -> None:
+        if self._logs is not None:
+            self._logs.enter_process(f"Worker-{number}")
+
+    def _prepare_aside(self, options: WorkerOptions) -> None:
+        """On a connection that is closed again: the supervisor needs none to watch processes."""
+        transport = connect(self.app.settings)
+        try:
+            self._prepare(transport, options)
+        finally:
+            transport.close(timeout=1.0)
+
+    # In this process.
+
+    def _run_here(self, options: WorkerOptions) -> int:
+        loop = Loop()
+        failure: list[Exception] = []
+        consuming = threading.Event()
+
+        def on_event(event: ConsumerEvent) -> None:
+            if event.state is ConsumerState.CONSUMING:
+                consuming.set()
+                if not self.ready.is_set():
+                    self._announce(options)
+            elif event.state is ConsumerState.FAILED:
+                consuming.clear()
+                failure.append(event.error or ConfigurationError("the consumer failed"))
+                process.stop(0.0)
+            else:
+                consuming.clear()
+
+        process = WorkerProcess(
+            self.app,
+            options,
+            records=NoRecords(),
+            verdicts=NoVerdicts(),
+            reports=ProcessReports(event=on_event, recycling=_ignore, ended=self._ended_here),
+            loop=loop,
+            owns_transport=False,
+        )
+        try:
+            with noting_signals(self._note_stop):
+                self._prepare(self.app.transport, options)
+                self._offer_stop(partial(self._stop_here, process, options.node), consuming.is_set)
+                is_clean = self._serve(process, loop, options)
+        except _StoppedEarly:
+            return 0
+        finally:
+            loop.close()
+        if failure and not self.ready.is_set():
+            raise failure[0]
+        return 0 if is_clean and not failure else 1
+
+    def _note_stop(self) -> None:
+        self._is_stopping = True
+
+    def _serve(self, process: WorkerProcess, loop: Loop, options: WorkerOptions) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            return process.run()
+        if self._logs is not None:
+            self._logs.enter_process("Solo")
+        with acting_on_signals(loop, stop=partial(self._stop_here, process, options.node)):
+            return process.run()
+
+    def _stop_here(self, process: WorkerProcess, node: str, timeout: float | None = None) -> None:
+        logger.info("%s: asked to stop, warm stop first", node, extra={"action": "warm_stop"})
+        process.advance_stop(self.app.settings.worker.stop_timeout if timeout is None else timeout)
+
+    def _ended_here(self, is_clean: bool) -> None:
+        """A task that still runs cannot be ended from outside; as a program we end with it. Its message is requeued."""
+        if not is_clean and self._logs is not None:
+            logger.warning("the worker ends with unfinished tasks", extra={"action": "unfinished"})
+            sys.stdout.flush()
+            os._exit(1)
+
+    # Both.
+
+    def _prepare(self, transport: Transport, options: WorkerOptions) -> None:
+        """Connect, see to the topology, print the banner."""
+        self._open(transport)
+        settings = self.app.settings
+        transport.ensure_topology(options.topology, mode=TopologyMode(settings.app.topology))
+        if self._show_banner:
+            text = banner(self.app, options, transport.open(timeout=5.0), now=SYSTEM_CLOCK.now())
+            print(text, file=sys.__stdout__, flush=True)
+
+    def _open(self, transport: Transport) -> None:
+        """Connect, however long the broker takes to come up, unless settings or a stop say otherwise.
+
+        Raises:
+            BrokerConnectionError: it refuses for good, or settings do not allow to try again.
+            _StoppedEarly: a stop came first.
+        """
+        broker = self.app.settings.broker
+        attempts = 0
+        while True:
+            try:
+                transport.open(timeout=broker.connection_timeout)
+                return
+            except BrokerConnectionError as exc:
+                attempts += 1
+                is_enough = (
+                    broker.connection_max_retries is not None and attempts > broker.connection_max_retries
+                )
+                if self._is_over:
+                    raise _StoppedEarly from exc
+                if exc.is_final or not broker.connection_retry_on_startup or is_enough:
+                    raise
+                logger.warning("no broker yet: %s", exc, extra={"action": "connect_again"})
+                self._pause(_RETRY_PAUSE)
+
+    @property
+    def _is_over(self) -> bool:
+        """A stop was asked for, or has ended the node while a helper thread still waits for the broker."""
+        return self._is_stopping or self._stopped.is_set()
+
+    def _pause(self, seconds: float) -> None:
+        """In slices: a signal handler may set a flag, but no event, as it may have interrupted a wait for that event."""
+        until = SYSTEM_CLOCK.monotonic() + seconds
+        while not self._is_over and SYSTEM_CLOCK.monotonic() < until:
+            self._stopped.wait(_SLICE)
+        if self._is_over:
+            raise _StoppedEarly
+
+    def _announce(self, options: WorkerOptions) -> None:
+        logger.info("%s ready.", options.node, extra={"action": "ready"})
+        self.ready.set()
+
+    def _offer_stop(self, stop: Callable[[float | None], None], is_consuming: Callable[[], bool]) -> None:
+        with self._lock:
+            self._stop_now, self._is_consuming = stop, is_consuming
+            must_stop = self._is_stopping
+        if must_stop:
+            stop(None)
+
+
+def _preload() -> None:
+    """Import what every worker process needs, so that they share its memory; keep the collector off shared objects."""
+    for name in ("amqp_tasks.transport.rabbitmq", "amqp_tasks.backends.rpc", "amqp_tasks.app._execution"):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def _warn_of_root() -> None:
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and os.getpid() != 1:
+        logger.warning(
+            "running as root: a task that is tricked into something can do everything; use an own user",
+            extra={"action": "root"},
+        )
+
+
+def _warn_of_time_limits(app: App) -> None:
+    limited = sorted(name for name, task in app.tasks.items() if task.time_limit or task.soft_time_limit)
+    if limited:
+        logger.warning(
+            "time limits are not enforced yet; tasks that declare one: %s", ", ".join(limited),
+            extra={"action": "time_limits"},
+        )  # fmt: skip
+
+
+def _ignore(value: object) -> None:
+    """Nobody needs to be told."""
