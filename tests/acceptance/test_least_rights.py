@@ -1,0 +1,50 @@
+"""The permissions that docs/explanation/security.md tells people to give are enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from acceptance.project import Project
+from amqp_tasks.cli import ExitCode
+from support import Vhost, WorkerProcesses
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
+REPLIES = r"^amqp_tasks\.reply\..*"
+PRODUCER: dict[str, Any] = {"configure": REPLIES, "write": r"^amq\.default$", "read": REPLIES}
+WORKER: dict[str, Any] = {"configure": "^$", "write": r"^amq\.default$", "read": "^(default|hipri|lopri)$"}
+
+
+def test_the_page_names_these_permissions() -> None:
+    text = PAGE.read_text()
+
+    for rights in (PRODUCER, WORKER):
+        assert " ".join(f"'{rights[name]}'" for name in ("configure", "write", "read")) in text
+
+
+def test_once_the_queues_exist_they_suffice_for_producer_and_worker(
+    project: Project, vhost: Vhost, worker_process: WorkerProcesses
+) -> None:
+    project.run("topology", "apply")
+    worker = {"AMQP_TASKS_BROKER_URL": vhost.limited_url(**WORKER)}
+    producer: dict[str, Any] = {"AMQP_TASKS_BROKER_URL": vhost.limited_url(**PRODUCER)}
+    worker_process("-c", "1", app="proj", env=worker)
+
+    added = project.run("call", "proj.add", "--args", "[1, 2]", "--wait", **producer)
+    unknown = project.run("call", "no.such.task", "--queue", "hipri", "--wait", **producer)
+
+    assert (added.code, added.out) == (ExitCode.OK, "3\n"), added.err
+    assert unknown.code == ExitCode.FAILED
+    assert "NotRegistered" in unknown.err
+    dead = project.run("queues", "hipri.dead", "--json").data
+    assert [row["ready"] for row in dead] == [1]
+
+
+def test_a_producer_can_neither_read_nor_remove_tasks(project: Project, vhost: Vhost) -> None:
+    project.run("topology", "apply")
+    producer: dict[str, Any] = {"AMQP_TASKS_BROKER_URL": vhost.limited_url(**PRODUCER)}
+
+    purged = project.run("purge", "--yes", **producer)
+
+    assert purged.code != ExitCode.OK
+    assert "403" in purged.err

@@ -1,0 +1,217 @@
+"""The broker's own ceiling: frames packed beforehand, written to a plain socket, nothing decoded but what counts.
+
+python -m benchmarks.raw publish 20000      confirmed persistent publishes, window 1000
+python -m benchmarks.raw consume 20000      deliveries, prefetch 256, cumulative acks
+python -m benchmarks.raw both 20000         one connection publishes while another consumes
+python -m benchmarks.raw latency 500        one confirmed publish to its delivery, one after the other
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
+
+from benchmarks.clients.workload import Measured, each_timed, main, timed
+
+BODY = b'[[1, 1000000000], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+HEADER_BYTES = 700
+"""About what a task message's header table takes on the wire."""
+
+
+def short_text(text: str) -> bytes:
+    """An AMQP short string."""
+    raw = text.encode()
+    return bytes((len(raw),)) + raw
+
+
+def long_text(raw: bytes) -> bytes:
+    """An AMQP long string."""
+    return struct.pack(">I", len(raw)) + raw
+
+
+def frame(kind: int, channel: int, payload: bytes) -> bytes:
+    """One AMQP frame."""
+    return struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
+
+
+def method(class_id: int, method_id: int, arguments: bytes, channel: int = 1) -> bytes:
+    """A method frame."""
+    return frame(1, channel, struct.pack(">HH", class_id, method_id) + arguments)
+
+
+class RawConnection:
+    """A connection with one channel; reads frames, skips what is not asked for."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._socket = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 5672))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = b""
+        self.write(b"AMQP\x00\x00\x09\x01")
+        self.expect(10, 10)
+        login = (
+            b"\0"
+            + unquote(parts.username or "guest").encode()
+            + b"\0"
+            + unquote(parts.password or "guest").encode()
+        )
+        self.write(
+            method(
+                10, 11, struct.pack(">I", 0) + short_text("PLAIN") + long_text(login) + short_text("en_US"), 0
+            )
+        )
+        self.expect(10, 30)
+        self.write(method(10, 31, struct.pack(">HIH", 16, 131072, 0), 0))
+        vhost = unquote(parts.path[1:]) or "/"
+        self.write(method(10, 40, short_text(vhost) + short_text("") + b"\0", 0))
+        self.expect(10, 41)
+        self.write(method(20, 10, short_text("")))
+        self.expect(20, 11)
+
+    def write(self, data: bytes) -> None:
+        """Send all of it."""
+        self._socket.sendall(data)
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """All whole frames of one read: (kind, payload)."""
+        data = self._socket.recv(262144)
+        if not data:
+            raise ConnectionError("the broker closed the connection")
+        buffer = self._buffer + data
+        found: list[tuple[int, bytes]] = []
+        at = 0
+        while len(buffer) - at >= 8:
+            kind, _, size = struct.unpack_from(">BHI", buffer, at)
+            end = at + 8 + size
+            if len(buffer) < end:
+                break
+            found.append((kind, buffer[at + 7 : end - 1]))
+            at = end
+        self._buffer = buffer[at:]
+        return found
+
+    def expect(self, class_id: int, method_id: int) -> None:
+        """Read until this method came."""
+        wanted = struct.pack(">HH", class_id, method_id)
+        while not any(kind == 1 and payload.startswith(wanted) for kind, payload in self.frames()):
+            pass
+
+    def declare(self, queue_name: str, queue_type: str) -> None:
+        """Declare a durable queue."""
+        table = short_text("x-queue-type") + b"S" + long_text(queue_type.encode())
+        self.write(method(50, 10, b"\0\0" + short_text(queue_name) + b"\x02" + long_text(table)))
+        self.expect(50, 11)
+
+    def confirm(self) -> None:
+        """Switch publisher confirms on."""
+        self.write(method(85, 10, b"\0"))
+        self.expect(85, 11)
+
+    def consume(self, queue_name: str, prefetch: int) -> None:
+        """Start consuming with manual acks."""
+        self.write(method(60, 10, struct.pack(">IHB", 0, prefetch, 0)))
+        self.expect(60, 11)
+        self.write(
+            method(60, 20, b"\0\0" + short_text(queue_name) + short_text("t") + b"\0" + struct.pack(">I", 0))
+        )
+
+
+def message(queue_name: str) -> bytes:
+    """One persistent, mandatory message with headers of a usual size, all three frames."""
+    table = short_text("h") + b"S" + long_text(b"x" * HEADER_BYTES)
+    properties = struct.pack(">HHQH", 60, 0, len(BODY), 0x2000 | 0x1000) + long_text(table) + b"\x02"
+    publish = method(60, 40, b"\0\0" + short_text("") + short_text(queue_name) + b"\x01")
+    return publish + frame(2, 1, properties) + frame(3, 1, BODY)
+
+
+def publish(connection: RawConnection, queue_name: str, count: int, window: int = 1000) -> None:
+    """Publish with a window of unconfirmed messages."""
+    packed, sent, confirmed = message(queue_name), 0, 0
+    while confirmed < count:
+        batch = min(window - (sent - confirmed), count - sent)
+        if batch > 0:
+            connection.write(packed * batch)
+            sent += batch
+        for kind, payload in connection.frames():
+            if kind == 1 and payload.startswith(b"\x00\x3c\x00\x50"):
+                tag, multiple = struct.unpack_from(">QB", payload, 4)
+                confirmed = max(confirmed + 1, tag) if not multiple else tag
+
+
+def consume(connection: RawConnection, count: int) -> None:
+    """Take so many deliveries; one cumulative ack for each read."""
+    seen = 0
+    while seen < count:
+        last = 0
+        for kind, payload in connection.frames():
+            if kind == 1 and payload.startswith(b"\x00\x3c\x00\x3c"):
+                at = 5 + payload[4]
+                last = struct.unpack_from(">Q", payload, at)[0]
+                seen += 1
+        if last:
+            connection.write(method(60, 80, struct.pack(">QB", last, 1)))
+
+
+def _opened(*, confirm: bool = False) -> RawConnection:
+    connection = RawConnection(os.environ["BENCH_URL"])
+    connection.declare(os.environ["BENCH_QUEUE"], os.environ["BENCH_QUEUE_TYPE"])
+    if confirm:
+        connection.confirm()
+    return connection
+
+
+def _publish(count: int) -> Measured:
+    connection = _opened(confirm=True)
+    return timed(count, lambda: publish(connection, os.environ["BENCH_QUEUE"], count))
+
+
+def _consume(count: int) -> Measured:
+    publish(_opened(confirm=True), os.environ["BENCH_QUEUE"], count)
+    connection = _opened()
+
+    def run() -> None:
+        connection.consume(os.environ["BENCH_QUEUE"], 256)
+        consume(connection, count)
+
+    return timed(count, run)
+
+
+def _both(count: int) -> Measured:
+    sender, receiver = _opened(confirm=True), _opened()
+    receiver.consume(os.environ["BENCH_QUEUE"], 256)
+    feeding = threading.Thread(target=publish, args=(sender, os.environ["BENCH_QUEUE"], count))
+
+    def run() -> None:
+        feeding.start()
+        consume(receiver, count)
+        feeding.join()
+
+    return timed(count, run)
+
+
+def _latency(count: int) -> Measured:
+    sender, receiver = _opened(confirm=True), _opened()
+    queue_name = os.environ["BENCH_QUEUE"]
+    receiver.consume(queue_name, 1)
+
+    def once(_: int) -> None:
+        publish(sender, queue_name, 1)
+        consume(receiver, 1)
+
+    return each_timed(count, once)
+
+
+OPERATIONS: dict[str, Callable[[int], Measured]] = {
+    "publish": _publish,
+    "consume": _consume,
+    "both": _both,
+    "latency": _latency,
+}
+
+if __name__ == "__main__":
+    main(OPERATIONS, sys.argv)

@@ -1,0 +1,144 @@
+"""Calls while the broker is away, deaf, out of memory or differently arranged: each ends, and says how."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from amqp_tasks.errors import BrokerBlocked, NotSent, PublishError, SendUnknown, UnroutableError
+from support import Ledger, PrivateNode, RawClient, TcpProxy, Vhost, WorkerProcesses, eventually
+from support.conservation import assert_conserved
+from support.worker_app import QUEUE
+from support.worker_client import WorkerClient
+
+APP = "support.worker_app:app"
+LIMIT = 10.0
+"""Seconds in which a call with a timeout of two must have ended on a busy machine."""
+
+
+def test_promise_02_not_sent_was_never_stored_and_send_unknown_may_be(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, proxy: TcpProxy
+) -> None:
+    with WorkerClient(proxy.url_for(), task_publish_timeout=2.0) as client:
+        client.act("before", ignore_result=True)
+        proxy.half_open()
+        with pytest.raises(SendUnknown) as unknown:
+            client.act("unknown", task_id="the-same", ignore_result=True)
+        proxy.refuse()
+        with pytest.raises(NotSent):
+            client.act("never", ignore_result=True)
+        proxy.resume()
+        again = client.act("unknown", task_id="the-same", ignore_result=True)
+
+    assert again.id == "the-same"
+    assert not isinstance(unknown.value, NotSent)
+    worker = worker_process("-c", "1", app=APP)
+    ledger.wait_for("done", "unknown")
+    eventually(lambda: _assert(raw_client.depth(QUEUE) == 0))
+    assert worker.stop() == 0
+    assert_conserved({"before", "unknown"}, ledger, raw_client)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["down", "paused", "alarm"])
+def test_promise_03_a_call_ends_in_time_whatever_the_broker_does(
+    private_node: PrivateNode, private_client: WorkerClient, fault: str
+) -> None:
+    private_client.act("before")
+    if fault == "down":
+        private_node.kill()
+    elif fault == "paused":
+        private_node.pause()
+    else:
+        private_node.raise_memory_alarm()
+        # The broker tells at the first message that it will not take.
+        eventually(lambda: _is_blocked(private_client), within=15)
+
+    began = time.monotonic()
+    with pytest.raises(PublishError) as raised:
+        private_client.act("during")
+
+    assert time.monotonic() - began < LIMIT
+    if fault == "alarm":
+        assert isinstance(raised.value, BrokerBlocked)
+        assert "memory" in str(raised.value)
+
+
+def test_promise_05_a_message_to_nowhere_is_an_error_and_a_deleted_queue_is_declared_again(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    first = worker_process("-c", "1", app=APP)
+    raw_client.channel.exchange_declare("nowhere", "direct", durable=True)
+    client.act("first").get(timeout=10)
+
+    with pytest.raises(UnroutableError, match=r"nowhere.*lost-key"):
+        client.act("lost", exchange="nowhere", routing_key="lost-key")
+    # While nobody consumes: RabbitMQ 3.10 leaves a consumer dangling whose queue is deleted and declared again at once.
+    assert first.stop() == 0
+    raw_client.delete(QUEUE)
+    result = client.act("second")
+    second = worker_process("-c", "1", app=APP)
+
+    assert result.get(timeout=20) == "second"
+    assert second.stop() == 0
+    assert_conserved({"first", "second"}, ledger, raw_client)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_promise_17_threads_and_forked_children_of_a_caller_each_get_their_own_results(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    worker = worker_process("-c", "2", app=APP)
+    client.act("first").get(timeout=10)
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_call_in_child, args=(client, n)) for n in range(2)]
+
+    for child in children:
+        child.start()
+    keys = [f"thread-{n}" for n in range(160)]
+    with ThreadPoolExecutor(16) as threads:
+        values = list(threads.map(lambda key: client.act(key).get(timeout=20), keys))
+    for child in children:
+        child.join(20)
+
+    assert values == keys
+    assert [child.exitcode for child in children] == [0, 0]
+    assert worker.stop() == 0
+    of_children = {f"child-{n}-{call}" for n in range(2) for call in range(20)}
+    assert_conserved({"first", *keys, *of_children}, ledger, raw_client)
+
+
+@pytest.mark.usefixtures("ledger")
+def test_promise_19_a_queue_declared_otherwise_is_explained_at_the_start_of_a_worker(
+    vhost: Vhost, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    raw_client.declare(QUEUE)
+
+    worker = worker_process("-c", "1", app=APP, ready=None)
+
+    assert worker.wait(within=20) != 0
+    for fact in (f"queue {QUEUE!r}", "x-queue-type=quorum", "topology check"):
+        assert fact in worker.output
+    assert "Traceback" not in worker.output
+
+
+def _is_blocked(client: WorkerClient) -> bool:
+    try:
+        client.act("probe")
+    except BrokerBlocked:
+        return True
+    except PublishError:
+        return False
+    return False
+
+
+def _call_in_child(client: WorkerClient, number: int) -> None:
+    keys = [f"child-{number}-{call}" for call in range(20)]
+    assert [client.act(key).get(timeout=20) for key in keys] == keys
+
+
+def _assert(condition: bool) -> None:
+    assert condition

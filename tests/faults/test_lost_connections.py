@@ -1,0 +1,131 @@
+"""Connections and brokers go away under a worker: what runs goes on, nothing runs beside itself, consuming resumes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support import Ledger, PrivateNode, RawClient, TcpProxy, Vhost, WorkerProcesses, eventually
+from support.conservation import assert_conserved
+from support.worker_app import QUEUE
+from support.worker_client import WorkerClient
+from support.workers import READY
+
+APP = "support.worker_app:app"
+
+
+def test_promise_06_a_task_that_runs_while_its_connection_is_closed_is_not_run_twice(
+    client: WorkerClient,
+    vhost: Vhost,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    proxy: TcpProxy,
+    tmp_path: Path,
+) -> None:
+    worker = worker_process("-c", "3", app=APP, env={"AMQP_TASKS_BROKER_URL": proxy.url_for()})
+    gate = tmp_path / "gate"
+    results = [client.act(f"held-{n}", "wait", str(gate)) for n in range(2)]
+    ledger.wait_for("start", count=2)
+
+    proxy.cut()
+    # The redeliveries have reached a process again, which must hold or adopt them. At least three: RabbitMQ goes on
+    # counting a consumer that was cancelled for another prefetch until its deliveries are settled.
+    eventually(lambda: _assert(raw_client.consumers(QUEUE) >= 3 and raw_client.depth(QUEUE) == 0), within=10)
+    client.act("after").get(timeout=10)
+    gate.touch()
+
+    assert [result.get(timeout=10) for result in results] == ["held-0", "held-1"]
+    eventually(lambda: _assert(_unacked(vhost) == 0), within=10)
+    assert ledger.counts("start") == {"held-0": 1, "held-1": 1, "after": 1}
+    assert worker.stop() == 0
+    assert_conserved({"held-0", "held-1", "after"}, ledger, raw_client)
+
+
+def test_promise_06_closed_connections_lose_nothing(
+    client: WorkerClient, vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    sent = {f"key-{n}" for n in range(400)}
+    worker = worker_process("-c", "2", app=APP)
+    client.many(sorted(sent), "sleep", 0.01)
+    ledger.wait_for("done", count=20)
+
+    for _ in range(2):
+        vhost.close_connections(at_least=2)
+
+    eventually(lambda: _assert(set(ledger.keys("done")) == sent), within=20)
+    assert worker.stop() == 0
+    with RawClient(vhost.url) as raw:
+        assert_conserved(sent, ledger, raw)
+
+
+def test_promise_12_a_half_open_connection_is_noticed_by_worker_and_producer(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, proxy: TcpProxy
+) -> None:
+    settings = {"AMQP_TASKS_BROKER_URL": proxy.url_for(), "AMQP_TASKS_BROKER_HEARTBEAT": "2"}
+    worker = worker_process("-c", "2", app=APP, env=settings)
+    with WorkerClient(proxy.url_for(), broker_heartbeat=2) as client:
+        assert client.act("before").get(timeout=10) == "before"
+        silent, before = proxy.connection_count, proxy.accepted
+
+        proxy.half_open()
+        with ThreadPoolExecutor(1) as caller:
+            during = caller.submit(client.act, "during")
+            # Each gives up a connection that nothing comes from, in the middle of a call or not.
+            eventually(lambda: _assert(proxy.accepted >= before + silent), within=25)
+            proxy.cut()
+            proxy.resume()
+
+            assert during.result(20).get(timeout=20) == "during"
+        assert client.act("after").get(timeout=20) == "after"
+    assert worker.stop() == 0
+    assert_conserved({"before", "during", "after"}, ledger, raw_client)
+
+
+@pytest.mark.slow
+def test_a_worker_started_before_its_broker_works_when_it_is_there(
+    private_node: PrivateNode, private_client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    private_client.act("early")
+    # As in an outage: its tables must be on its disk, which a container's clean stop would take much longer for.
+    private_node.ctl("eval", "mnesia:sync_log().")
+    private_node.kill()
+    worker = worker_process("-c", "2", app=APP, ready="no broker yet")
+
+    private_node.start()
+
+    worker.wait_output(READY, within=30)
+    ledger.wait_for("done", "early")
+    assert worker.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_stop_while_the_broker_is_away_keeps_its_deadline(
+    private_node: PrivateNode,
+    private_client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    tmp_path: Path,
+) -> None:
+    worker = worker_process("-c", "2", app=APP, env={"AMQP_TASKS_WORKER_STOP_TIMEOUT": "1"})
+    gate = tmp_path / "gate"
+    private_client.act("stuck", "wait", str(gate))
+    ledger.wait_for("start", "stuck")
+
+    private_node.kill()
+    gate.touch()
+    ledger.wait_for("done", "stuck")
+
+    # Its outcome cannot be stored, so it is not clean; the task comes again.
+    assert worker.stop(within=15) == 1
+    assert worker.survivors(within=2.0) == []
+
+
+def _unacked(vhost: Vhost) -> int:
+    return int(vhost.queue(QUEUE)["messages_unacknowledged"])
+
+
+def _assert(condition: bool) -> None:
+    assert condition

@@ -1,0 +1,70 @@
+"""A client of stock Celery, driven over a pipe; `support.stock_client` is the other end."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+__all__ = ("Answer",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What `delay(...).get(...)` gave: a value, or the exception with its classes by name."""
+
+    task_id: str
+    state: str = ""
+    value: Any = None
+    error: str = ""
+    classes: tuple[str, ...] = ()
+    args: tuple[Any, ...] = ()
+    traceback: str = ""
+    loaded: frozenset[str] = field(default=frozenset())
+
+
+def _serve(pipe: Connection) -> None:
+    from stock.app import app
+
+    sent: dict[str, Any] = {}
+    while True:
+        try:
+            action, name, args, kwargs, options, timeout = pipe.recv()
+        except EOFError:
+            return
+        if action == "get":
+            result = sent[name]
+        else:
+            # Without a task of its own it checks no arguments.
+            task = None if options.pop("by_name", False) else app.tasks.get(name)
+            if task is not None:
+                result = task.apply_async(args, kwargs, **options)
+            else:
+                result = app.send_task(name, args, kwargs, **options)
+            sent[result.id] = result
+        pipe.send(Answer(task_id=result.id) if action == "send" else _outcome(result, timeout))
+
+
+def _outcome(result: Any, timeout: float) -> Answer:
+    loaded = frozenset(name.partition(".")[0] for name in sys.modules)
+    try:
+        value = result.get(timeout=timeout)
+    except Exception as exc:
+        return Answer(
+            task_id=result.id,
+            state=str(result.state),
+            error=str(exc),
+            classes=tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(exc).__mro__),
+            args=tuple(exc.args),
+            traceback=str(result.traceback or ""),
+            loaded=loaded,
+        )
+    return Answer(task_id=result.id, state=str(result.state), value=value, loaded=loaded)
+
+
+if __name__ == "__main__":
+    # As the tests import it, so that answers unpickle there.
+    from stock.client import _serve as serve
+
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,49 @@
+"""Waiting for an assertion to hold, the only place in the tests that sleeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ("eventually", "wait_until")
+
+T = TypeVar("T")
+INTERVAL = 0.02
+
+
+def eventually(check: Callable[[], T], within: float = 5.0) -> T:
+    """Call `check` until it raises no AssertionError (or LookupError) and returns something other than False.
+
+    Args:
+        check: makes its own assertions, or returns a bool.
+        within: seconds.
+
+    Returns:
+        What `check` returned.
+
+    Raises:
+        AssertionError: the last one, when `within` is over.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            outcome = check()
+        except (AssertionError, LookupError):
+            if time.monotonic() >= deadline:
+                raise
+        else:
+            if outcome is not False:
+                return outcome
+            assert time.monotonic() < deadline, f"still not so after {within} s"
+        time.sleep(INTERVAL)
+
+
+def wait_until(condition: Callable[[], bool], within: float) -> bool:
+    """Whether `condition` came true within so many seconds; asks at once and never raises for time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(INTERVAL)
+    return True

@@ -1,0 +1,34 @@
+"""Our apps for the interop tests: the stock names, and a queue as stock Celery declares it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amqp_tasks import App, Task
+from stock import tasks
+
+SETTINGS: dict[str, Any] = {
+    "task_default_queue": "celery",
+    "task_default_queue_type": "classic",
+    "task_dead_letter_queues": False,
+    "accept_content": ("json", "msgpack"),
+}
+KEEPING = SETTINGS | {"task_dead_letter_queues": True, "topology": "none"}
+
+
+def _with_tasks(settings: dict[str, Any]) -> App:
+    made = App("ours", **settings)
+    made.task(name="echo")(tasks.echo)
+    made.task(name="refuse")(tasks.refuse)
+    made.task(name="hold")(tasks.hold)
+
+    @made.task(name="describe", bind=True)
+    def describe(self: Task[..., Any], *args: Any) -> dict[str, Any]:
+        return tasks.described(self.request)
+
+    return made
+
+
+app = _with_tasks(SETTINGS)
+keeping = _with_tasks(KEEPING)
+"""Declares nothing, so that its dead letters need no argument on the queue."""

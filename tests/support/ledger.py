@@ -1,0 +1,72 @@
+"""A file to which tasks report, written by the tasks themselves: the truth about what ran."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.eventually import eventually
+
+__all__ = ("Entry", "Ledger")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One report."""
+
+    event: str
+    key: str
+    pid: int
+
+
+class Ledger:
+    """Reports by any number of processes, in the order in which they were written.
+
+    One `write` of a short line to a file opened with O_APPEND: atomic between processes on a local file system,
+    and safe from the death of the writer once it returned, as the page is the kernel's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def record(self, event: str, key: str) -> None:
+        """Add one report."""
+        line = json.dumps({"event": event, "key": key, "pid": os.getpid()}) + "\n"
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(file, line.encode())
+        finally:
+            os.close(file)
+
+    def entries(self, event: str | None = None) -> list[Entry]:
+        """All reports so far, or those of one event."""
+        found = [Entry(**json.loads(line)) for line in self.path.read_text().splitlines()]
+        return [each for each in found if event is None or each.event == event]
+
+    def keys(self, event: str) -> list[str]:
+        """The keys of one event, in order, with repeats."""
+        return [each.key for each in self.entries(event)]
+
+    def counts(self, event: str) -> Counter[str]:
+        """How often each key had this event."""
+        return Counter(self.keys(event))
+
+    def wait_for(
+        self, event: str, key: str | None = None, *, count: int = 1, within: float = 10.0
+    ) -> list[Entry]:
+        """Wait until an event (with that key) was reported `count` times; returns those reports.
+
+        Raises:
+            AssertionError: it was not, in time.
+        """
+
+        def enough() -> list[Entry]:
+            found = [each for each in self.entries(event) if key is None or each.key == key]
+            assert len(found) >= count, f"{event} {key or ''} reported {len(found)} times, {count} wanted"
+            return found
+
+        return eventually(enough, within)

@@ -1,0 +1,433 @@
+"""RabbitMQ nodes that the tests start, break and end themselves: installed on the machine, or in a container."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from support.eventually import wait_until
+from support.leaks import expect_process, forget_process
+from support.management import Management
+
+__all__ = ("IMAGE", "ContainerNode", "LocalNode", "Node", "NodeUnavailable", "free_port")
+
+IMAGE = "rabbitmq:4-management"
+PR_SET_PDEATHSIG = 1
+LIST_OF_QUEUES_DELAY = 1.0
+START_TIMEOUT = 90.0
+STOP_TIMEOUT = 60.0
+_INSTALLED = Path("/usr/lib/rabbitmq/lib")
+
+
+class NodeUnavailable(Exception):
+    """This machine cannot run a node of that kind; says why."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def speaks_amqp(port: int) -> bool:
+    """Whether an AMQP 0-9-1 broker answers with connection.start."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1.0) as probe:
+            probe.settimeout(2.0)
+            probe.sendall(b"AMQP\x00\x00\x09\x01")
+            return probe.recv(1) == b"\x01"
+    except OSError:
+        return False
+
+
+class Node(ABC):
+    """One RabbitMQ node on a fixed port, with the management plugin, whose data outlives a stop or a kill.
+
+    1. `start` returns when it speaks AMQP and its management API answers.
+    2. A test breaks it as it likes: `stop`, `kill`, `pause`, `resume`, `restart`, `ctl`.
+    3. `heal` brings it back; the fixture calls it before the next test gets the node.
+    4. `remove` ends it and deletes its data.
+    """
+
+    kind: str
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.management_port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+        self.management = Management(f"http://guest:guest@127.0.0.1:{self.management_port}")
+        self._is_paused = False
+        self._touched: set[str] = set()
+
+    @abstractmethod
+    def is_running(self) -> bool:
+        """Whether its process lives, paused or not."""
+
+    @abstractmethod
+    def _launch(self) -> None: ...
+
+    @abstractmethod
+    def _signal(self, number: signal.Signals) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Stop cleanly, within `STOP_TIMEOUT`."""
+
+    @abstractmethod
+    def _run(self, tool: str, arguments: tuple[str, ...]) -> tuple[int, str]: ...
+
+    @abstractmethod
+    def _log_tail(self) -> str: ...
+
+    @abstractmethod
+    def remove(self) -> None:
+        """End it and delete its data; idempotent."""
+
+    def start(self) -> None:
+        """Start it, on its old data if it ran before; a running one is left alone."""
+        if not self.is_running():
+            self._launch()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it serves AMQP and HTTP.
+
+        Raises:
+            NodeUnavailable: it did not in time, or ended.
+        """
+        wait_until(lambda: self._answers() or not self.is_running(), START_TIMEOUT)
+        if not self._answers():
+            raise NodeUnavailable(f"the {self.kind} node did not come up:\n{self._log_tail()}")
+
+    def _answers(self) -> bool:
+        if not speaks_amqp(self.port):
+            return False
+        try:
+            self.management.version()
+        except Exception:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Stop it cleanly: clients get connection.close."""
+        self.resume()
+        if self.is_running():
+            self._end()
+
+    def kill(self) -> None:
+        """SIGKILL: as a power cut, but for what the kernel still writes.
+
+        Waits a second before: the node writes its list of quorum queues half a second late, and a quorum queue that
+        was declared just before a kill does not come up again (seen with 3.10.8 and 4.0.5).
+        """
+        if self.is_running():
+            wait_until(lambda: False, LIST_OF_QUEUES_DELAY)
+            self._signal(signal.SIGKILL)
+            assert wait_until(lambda: not self.is_running(), 30), "a killed node still runs"
+        self._is_paused = False
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open, nothing answers."""
+        self._signal(signal.SIGSTOP)
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Thaw it; idempotent."""
+        if self._is_paused:
+            self._signal(signal.SIGCONT)
+            self._is_paused = False
+
+    def restart(self) -> None:
+        """Stop cleanly and start."""
+        self.stop()
+        self.start()
+
+    def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
+        """Run rabbitmqctl (or another of RabbitMQ's tools) against this node and return what it printed.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        if arguments and arguments[0].startswith("set_"):
+            self._touched.add(arguments[0])
+        status, text = self._run(tool, arguments)
+        assert status == 0, f"{tool} {' '.join(arguments)}: status {status}\n{text}"
+        return text
+
+    def raise_memory_alarm(self) -> None:
+        """From now on publishing connections are blocked."""
+        self.ctl("set_vm_memory_high_watermark", "0")
+
+    def clear_memory_alarm(self) -> None:
+        """The end of `raise_memory_alarm`."""
+        self.ctl("set_vm_memory_high_watermark", "0.6")
+        self._touched.discard("set_vm_memory_high_watermark")
+
+    def heal(self) -> None:
+        """Bring it back to running and without alarms, whatever a test did."""
+        self.resume()
+        self.start()
+        if "set_vm_memory_high_watermark" in self._touched:
+            self.clear_memory_alarm()
+        if "set_disk_free_limit" in self._touched:
+            self.ctl("set_disk_free_limit", "50MB")
+        self._touched.clear()
+
+
+def find_server() -> str:
+    """The installed rabbitmq-server's script.
+
+    Debian's /usr/sbin/rabbitmq-server changes the user and the folder; the script inside the installation does not.
+
+    Raises:
+        NodeUnavailable: none is installed.
+    """
+    given = os.environ.get("AMQP_TASKS_TEST_RABBITMQ_SERVER")
+    found = (
+        given
+        or max(map(str, _INSTALLED.glob("rabbitmq_server-*/sbin/rabbitmq-server")), default=None)
+        or shutil.which("rabbitmq-server")
+    )
+    if not found:
+        raise NodeUnavailable("no rabbitmq-server is installed")
+    if not shutil.which("epmd"):
+        raise NodeUnavailable("a rabbitmq-server is installed, but Erlang's epmd is not on the PATH")
+    return found
+
+
+def _die_with_parent() -> None:
+    """In the child: be killed when the tests are, e.g. by their time limit; only Linux can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class LocalNode(Node):
+    """A node of the installed rabbitmq-server: own name, ports, data, cookie and epmd; loopback only."""
+
+    kind = "installed"
+
+    def __init__(self, conf: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.server = find_server()
+        self.home = Path(tempfile.mkdtemp(prefix="amqp-tasks-node-"))
+        self.name = f"t{uuid.uuid4().hex[:8]}@localhost"
+        self._epmd_port = free_port()
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._write_files(conf or {})
+
+    def _write_files(self, conf: Mapping[str, str]) -> None:
+        lines = {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "management.tcp.ip": "127.0.0.1",
+            "management.tcp.port": str(self.management_port),
+            "disk_free_limit.absolute": "50MB",
+            **conf,
+        }
+        (self.home / "rabbitmq.conf").write_text(
+            "".join(f"{key} = {value}\n" for key, value in lines.items())
+        )
+        (self.home / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (self.home / "rabbitmq-env.conf").touch()
+        (self.home / "advanced.config").write_text("[].\n")
+        cookie = self.home / ".erlang.cookie"
+        cookie.write_text(uuid.uuid4().hex)
+        cookie.chmod(0o400)
+        for name in ("data", "log", "conf.d", "schema"):
+            (self.home / name).mkdir()
+
+    def _environment(self) -> dict[str, str]:
+        home = str(self.home)
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": home,
+            "LC_ALL": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_CONF_ENV_FILE": f"{home}/rabbitmq-env.conf",
+            "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq.conf",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{home}/advanced.config",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/enabled_plugins",
+            "RABBITMQ_MNESIA_BASE": f"{home}/data",
+            "RABBITMQ_LOG_BASE": f"{home}/log",
+            "RABBITMQ_GENERATED_CONFIG_DIR": f"{home}/conf.d",
+            "RABBITMQ_SCHEMA_DIR": f"{home}/schema",
+            "RABBITMQ_PID_FILE": f"{home}/node.pid",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            # The script then becomes the node by exec, so that our child is the node itself.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self.home / "log" / "console.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                env=self._environment(),
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only calls prctl, which takes no lock
+            )
+        expect_process(process.pid)
+        return process
+
+    def _launch(self) -> None:
+        if self._epmd is None:
+            self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"])
+        self._process = self._spawn([self.server])
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "not started"
+        self._process.send_signal(number)
+
+    def _end(self) -> None:
+        assert self._process is not None, "not started"
+        self._process.terminate()
+        self._process.wait(STOP_TIMEOUT)
+
+    def _run(self, tool: str, arguments: tuple[str, ...]) -> tuple[int, str]:
+        command = [str(Path(self.server).with_name(tool)), "-n", self.name, *arguments]
+        done = subprocess.run(
+            command,
+            env=self._environment(),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def _log_tail(self) -> str:
+        return (self.home / "log" / "console.log").read_text(errors="replace")[-3000:]
+
+    def remove(self) -> None:
+        for process in (self._process, self._epmd):
+            if process is not None:
+                # Its own session: helpers of the node (erl_child_setup) go with it.
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+                forget_process(process.pid)
+        self._process = self._epmd = None
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _check_engine() -> None:
+    """Ask for the Docker engine before its client does, which leaves an open socket behind when nobody answers.
+
+    Raises:
+        NodeUnavailable: nobody answers at the engine's local socket.
+    """
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(host.removeprefix("unix://"))
+            except OSError as exc:
+                raise NodeUnavailable(f"no Docker engine at {host}: {exc}") from exc
+
+
+class ContainerNode(Node):
+    """A node in a container of `IMAGE`, on fixed ports of the loopback address."""
+
+    kind = "container"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._container: Any = None
+
+    def _launch(self) -> None:
+        if self._container is None:
+            self._container = self._create()
+        else:
+            self._container.start()
+            self._quiet()
+
+    def _create(self) -> Any:
+        _check_engine()
+        try:
+            from testcontainers.core.container import DockerContainer
+
+            made = DockerContainer(IMAGE)
+            # Past the type of testcontainers, which has no way to bind to the loopback address alone.
+            ports: Any = made.ports
+            ports.update({5672: ("127.0.0.1", self.port), 15672: ("127.0.0.1", self.management_port)})
+            made.start()
+        except Exception as exc:
+            raise NodeUnavailable(f"no container of {IMAGE}: {type(exc).__name__}: {exc}") from exc
+        self._owner = made
+        container = made.get_wrapped_container()
+        container.client.api.close()
+        return container
+
+    def _quiet(self) -> None:
+        # The Docker client keeps its sockets for later calls; the leak check would count them.
+        self._container.client.api.close()
+
+    def is_running(self) -> bool:
+        if self._container is None:
+            return False
+        self._container.reload()
+        self._quiet()
+        return bool(self._container.status in {"running", "paused"})
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The cgroup freezer rather than SIGSTOP: the engine's own processes in the container freeze as well.
+        match number:
+            case signal.SIGSTOP:
+                self._container.pause()
+            case signal.SIGCONT:
+                self._container.unpause()
+            case _:
+                if self._is_paused:
+                    self._container.unpause()
+                self._container.kill(number.value)
+        self._quiet()
+
+    def _end(self) -> None:
+        # Not by a signal: in some images the first process is a shell that does not pass it on, and `docker stop`
+        # would wait for its limit and then kill.
+        # Nor by `shutdown`: it waits inside for the end of what it runs in.
+        self._run("rabbitmqctl", ("stop",))
+        self._container.stop(timeout=int(STOP_TIMEOUT))
+        self._quiet()
+
+    def _run(self, tool: str, arguments: tuple[str, ...]) -> tuple[int, str]:
+        status, output = self._container.exec_run([tool, *arguments])
+        self._quiet()
+        return status, output.decode(errors="replace")
+
+    def _log_tail(self) -> str:
+        if self._container is None:
+            return ""
+        text: str = self._container.logs(tail=40).decode(errors="replace")
+        self._quiet()
+        return text
+
+    def remove(self) -> None:
+        if self._container is None:
+            return
+        self._container.remove(force=True, v=True)
+        self._quiet()
+        self._container = None

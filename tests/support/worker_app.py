@@ -1,0 +1,135 @@
+"""The app of the worker tests: one task whose argument says what becomes of it, reporting to the ledger."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from amqp_tasks import App
+from support.ledger import Ledger
+
+QUEUE = "work"
+
+app = App("worker_app", task_default_queue=QUEUE)
+
+
+def _ledger() -> Ledger:
+    return Ledger(Path(os.environ["AMQP_TASKS_TEST_LEDGER"]))
+
+
+def _wait_for(path: str) -> None:
+    """Until the test makes this file; bounded, as everything."""
+    pause = threading.Event()
+    deadline = time.monotonic() + 60
+    while not Path(path).exists() and time.monotonic() < deadline:
+        pause.wait(0.01)
+
+
+def _ok(key: str, argument: Any) -> Any:
+    return key
+
+
+def _fail(key: str, argument: Any) -> Any:
+    raise ValueError(f"{key} fails")
+
+
+def _kill(key: str, argument: Any) -> Any:
+    os.kill(os.getpid(), signal.Signals(argument))
+
+
+def _exit(key: str, argument: Any) -> Any:
+    os._exit(argument)
+
+
+def _segfault(key: str, argument: Any) -> Any:
+    ctypes.string_at(0)
+
+
+def _wait(key: str, argument: Any) -> Any:
+    _wait_for(argument)
+    return key
+
+
+def _sleep(key: str, argument: Any) -> Any:
+    time.sleep(argument)
+    return key
+
+
+def _grow(key: str, argument: Any) -> Any:
+    _kept.append(b"x" * argument)
+    return key
+
+
+def _no_memory(key: str, argument: Any) -> Any:
+    raise MemoryError
+
+
+def _sys_exit(key: str, argument: Any) -> Any:
+    raise SystemExit(argument)
+
+
+def _print(key: str, argument: Any) -> Any:
+    print(argument)
+    return key
+
+
+def _return(key: str, argument: Any) -> Any:
+    return {"text": "x" * argument} if isinstance(argument, int) else object()
+
+
+def _orphan(key: str, argument: Any) -> Any:
+    """Leave a grandchild behind that ends when its parent, forked in between, is gone."""
+    parent = os.fork()
+    if not parent:
+        if os.fork():
+            os._exit(0)
+        _ledger().record("orphan-ended", key)
+        os._exit(0)
+    os.waitpid(parent, 0)
+    return key
+
+
+_kept: list[bytes] = []
+_ACTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "ok": _ok,
+    "fail": _fail,
+    "signal": _kill,
+    "exit": _exit,
+    "segfault": _segfault,
+    "wait": _wait,
+    "sleep": _sleep,
+    "grow": _grow,
+    "no-memory": _no_memory,
+    "sys-exit": _sys_exit,
+    "print": _print,
+    "return": _return,
+    "orphan": _orphan,
+}
+
+
+@app.task(name="act")
+def act(key: str, action: str = "ok", argument: Any = None) -> Any:
+    """Report `start`, do it, report `done`; returns the key, mostly."""
+    ledger = _ledger()
+    ledger.record("start", key)
+    returned = _ACTIONS[action](key, argument)
+    ledger.record("done", key)
+    return returned
+
+
+@app.task(name="act_early", acks_late=False)
+def act_early(key: str, action: str = "ok", argument: Any = None) -> Any:
+    """As `act`, acked before it runs."""
+    return act(key, action, argument)
+
+
+@app.task(name="count", ignore_result=True)
+def count(key: str) -> None:
+    """Only reports `done`; the ledger file is opened each time, as processes come and go."""
+    _ledger().record("done", key)

@@ -1,0 +1,218 @@
+"""Apps on `memory://`: calls, results and a worker in one process, as users' own tests have them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from amqp_routing import Exchange, ExchangeType, Queue, QueueType
+from amqp_tasks import App, Task
+from amqp_tasks.errors import BulkSendError, DepthLimitExceeded, MessageTooLarge, UnroutableError
+from amqp_tasks.message import read_envelope
+from amqp_tasks.transport import ConsumerOptions
+from support.collector import Collector
+
+MakeApp = Callable[..., App]
+
+
+@pytest.fixture
+def make_app() -> Iterator[MakeApp]:
+    """Apps with an embedded broker of their own, closed after the test."""
+    made: list[App] = []
+
+    def make(**settings: Any) -> App:
+        app = App("proj", broker=f"memory://{uuid4().hex}/", **settings)
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        app.close()
+
+
+@contextmanager
+def working(app: App, **options: Any) -> Iterator[None]:
+    worker = app.Worker(pool="threads", concurrency=2, **options)
+    ended: list[int] = []
+    thread = threading.Thread(target=lambda: ended.append(worker.start()), name="worker-under-test")
+    thread.start()
+    try:
+        assert worker.ready.wait(10)
+        yield
+    finally:
+        worker.stop(timeout=5)
+        thread.join(10)
+    assert ended == [0], "start() returns after stop()"
+
+
+def waiting_in(app: App, queue_name: str, count: int) -> list[Any]:
+    """The messages of a queue, in the order they are served."""
+    collector = Collector()
+    consumer = app.transport.consume(
+        [queue_name],
+        ConsumerOptions(prefetch=count),
+        on_deliveries=collector.on_deliveries,
+        on_event=collector.on_event,
+    )
+    found = collector.wait_deliveries(count)
+    consumer.close(timeout=5)
+    return [read_envelope(delivery.properties) for delivery in found]
+
+
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+def test_a_worker_in_a_thread_serves_calls_until_it_is_stopped(make_app: MakeApp) -> None:
+    app = make_app()
+    task = app.task(add)
+
+    with working(app):
+        assert task.delay(1, 2).get(10) == 3
+        assert task.map_async((i, i) for i in range(200)).get(10) == [2 * i for i in range(200)]
+        with app.pipeline() as pipeline:
+            first = pipeline.delay(task, 1, 1)
+        assert (first.get(10), pipeline.results.get(10)) == (2, [2])
+
+
+def test_the_larger_priority_is_served_first(make_app: MakeApp) -> None:
+    app = make_app(task_queues=[Queue("p", type=QueueType.CLASSIC, max_priority=9)])
+
+    for priority in (1, 9, 5):
+        app.send_task("t", queue="p", priority=priority)
+
+    assert [envelope.priority for envelope in waiting_in(app, "p", 3)] == [9, 5, 1]
+
+
+def test_a_message_that_no_queue_takes_is_refused(make_app: MakeApp) -> None:
+    app = make_app(task_queues=[Exchange("events", ExchangeType.TOPIC)])
+
+    with pytest.raises(UnroutableError):
+        app.send_task("t", exchange="events", routing_key="nobody")
+
+
+def test_a_large_message_warns_once_for_its_task_and_a_larger_one_is_refused(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(warn_message_bytes=1000, max_message_bytes=10_000)
+
+    with caplog.at_level(logging.WARNING, "amqp_tasks.app"):
+        for task in ("one", "one", "two"):
+            app.send_task(task, ["x" * 2000])
+        app.send_task("one", ["x" * 500])
+    with pytest.raises(MessageTooLarge, match="pass a reference"):
+        app.send_task("one", ["x" * 20_000])
+
+    warned = [record for record in caplog.records if getattr(record, "action", "") == "message_size"]
+    assert [getattr(record, "task_name", None) for record in warned] == ["one", "two"]
+
+
+def test_too_large_a_call_in_bulk_is_one_of_the_outcomes(make_app: MakeApp) -> None:
+    app = make_app(max_message_bytes=10_000, warn_message_bytes=10_000)
+
+    with pytest.raises(BulkSendError) as caught:
+        app.send_many([("t", ("x",)), ("t", ("x" * 20_000,))])
+
+    assert [type(outcome) for outcome in caught.value.outcomes] == [type(None), MessageTooLarge]
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_a_task_that_calls_itself_for_ever_is_stopped_at_the_depth_limit(
+    make_app: MakeApp, is_eager: bool
+) -> None:
+    app = make_app(task_depth_limit=3, task_always_eager=is_eager)
+    ended, depths, facts = threading.Event(), list[int](), list[tuple[str, int]]()
+
+    @app.task(bind=True)
+    def again(self: Task[..., Any]) -> None:
+        depths.append(self.request.depth)
+        try:
+            again.delay()
+        except DepthLimitExceeded as exc:
+            facts.append((exc.task_name, exc.limit))
+            ended.set()
+
+    if is_eager:
+        again.delay()
+    else:
+        with working(app):
+            again.delay()
+            assert ended.wait(10)
+
+    assert facts == [(again.name, 3)]
+    assert depths == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_a_call_is_no_child_when_it_says_so(make_app: MakeApp, is_eager: bool) -> None:
+    app = make_app(task_always_eager=is_eager)
+    leaf = app.task(add)
+
+    @app.task
+    def parent() -> str:
+        leaf.apply_async((1, 2), add_to_parent=False)
+        return leaf.apply_async((3, 4)).id
+
+    def check() -> None:
+        result = parent.delay()
+        child = result.get(10)
+        assert [known.id for known in result.children] == [child]
+
+    if is_eager:
+        check()
+    else:
+        with working(app):
+            check()
+
+
+def test_a_task_registered_after_a_call_by_name_brings_its_options(make_app: MakeApp) -> None:
+    app = make_app(task_annotations={"proj.add": {"priority": 4}})
+    app.send_task("proj.add", (1, 2))
+
+    app.task(name="proj.add", queue="mine")(add)
+    app.send_task("proj.add", (1, 2))
+
+    assert waiting_in(app, "mine", 1)[0].priority == 4
+
+
+def test_bulk_results_of_eager_calls_are_there(make_app: MakeApp) -> None:
+    app = make_app(task_always_eager=True)
+    task = app.task(add)
+
+    with app.pipeline() as pipeline:
+        pipeline.delay(task, 1, 2)
+        pipeline.delay(task, 3, 4)
+
+    assert pipeline.results.get() == [3, 7]
+    assert app.send_many([(task, (1, 1))]).get() == [2]
+
+
+def test_a_child_forked_while_another_thread_held_the_apps_lock_goes_on(make_app: MakeApp) -> None:
+    app = make_app()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with app._lock:
+            held.set()
+            release.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        asked = threading.Thread(target=lambda: app.topology, daemon=True)
+        asked.start()
+        asked.join(5)
+        os._exit(1 if asked.is_alive() else 0)
+    release.set()
+    holder.join(10)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

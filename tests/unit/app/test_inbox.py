@@ -1,0 +1,134 @@
+"""Expected results without a broker: each wait and each question ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from amqp_tasks.backends._inbox import Entry, Inbox
+from amqp_tasks.errors import AmqpTasksError, ClosedError, ResultLost, ResultUnavailable
+from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State
+from support.eventually import eventually
+
+DONE = ResultRecord(task_id="a", status=State.SUCCESS, result=1)
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox(("json",), DEFAULT_LIMITS, 10)
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.5, 0, 0.01])
+def test_a_wait_whose_time_has_passed_ends(inbox: Inbox, timeout: float) -> None:
+    assert inbox.expect("a").wait(timeout) is False
+
+
+def test_an_interrupted_wait_leaves_nothing_behind(inbox: Inbox) -> None:
+    # A run in the background of a shell starts with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    entry = inbox.expect("a")
+
+    def interrupt() -> None:
+        eventually(lambda: bool(entry.waiters))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            entry.wait(10)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    thread.join(5)
+
+    assert entry.waiters == ()
+
+
+def closed(inbox: Inbox, entry: Entry) -> None:
+    inbox.close(timeout=1)
+
+
+def lost(inbox: Inbox, entry: Entry) -> None:
+    inbox.lose(entry)
+
+
+def forked(inbox: Inbox, entry: Entry) -> None:
+    inbox.lock.acquire()  # by a thread that the child does not have
+    inbox.abandon()
+
+
+@pytest.mark.parametrize(
+    ("happen", "error"), [(closed, ClosedError), (lost, ResultLost), (forked, ResultUnavailable)]
+)
+def test_a_result_that_will_not_come_is_told_to_whoever_asks(
+    inbox: Inbox, happen: Callable[[Inbox, Entry], None], error: type[AmqpTasksError]
+) -> None:
+    entry = inbox.expect("a")
+
+    happen(inbox, entry)
+
+    with pytest.raises(error):
+        entry.wait(None)
+    with pytest.raises(error):
+        entry.peek()
+    told = threading.Event()
+    entry.on_ready(told.set)
+    assert told.is_set()
+
+
+def test_an_expectation_of_a_closed_inbox_has_ended(inbox: Inbox) -> None:
+    inbox.close(timeout=1)
+
+    with pytest.raises(ClosedError):
+        inbox.expect("a").wait(None)
+
+
+def test_callbacks_of_the_parent_do_not_run_in_a_forked_child(inbox: Inbox) -> None:
+    entry = inbox.expect("a")
+    entry.on_ready(lambda: pytest.fail("the parent's callback ran"))
+
+    inbox.abandon()
+    inbox.end(entry, record=DONE)
+
+    assert entry.peek() == DONE
+
+
+def test_the_first_final_state_stays(inbox: Inbox) -> None:
+    entry = inbox.expect("a")
+
+    inbox.end(entry, record=DONE)
+    inbox.end(entry, record=ResultRecord(task_id="a", status=State.SUCCESS, result=2))
+    entry.fail(ResultLost("late"))
+
+    assert entry.peek() == DONE
+
+
+def test_a_failing_callback_keeps_no_other_from_running(
+    inbox: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry, told = inbox.expect("a"), threading.Event()
+    entry.on_ready(lambda: 1 / 0)  # type: ignore[arg-type]
+    entry.on_ready(told.set)
+
+    inbox.end(entry, record=DONE)
+
+    assert told.is_set()
+    assert [getattr(record, "action", None) for record in caplog.records] == ["result_callback"]
+
+
+def test_listeners_hear_each_state_until_they_leave(inbox: Inbox) -> None:
+    entry, heard = inbox.expect("a"), list[ResultRecord]()
+    started = ResultRecord(task_id="a", status=State.STARTED, result=None)
+
+    entry.listen(heard.append)
+    inbox.end(entry, record=started)
+    entry.unlisten(heard.append)
+    entry.listen(listener := heard.append)
+    inbox.end(entry, record=DONE)
+    entry.unlisten(listener)
+
+    assert heard == [started, DONE]

@@ -1,0 +1,127 @@
+"""Finding the app that `-A` means, and importing modules with tasks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from amqp_tasks import App, find_app
+from amqp_tasks.errors import AppNotFound, ConfigurationError
+
+APP = "from amqp_tasks import App\n"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty directory that is the current one; what is imported from it is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AMQP_TASKS_APP", raising=False)
+    before, path = set(sys.modules), list(sys.path)
+    yield tmp_path
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+def write(root: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = root / f"{name.replace('__', '/', 1)}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "spec", "main"),
+    [
+        ({"one": APP + "odd = App('1')"}, "one:odd", "1"),
+        ({"two": APP + "celery = App('no'); app = App('2')"}, "two", "2"),
+        ({"three": APP + "other = App('no'); celery = App('3')"}, "three", "3"),
+        ({"four": APP + "celery_consumer = App('4')"}, "four", "4"),
+        ({"fifth____init__": "", "fifth__celery": APP + "app = App('5')"}, "fifth", "5"),
+        ({"sixth____init__": APP + "x = App('6')", "sixth__celery": "raise AssertionError"}, "sixth", "6"),
+        ({"seventh": APP + "odd = App('7'); app = App('no')"}, "seventh.odd", "7"),
+        ({"eighth____init__": "odd = 'no'", "eighth__odd": APP + "app = App('8')"}, "eighth.odd", "8"),
+    ],
+)
+def test_the_rules_of_celery_hold(project: Path, files: dict[str, str], spec: str, main: str) -> None:
+    for name, text in files.items():
+        package, _, module = name.partition("__")
+        path = project / package / f"{module}.py" if module else project / f"{package}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    assert find_app(spec).main == main
+
+
+def test_environment_then_pyproject_name_the_app(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project, first=APP + "app = App('first')", second=APP + "app = App('second')")
+    (project / "pyproject.toml").write_text('[tool.amqp-tasks]\napp = "second"\n')
+
+    assert find_app().main == "second"
+    monkeypatch.setenv("AMQP_TASKS_APP", "first")
+    assert find_app().main == "first"
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "said"),
+    [
+        (None, "missing", "'missing'.*not found"),
+        ("", "empty", "no App in module 'empty'"),
+        ("x = 1", "empty:x", "is a int, not an App"),
+        ("x = 1", "empty:y", "no attribute 'y'"),
+        (None, None, "no app named"),
+    ],
+)
+def test_what_names_no_app_says_why(project: Path, text: str | None, spec: str | None, said: str) -> None:
+    if text is not None:
+        write(project, empty=text)
+
+    with pytest.raises(AppNotFound, match=said):
+        find_app(spec)
+
+
+@pytest.mark.parametrize("text", ["import nothing_of_that_name", "raise LookupError('inside')"])
+def test_an_error_inside_of_the_module_is_shown_as_it_is(project: Path, text: str) -> None:
+    write(project, broken=text)
+
+    with pytest.raises((ModuleNotFoundError, LookupError)) as caught:
+        find_app("broken")
+
+    assert not isinstance(caught.value, AppNotFound)
+
+
+def test_includes_are_imported_and_a_missing_one_is_named(project: Path) -> None:
+    write(project, with_tasks="LOADED = True")
+    sys.path.insert(0, str(project))
+    App("proj", include=["with_tasks"]).load_imports()
+
+    assert sys.modules["with_tasks"].LOADED
+    with pytest.raises(ConfigurationError, match="'no_such_module'"):
+        App("proj", include=["no_such_module"]).load_imports()
+
+
+def test_autodiscovery_takes_what_is_there_and_hides_no_error(project: Path) -> None:
+    for package, files in {
+        "a": ["__init__", "tasks", "jobs"],
+        "b": ["__init__"],
+        "c": ["__init__", "tasks"],
+    }.items():
+        (project / package).mkdir()
+        for name in files:
+            (project / package / f"{name}.py").write_text("")
+    (project / "c" / "tasks.py").write_text("import missing_inside_c")
+    sys.path.insert(0, str(project))
+    app = App("proj")
+    app.autodiscover_tasks(lambda: ["a", "b"])
+    app.autodiscover_tasks(["a"], "jobs")
+    assert "a.tasks" not in sys.modules
+
+    app.load_imports()
+
+    assert {"a.tasks", "a.jobs"} <= set(sys.modules)
+    with pytest.raises(ModuleNotFoundError, match="missing_inside_c"):
+        app.autodiscover_tasks(["c"], force=True)

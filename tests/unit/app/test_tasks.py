@@ -1,0 +1,378 @@
+"""Declaring, naming, registering and running tasks without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BeforeValidator
+
+from amqp_tasks import App, AsyncResult, Task, current_app, current_task, result_from_tuple, shared_task
+from amqp_tasks.app import _shared
+from amqp_tasks.app._current import set_current
+from amqp_tasks.app._execution import execute
+from amqp_tasks.app._request import Request
+from amqp_tasks.errors import ConfigurationError, EncodeError, InvalidArguments, NotRegistered
+from amqp_tasks.message import Payload, State
+
+ROOT = __name__
+
+
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+def run(task: Task[..., Any], *args: Any, **request: Any) -> Any:
+    return execute(task, Request(**{"id": "1", **request}), Payload(list(args), {}, {}))
+
+
+def test_every_form_of_the_decorator_makes_a_task() -> None:
+    app = App("proj")
+
+    tasks = [
+        app.task(add),
+        app.task()(lambda: 1),
+        app.task(name="给")(add),
+        app.task(name="b", bind=True)(repr),
+    ]
+
+    assert all(isinstance(task, Task) for task in tasks)
+    assert list(app.tasks) == [f"{ROOT}.add", f"{ROOT}.<lambda>", "给", "b"]
+    assert app.tasks[f"{ROOT}.add"](2, 2) == 4
+    assert not hasattr(add, "delay")
+
+
+def test_main_stands_in_for_the_module_of_a_script() -> None:
+    assert App("send_email").gen_task_name("process", "__main__") == "send_email.process"
+    assert App().gen_task_name("process", "a.b") == "a.b.process"
+
+
+def test_two_tasks_of_one_name_are_an_error_that_shows_both() -> None:
+    app = App("proj")
+    app.task(name="same")(add)
+
+    with pytest.raises(ConfigurationError, match=r"two tasks are named 'same'.*test_tasks\.py"):
+        app.task(name="same")(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("quue", "did you mean 'queue'"), ("max_retries", "not supported yet"), ("delay", "unknown option")],
+)
+def test_an_option_no_task_has_is_refused(option: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        App("proj").task(**{option: 1})(add)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("option", ["countdown", "eta"])
+def test_delays_are_refused_for_now(option: str) -> None:
+    task: Any = App("proj").task(add)
+
+    with pytest.raises(ConfigurationError, match="countdown and eta are not supported yet"):
+        task.apply_async((1, 2), **{option: 1})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("priority", "high", "whole number from 0 to 255, got 'high'"),
+        ("priority", True, "whole number"),
+        ("queue", 5, "name of a queue"),
+        ("exchange", object(), "name of an exchange"),
+        ("task_id", 5, "text"),
+        ("headers", "tenant", "a mapping"),
+        ("expires", "tomorrow", "seconds from now or a datetime"),
+        ("time_limit", "10", "number of seconds"),
+        ("timeout", "soon", "number of seconds"),
+        ("retry_policy", 3, "task_publish_retry_policy"),
+        ("reply_to", 5, "name of a queue"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused(option: str, value: Any, said: str) -> None:
+    task: Any = App("proj").task(add)
+
+    with pytest.raises(ConfigurationError, match=f"'{option}' must be .*{said}"):
+        task.apply_async((1, 2), **{option: value})
+
+
+def test_a_task_option_of_a_wrong_type_is_refused() -> None:
+    task: Any = App("proj").task
+
+    with pytest.raises(ConfigurationError, match="'priority' must be a whole number"):
+        task(priority="high")(add)
+
+
+@pytest.mark.parametrize(("args", "said"), [("ab", "list or tuple"), (5, "list or tuple")])
+def test_args_that_are_no_sequence_are_refused(args: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        App("proj").task(add).apply_async(args)
+
+
+def test_a_base_class_brings_options_and_wraps_runs() -> None:
+    class Base(Task[..., Any]):
+        queue = "special"
+        tenant = "none"
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return ["wrapped", self.request.id, super().__call__(*args, **kwargs)]
+
+    task = App("proj").task(base=Base, tenant="acme")(add)
+
+    assert (task.queue, getattr(task, "tenant")) == ("special", "acme")  # noqa: B009
+    assert run(task, 1, 2).value == ["wrapped", "1", 3]
+
+
+def test_a_class_based_task_is_registered_by_its_class_name() -> None:
+    class Mail(Task[..., Any]):
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            return (self.name, args)
+
+    app = App("proj")
+    task = app.register_task(Mail)
+
+    assert app.tasks[f"{ROOT}.Mail"] is task
+    assert task(1) == (f"{ROOT}.Mail", (1,))
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    app = App("proj")
+    app.task(name="mail.send")(add)
+
+    with pytest.raises(NotRegistered, match=r"did you mean 'mail\.send'"):
+        app.tasks["mail.sent"]
+
+
+def test_success_failure_and_invalid_arguments_are_outcomes() -> None:
+    app = App("proj")
+
+    @app.task(throws=(LookupError,))
+    def fail() -> None:
+        raise LookupError("x")
+
+    good, bad, wrong = run(app.task(add), 1, 2), run(fail), run(app.tasks[f"{ROOT}.add"], "1")
+
+    assert (good.state, good.value, good.traceback_text) == (State.SUCCESS, 3, None)
+    assert (bad.state, bad.is_expected, bad.is_invalid) == (State.FAILURE, True, False)
+    assert "_execution.py" not in bad.traceback_text
+    assert isinstance(wrong.exception, InvalidArguments)
+    assert wrong.is_invalid
+
+
+def test_what_ends_the_process_passes_through() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        run(App("proj").task(leave))
+
+
+def test_an_async_task_gives_its_value_and_not_a_coroutine() -> None:
+    async def later(x: int) -> int:
+        await asyncio.sleep(0)
+        return x
+
+    task = App("proj").task(later)
+
+    assert run(task, 5).value == 5
+
+    async def inside_a_loop() -> Any:
+        return run(task, 6).value
+
+    assert asyncio.run(inside_a_loop()) == 6
+
+
+def test_a_request_is_isolated_per_execution_in_threads() -> None:
+    barrier = threading.Barrier(100)
+
+    @App("proj").task(bind=True)
+    def who(self: Task[..., Any]) -> tuple[str | None, Any]:
+        barrier.wait(20)
+        return self.request.id, current_task() is self and vars(self.request)["origin"]
+
+    with ThreadPoolExecutor(100) as pool:
+        found = list(pool.map(lambda i: run(who, id=str(i), origin="me").retval, range(100)))
+
+    assert found == [(str(i), "me") for i in range(100)]
+
+
+def test_a_request_is_isolated_per_execution_in_coroutines() -> None:
+    @App("proj").task(bind=True)
+    async def who(self: Task[..., Any]) -> str | None:
+        await asyncio.sleep(0)
+        return self.request.id
+
+    async def main() -> list[Any]:
+        def one(i: int) -> Any:
+            return copy_context().run(lambda: run(who, id=str(i)).value)
+
+        return await asyncio.gather(*(asyncio.to_thread(one, i) for i in range(100)))
+
+    assert asyncio.run(main()) == [str(i) for i in range(100)]
+
+
+def test_a_direct_call_knows_that_it_is_one() -> None:
+    @App("proj").task(bind=True)
+    def who(self: Task[..., Any]) -> tuple[bool, str | None]:
+        return self.request.called_directly, self.request.id
+
+    assert who() == (True, None)
+    assert who.request.called_directly
+
+
+def test_apply_runs_here_and_gives_a_finished_result() -> None:
+    app = App("proj")
+    task = app.task(add)
+
+    result = task.apply((1, 2))
+
+    assert (result.get(), result.state, result.ready(), result.successful()) == (3, "SUCCESS", True, True)
+    assert result.date_done is not None
+    assert result.date_done.tzinfo is not None
+    with pytest.raises(InvalidArguments):
+        task.apply((1,))
+
+
+def test_eager_calls_go_through_the_serializer() -> None:
+    app = App("proj", task_always_eager=True)
+    same = app.task(lambda value: value)
+
+    assert same.delay((1, 2)).get() == [1, 2]
+    with pytest.raises(EncodeError):
+        same.delay(object())
+    odd = app.task(name="odd")(object)
+    assert odd.delay().state == "FAILURE"
+
+
+def test_eager_propagates_raises_at_the_call() -> None:
+    app = App("proj", task_always_eager=True, task_eager_propagates=True)
+
+    with pytest.raises(ZeroDivisionError):
+        app.task(lambda: 1 / 0).delay()
+
+
+def test_eager_children_and_parents_are_linked() -> None:
+    app = App("proj", task_always_eager=True)
+    leaf = app.task(name="leaf", bind=True)(lambda self: (self.request.parent_id, self.request.depth))
+    top = app.task(name="top", bind=True)(lambda self: [self.request.id, *leaf.delay().get()])
+
+    result = top.delay()
+
+    assert result.get() == [result.id, result.id, 1]
+    assert len(result.children) == 1
+
+
+def test_a_result_is_its_id() -> None:
+    app = App("proj", task_always_eager=True)
+    result: AsyncResult[Any] = AsyncResult("a", app=app, parent=AsyncResult("b", app=app))
+
+    assert (str(result), repr(result), result.task_id) == ("a", "<AsyncResult: a>", "a")
+    assert result == AsyncResult("a")
+    assert result == "a"
+    assert len({result, AsyncResult("a")}) == 1
+    assert pickle.loads(pickle.dumps(result)) == result
+    assert result.as_tuple() == (("a", (("b", None), None)), None)
+    assert result_from_tuple([["a", [["b", None], None]], None]).as_list() == ["a", "b"]
+
+
+def test_shared_tasks_belong_to_every_app_and_call_through_the_current_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_shared, "_declared", [])
+    before = App("before", task_always_eager=True)
+
+    @shared_task(name="shared.who", bind=True)
+    def who(self: Task[..., Any]) -> str | None:
+        return self.app.main
+
+    after = App("after", task_always_eager=True)
+    try:
+        before.set_current()
+        assert who.delay().get() == "before"
+        after.set_current()
+        assert who.delay().get() == "after"
+        assert current_app() is after
+        assert "shared.who" in before.tasks
+        assert who() == "after"
+        assert isinstance(who, Task)
+    finally:
+        set_current(None)
+
+
+def test_annotations_in_the_settings_change_tasks() -> None:
+    app = App("proj", task_annotations={"*": {"priority": 1}, "a": {"queue": "q"}}, task_always_eager=True)
+    task = app.task(name="a")(add)
+
+    task.delay(1, 2)
+
+    assert (task.priority, task.queue) == (1, "q")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sensitive": "password"}, "sensitive takes several, got 'password'"),
+        ({"throws": KeyError}, "throws takes several"),
+        ({"throws": 5}, "throws takes several, got 5"),
+    ],
+)
+def test_one_where_several_are_meant_is_refused(options: dict[str, Any], said: str) -> None:
+    task: Any = App("proj").task
+    with pytest.raises(ConfigurationError, match=said):
+        task(**options)(add)
+
+    kind: type[Task[..., Any]] = type("Kind", (Task,), {**options, "run": lambda self: None})
+    with pytest.raises(ConfigurationError, match=said):
+        App("proj").register_task(kind)
+
+
+def test_a_misspelt_sensitive_parameter_is_refused_before_it_is_logged() -> None:
+    task = App("proj", task_always_eager=True).task(sensitive=("z",))(add)
+
+    with pytest.raises(ConfigurationError, match="sensitive names 'z', which is no parameter"):
+        task.delay(1, 2)
+
+
+def test_a_validator_that_fails_in_its_own_way_is_an_outcome() -> None:
+    def look_up(value: str) -> str:
+        raise KeyError(value)
+
+    def takes(name: str) -> None: ...
+
+    takes.__annotations__ = {"name": Annotated[str, BeforeValidator(look_up)]}
+
+    outcome = run(App("proj").task(takes), "x")
+
+    assert (outcome.state, type(outcome.exception)) == (State.FAILURE, KeyError)
+
+
+def test_a_failure_that_is_not_raised_is_told_to_the_callback() -> None:
+    app = App("proj", task_always_eager=True)
+    heard: list[Any] = []
+
+    app.task(lambda: 1 / 0).delay().get(propagate=False, callback=lambda task_id, value: heard.append(value))
+
+    assert [type(value) for value in heard] == [ZeroDivisionError]
+
+
+def test_building_an_app_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, amqp_tasks; app = amqp_tasks.App('x')\n"
+        "@app.task\ndef add(x: int, y: int) -> int: return x + y\n"
+        "heavy = {'pydantic', 'kombu', 'pika', 'click', 'rich', 'asyncio', 'tomllib', 'amqp_tasks.message'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("name", "said"), [("task", "shared_task"), ("Celery", "use App")])
+def test_old_names_tell_the_new_one(name: str, said: str) -> None:
+    with pytest.raises(ImportError, match=said):
+        exec(f"from amqp_tasks import {name}")

@@ -1,0 +1,65 @@
+"""Values of options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+import pytest
+
+from amqp_tasks.cli._values import comma_separated, concurrency, json_list, json_object
+
+OPTION = click.Option(["--option"])
+
+
+def convert(callback: Callable[[click.Context, click.Parameter, Any], Any], text: str | None) -> Any:
+    """What a callback makes of a text."""
+    return callback(click.Context(click.Command("command")), OPTION, text)
+
+
+def test_names_are_split_at_commas_without_blanks() -> None:
+    assert convert(comma_separated, "hipri, lopri") == ("hipri", "lopri")
+
+
+def test_an_option_that_is_not_given_stays_none() -> None:
+    assert convert(comma_separated, None) is None
+    assert convert(concurrency, None) is None
+
+
+@pytest.mark.parametrize("text", ["", "a,,b", ",", "a, "])
+def test_an_empty_name_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="empty name"):
+        convert(comma_separated, text)
+
+
+def test_concurrency_is_a_number_or_auto() -> None:
+    assert [convert(concurrency, text) for text in ("4", "auto")] == [4, "auto"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "", "²"])
+def test_any_other_concurrency_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="at least 1"):
+        convert(concurrency, text)
+
+
+def test_json_arguments_are_decoded() -> None:
+    assert convert(json_list, '[1, "é"]') == [1, "é"]
+    assert convert(json_object, '{"x": null}') == {"x": None}
+
+
+@pytest.mark.parametrize(
+    ("callback", "text", "message"),
+    [
+        (json_list, "[1", "is not JSON"),
+        (json_list, "[" * 100_000, "is not JSON"),
+        (json_list, "3", "expected a list such as"),
+        (json_list, "{}", "expected a list such as"),
+        (json_object, "[]", "expected an object such as"),
+    ],
+)
+def test_what_is_no_json_of_that_kind_is_refused(
+    callback: Callable[[click.Context, click.Parameter, Any], Any], text: str, message: str
+) -> None:
+    with pytest.raises(click.BadParameter, match=message):
+        convert(callback, text)

@@ -1,0 +1,154 @@
+"""Which job runs next, and when a process takes none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from amqp_tasks.worker._dispatcher import BUSY_AFTER, Dispatcher, Flow
+from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._prefetch import Prefetch
+from support.fake_deliveries import Effects, FakeClock, ManualPool, job_of
+
+
+@dataclass
+class Process:
+    slots: int = 1
+    clock: FakeClock = field(default_factory=FakeClock)
+    effects: Effects = field(default_factory=Effects)
+
+    def __post_init__(self) -> None:
+        self.pool = ManualPool(self.slots)
+        self.dispatcher = Dispatcher(
+            pool=self.pool,
+            prefetch=Prefetch(slots=self.slots, maximum=256),
+            weights={},
+            effects=self.effects,
+            clock=self.clock,
+        )
+
+    @property
+    def submitted(self) -> list[str]:
+        return [job.key for job in self.pool.submitted if isinstance(job, Job)]
+
+    def done(self, number: int = -1) -> None:
+        job = self.pool.submitted[number]
+        assert isinstance(job, Job)
+        self.dispatcher.done(job, 0.5)
+
+
+@pytest.fixture
+def process() -> Process:
+    return Process()
+
+
+def test_jobs_run_one_per_slot_in_order(process: Process) -> None:
+    process.dispatcher.take([job_of("a"), job_of("b", priority=5), job_of("c")])
+    assert process.submitted == ["b"]
+
+    process.done()
+    process.done()
+
+    assert process.submitted == ["b", "a", "c"]
+
+
+def test_what_waits_behind_a_long_task_is_handed_back_after_a_second(process: Process) -> None:
+    process.dispatcher.take([job_of("long"), job_of("x"), job_of("y")])
+    process.clock.seconds += BUSY_AFTER - 0.01
+    process.dispatcher.tick()
+    assert process.dispatcher.flow is Flow.OPEN
+
+    process.clock.seconds += 0.02
+    process.dispatcher.tick()
+
+    process.dispatcher.take([job_of("z")])
+    assert process.effects.log[1:] == [("flow", False), ("hand back", ["x", "y"]), ("hand back", ["z"])]
+
+
+def test_consuming_goes_on_when_a_slot_is_free_again(process: Process) -> None:
+    process.dispatcher.take([job_of("long"), job_of("x")])
+    process.clock.seconds += 2
+    process.dispatcher.tick()
+
+    process.done()
+
+    assert process.effects.log[-1] == ("flow", True)
+    process.dispatcher.take([job_of("next")])
+    assert process.submitted == ["long", "next"]
+
+
+def test_long_tasks_with_nothing_behind_them_change_nothing(process: Process) -> None:
+    process.dispatcher.take([job_of("long")])
+    process.clock.seconds += 100
+    process.dispatcher.tick()
+
+    assert process.dispatcher.flow is Flow.OPEN
+    assert process.effects.log == [("begin", "long")]
+
+
+def test_a_job_that_crashed_before_waits_for_the_slots_and_runs_alone() -> None:
+    process = Process(slots=2)
+    process.dispatcher.take([job_of("a"), job_of("boom", crashes=1), job_of("b")])
+    assert process.submitted == ["a"]
+
+    process.done(0)
+    assert process.submitted == ["a", "boom"]
+    process.dispatcher.take([job_of("c")])
+
+    process.done()
+    assert [said for said in process.effects.log if said[0] != "begin"] == [
+        ("flow", False),
+        ("hand back", ["b"]),
+        ("hand back", ["c"]),
+        ("flow", True),
+    ]
+    process.dispatcher.take([job_of("d"), job_of("e")])
+    assert process.submitted == ["a", "boom", "d", "e"]
+
+
+def test_closing_hands_back_what_was_not_started() -> None:
+    process = Process(slots=2)
+    process.dispatcher.take([job_of("a"), job_of("boom", crashes=2)])
+    process.dispatcher.close()
+    process.dispatcher.close()
+    process.dispatcher.take([job_of("late")])
+
+    assert [said for said in process.effects.log if said[0] == "hand back"] == [
+        ("hand back", ["boom"]),
+        ("hand back", ["late"]),
+    ]
+    process.done(0)
+    assert process.dispatcher.running == 0
+    assert process.submitted == ["a"]
+
+
+def test_what_came_by_a_lost_connection_is_forgotten(process: Process) -> None:
+    process.dispatcher.take([job_of("running"), job_of("old", epoch=1), job_of("new", epoch=2)])
+
+    process.dispatcher.drop(lambda job: job.delivery.epoch == 1)
+    process.done()
+    process.done()
+
+    assert process.submitted == ["running", "new"]
+    assert process.effects.log == [("begin", "running"), ("begin", "new")]
+
+
+def test_an_isolated_job_whose_connection_is_lost_makes_room() -> None:
+    process = Process(slots=2)
+    process.dispatcher.take([job_of("a"), job_of("boom", crashes=1)])
+
+    process.dispatcher.drop(lambda job: job.key == "boom")
+    process.dispatcher.take([job_of("b")])
+
+    assert process.submitted == ["a", "b"]
+
+
+def test_the_prefetch_follows_the_durations(process: Process) -> None:
+    for number in range(8):
+        process.dispatcher.take([job_of(str(number))])
+        job = process.pool.submitted[-1]
+        assert isinstance(job, Job)
+        process.dispatcher.done(job, 0.0001)
+
+    assert process.effects.log[-1] == ("prefetch", 200)

@@ -1,0 +1,68 @@
+"""What is open, what is adopted, what is finished with a lost ack."""
+
+from __future__ import annotations
+
+from amqp_tasks.worker._job import key_of
+from amqp_tasks.worker._ledger import Ledger
+from support.fake_deliveries import job_of
+
+
+def test_a_job_is_open_until_it_is_closed() -> None:
+    ledger = Ledger(in_flight=10)
+    job = job_of("a")
+    ledger.open(job)
+    assert ledger.count == 1
+
+    assert ledger.close(job) == (job.delivery, False)
+    assert ledger.count == 0
+
+
+def test_a_redelivery_takes_the_place_of_a_stale_delivery() -> None:
+    ledger = Ledger(in_flight=10)
+    job = job_of("a", epoch=1)
+    job.is_acked = True
+    ledger.open(job)
+    assert ledger.lose(1) == (("a",), ())
+    again = job_of("a", epoch=2, redelivered=True)
+
+    assert ledger.adopt(again) is job
+    assert not job.is_acked
+    # The supervisor was told that it is open, so it must hear of its end.
+    assert ledger.close(job) == (again.delivery, True)
+
+
+def test_another_message_with_the_same_id_is_not_adopted() -> None:
+    ledger = Ledger(in_flight=10)
+    ledger.open(job_of("a", epoch=1))
+
+    assert ledger.adopt(job_of("a", epoch=1, redelivered=True)) is None
+    assert ledger.adopt(job_of("a", epoch=2, headers={"retries": 1})) is None
+    assert ledger.adopt(job_of("b", epoch=2)) is None
+
+
+def test_what_was_acked_just_before_the_loss_counts_as_finished() -> None:
+    ledger = Ledger(in_flight=2)
+    for name in ("old", "x", "y"):
+        job = job_of(name)
+        ledger.open(job)
+        ledger.close(job)
+    assert not ledger.is_finished("y")
+
+    assert ledger.lose(1) == ((), ("x", "y"))
+
+    assert [ledger.is_finished(name) for name in ("old", "x", "y")] == [False, True, True]
+
+
+def test_what_is_settled_after_the_loss_is_lost_and_finished() -> None:
+    ledger = Ledger(in_flight=2)
+    job = job_of("a", epoch=3)
+    ledger.open(job)
+    ledger.lose(3)
+
+    assert ledger.close(job) == (job.delivery, True)
+    assert ledger.is_finished("a")
+
+
+def test_a_retry_has_a_key_of_its_own() -> None:
+    assert key_of("a", 0) == "a"
+    assert key_of("a", 2) != key_of("a", 1) != "a"

@@ -1,0 +1,88 @@
+"""What a node is told, worked out before anything starts."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from amqp_tasks import App
+from amqp_tasks.errors import ConfigurationError, UnknownQueue
+from amqp_tasks.worker._options import Asked, node_name, resolve, select_queues
+from amqp_tasks.worker.pools import pool_named
+
+
+@pytest.fixture(autouse=True)
+def _host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "web1.example.org")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        (None, "worker@web1.example.org"),
+        ("mail", "mail@web1.example.org"),
+        ("mail@%n", "mail@web1"),
+        ("%n-%d@%h", "web1-example.org@web1.example.org"),
+        ("100%%@x", "100%@x"),
+        ("%%h@x", "%h@x"),
+        ("%x@%n", "%x@web1"),
+    ],
+)
+def test_node_names(pattern: str | None, name: str) -> None:
+    assert node_name(pattern) == name
+
+
+def test_dead_letter_queues_are_not_consumed() -> None:
+    app = App("options", task_queues={"a": {}, "b": {}})
+
+    assert set(select_queues(app.topology, queues=None, exclude=("b",))) == {"a", "default"}
+
+
+def test_a_dead_letter_queue_can_be_asked_for_by_name() -> None:
+    app = App("options")
+
+    assert select_queues(app.topology, queues=["default.dead"], exclude=()) == ("default.dead",)
+
+
+def test_excluding_everything_is_refused() -> None:
+    app = App("options")
+
+    with pytest.raises(ConfigurationError, match="no queue is left"):
+        select_queues(app.topology, queues=None, exclude=("default",))
+    with pytest.raises(ConfigurationError, match="cannot exclude queue 'nope'"):
+        select_queues(app.topology, queues=None, exclude=("nope",))
+
+
+def test_arguments_win_over_settings() -> None:
+    app = App("options", worker_concurrency=3, worker_max_tasks_per_child=5)
+    app.finalize()
+
+    plain = resolve(app, Asked(), default_pool="prefork")
+    asked = resolve(app, Asked(concurrency=2, pool="threads", max_tasks_per_child=7), default_pool="prefork")
+
+    assert (plain.concurrency, plain.pool.name, plain.max_tasks) == (3, "prefork", 5)
+    assert (plain.layout.processes, plain.layout.slots) == (3, 1)
+    assert (asked.concurrency, asked.pool.name, asked.max_tasks) == (2, "threads", 7)
+    assert (asked.layout.processes, asked.layout.slots) == (1, 2)
+
+
+def test_an_unknown_queue_is_refused_where_creation_is_off() -> None:
+    app = App("options", task_create_missing_queues=False)
+    app.finalize()
+
+    with pytest.raises(UnknownQueue, match="nope"):
+        resolve(app, Asked(queues=("nope",)), default_pool="prefork")
+
+
+def test_a_pool_that_cannot_recycle_refuses_to_be_asked() -> None:
+    app = App("options")
+    app.finalize()
+
+    with pytest.raises(ConfigurationError, match=r"worker_max_memory_per_child.*'solo' cannot"):
+        resolve(app, Asked(pool="solo", max_memory_per_child=1000), default_pool="prefork")
+
+
+def test_an_unknown_pool_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigurationError, match="prefork, threads, solo"):
+        pool_named("green")

@@ -1,0 +1,68 @@
+"""Records in shared memory, read by another process than the one that wrote them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+
+from amqp_tasks.worker._job import key_of
+from amqp_tasks.worker._records import MAX_KEY, RecordTable
+
+
+def test_records_of_a_killed_process_can_be_read() -> None:
+    table = RecordTable(processes=2, slots=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if not pid:
+        mine = table.of_process(1)
+        mine.mark(0, "first")
+        mine.mark(2, "ünï-" + "x" * 200)
+        mine.mark(1, "over")
+        mine.clear(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+    assert table.of_process(1).running() == ("first", "ünï-" + "x" * 200)
+    assert table.of_process(0).running() == ()
+
+
+def test_a_reset_clears_all_slots() -> None:
+    records = RecordTable(processes=1, slots=2).of_process(0)
+    records.mark(0, "a")
+    records.mark(1, "b")
+
+    records.reset()
+
+    assert records.running() == ()
+
+
+def test_the_longest_key_fits() -> None:
+    records = RecordTable(processes=1, slots=1).of_process(0)
+    key = "x" * 255 + " retry 123456789"
+
+    records.mark(0, key)
+
+    assert len(key) <= MAX_KEY
+    assert records.running() == (key,)
+
+
+def test_a_record_that_is_being_written_names_nothing() -> None:
+    table = RecordTable(processes=1, slots=1)
+    records = table.of_process(0)
+    records.mark(0, "ü")
+    # One of its two bytes is already another id's.
+    table._memory[4] = ord("x")
+
+    assert records.running() == ()
+
+
+def test_keys_forge_no_log_lines_and_fit_whatever_the_id() -> None:
+    hostile = "\n" * 255
+    key = key_of(hostile, 4)
+
+    assert key.isprintable()
+    assert len(key) <= MAX_KEY
+    assert key != key_of("\n" * 254, 4)
+    assert key_of("plain", 0) == "plain"

@@ -1,0 +1,158 @@
+"""Redelivered messages: asked about, held, given up, handed back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._ledger import Ledger
+from amqp_tasks.worker._redeliveries import ANSWER_LIMIT, ASK_AGAIN_AFTER, Redeliveries
+from amqp_tasks.worker._verdicts import Answer, Verdict
+from support.fake_deliveries import FakeClock, job_of
+
+
+@dataclass
+class Asked:
+    """Verdicts that answer when the test says so."""
+
+    pending: list[tuple[list[str], Answer]] = field(default_factory=list)
+
+    def ask(self, task_ids: Sequence[str], on_answer: Answer) -> None:
+        self.pending.append((list(task_ids), on_answer))
+
+    def tell_open(self, task_ids: Sequence[str]) -> None:
+        raise AssertionError("not here")
+
+    def tell_finished(self, task_ids: Sequence[str]) -> None:
+        raise AssertionError("not here")
+
+    def answer(self, **found: Verdict) -> None:
+        self.pending.pop(0)[1](found)
+
+
+@dataclass
+class Fates:
+    log: list[tuple[str, Any]] = field(default_factory=list)
+
+    def proceed(self, jobs: Sequence[Job]) -> None:
+        self.log.append(("proceed", [(job.key, job.crashes) for job in jobs]))
+
+    def hand_back(self, jobs: Sequence[Job]) -> None:
+        self.log.append(("hand back", [job.key for job in jobs]))
+
+    def acknowledge_duplicate(self, job: Job) -> None:
+        self.log.append(("duplicate", job.key))
+
+    def give_up(self, job: Job, verdict: Verdict) -> None:
+        self.log.append(("give up", (job.key, verdict.crashes)))
+
+    def hold(self, held: int) -> None:
+        self.log.append(("hold", held))
+
+
+class Fixture:
+    def __init__(self) -> None:
+        self.clock, self.asked, self.fates = FakeClock(), Asked(), Fates()
+        self.ledger = Ledger(in_flight=10)
+        self.redeliveries = Redeliveries(
+            ledger=self.ledger, verdicts=self.asked, effects=self.fates, crash_limit=3, clock=self.clock
+        )
+
+
+@pytest.fixture
+def it() -> Fixture:
+    return Fixture()
+
+
+def test_each_verdict_has_its_fate(it: Fixture) -> None:
+    it.redeliveries.take([job_of(name) for name in ("fresh", "once", "often", "done", "elsewhere")])
+    assert it.redeliveries.count == 5
+
+    it.asked.answer(
+        once=Verdict(crashes=1),
+        often=Verdict(crashes=3),
+        done=Verdict(is_finished=True),
+        elsewhere=Verdict(is_running=True),
+    )
+
+    assert it.fates.log == [
+        ("give up", ("often", 3)),
+        ("duplicate", "done"),
+        ("hold", 1),
+        ("proceed", [("fresh", 0), ("once", 1)]),
+    ]
+    assert it.redeliveries.count == 1
+
+
+def test_what_runs_here_is_adopted_without_asking(it: Fixture) -> None:
+    running = job_of("a", epoch=1)
+    it.ledger.open(running)
+    it.ledger.lose(1)
+    again = job_of("a", epoch=2)
+
+    it.redeliveries.take([again])
+
+    assert running.delivery is again.delivery
+    assert it.asked.pending == []
+
+
+def test_a_held_delivery_is_asked_about_again_and_runs_when_its_process_died(it: Fixture) -> None:
+    it.redeliveries.take([job_of("a")])
+    it.asked.answer(a=Verdict(is_running=True))
+    it.clock.seconds += ASK_AGAIN_AFTER
+
+    it.redeliveries.tick()
+    it.asked.answer(a=Verdict(crashes=1))
+
+    assert it.fates.log[-1] == ("proceed", [("a", 1)])
+    assert it.redeliveries.count == 0
+
+
+def test_an_answer_that_never_comes_sends_the_delivery_back(it: Fixture) -> None:
+    it.redeliveries.take([job_of("a")])
+    it.clock.seconds += ANSWER_LIMIT
+
+    it.redeliveries.tick()
+    it.asked.answer()
+
+    assert it.fates.log == [("hand back", ["a"])]
+
+
+def test_closing_hands_back_what_waits_and_what_comes_later(it: Fixture) -> None:
+    it.redeliveries.take([job_of("held")])
+    it.asked.answer(held=Verdict(is_running=True))
+    it.redeliveries.take([job_of("asked")])
+
+    it.redeliveries.close()
+    it.asked.answer()
+    it.redeliveries.take([job_of("late")])
+
+    assert it.fates.log[1:] == [("hand back", ["asked", "held"]), ("hand back", ["late"])]
+    assert it.redeliveries.count == 0
+
+
+def test_a_lost_connection_forgets_what_waits(it: Fixture) -> None:
+    it.redeliveries.take([job_of("a", epoch=1)])
+
+    it.redeliveries.drop(lambda job: job.delivery.epoch == 1)
+    it.asked.answer()
+
+    assert it.redeliveries.count == 0
+    assert ("proceed", [("a", 0)]) not in it.fates.log
+
+
+def test_a_held_delivery_whose_connection_is_lost_while_it_is_asked_about_is_dropped(it: Fixture) -> None:
+    it.redeliveries.take([job_of("a", epoch=1)])
+    it.asked.answer(a=Verdict(is_running=True))
+    it.clock.seconds += ASK_AGAIN_AFTER
+
+    # The loss comes when the control thread has taken it out, so that `drop` cannot see it.
+    it.ledger.lose(1)
+    it.redeliveries.tick()
+
+    assert it.redeliveries.count == 0
+    assert it.asked.pending == []

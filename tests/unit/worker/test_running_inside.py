@@ -1,0 +1,132 @@
+"""A worker of `memory://`, inside the calling process: the whole path without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from amqp_tasks import App
+from amqp_tasks.errors import ConfigurationError, TaskError
+from amqp_tasks.worker import Worker
+
+
+@contextmanager
+def running(app: App, **options: Any) -> Iterator[Worker]:
+    worker: Worker = app.Worker(**options)
+    thread = threading.Thread(target=worker.start, name="worker-under-test")
+    thread.start()
+    try:
+        assert worker.ready.wait(10)
+        yield worker
+    finally:
+        assert worker.stop(timeout=5)
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def app() -> Iterator[App]:
+    with App("inside", broker="memory://") as made:
+        yield made
+
+
+@pytest.mark.parametrize("pool", [None, "threads", "solo"])
+def test_tasks_run_in_the_calling_process(app: App, pool: str | None) -> None:
+    seen: list[str] = []
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        seen.append(threading.current_thread().name)
+        return x + y
+
+    with running(app, pool=pool, concurrency=None if pool == "solo" else 2):
+        assert add.delay(2, 3).get(timeout=10) == 5
+
+    assert seen[0].startswith("worker-under-test" if pool == "solo" else "amqp-tasks-slot")
+
+
+def test_failures_and_unknown_tasks_reach_the_caller(app: App) -> None:
+    @app.task
+    def fail() -> None:
+        raise ValueError("no")
+
+    with running(app):
+        with pytest.raises((TaskError, ValueError), match="no"):
+            fail.delay().get(timeout=10)
+        with pytest.raises(TaskError):
+            app.send_task("missing").get(timeout=10)
+
+        assert app.transport.queue_status("default.dead").messages == 1  # type: ignore[union-attr]  # it is declared
+
+
+def test_a_warm_stop_waits_for_the_running_task_and_requeues_the_rest(app: App) -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    @app.task
+    def wait(name: str) -> str:
+        entered.set()
+        gate.wait(10)
+        return name
+
+    with running(app, pool="solo", prefetch_multiplier=5) as worker:
+        first = wait.delay("first")
+        assert entered.wait(10)
+        others = [wait.delay(f"{n}") for n in range(3)]
+        stopper = threading.Thread(target=worker.stop)
+        stopper.start()
+        gate.set()
+        assert first.get(timeout=10) == "first"
+        stopper.join(10)
+
+    left = app.transport.queue_status("default")
+    assert left is not None
+    assert left.messages + sum(result.ready() for result in others) == 3
+
+
+def test_prefork_is_refused_with_the_embedded_broker(app: App) -> None:
+    with pytest.raises(ConfigurationError, match="memory:// lives in one process"):
+        app.Worker(pool="prefork").start()
+
+
+def test_whatever_a_task_raises_its_slot_goes_on(app: App) -> None:
+    @app.task
+    def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    @app.task
+    def fine() -> int:
+        return 1
+
+    with running(app, pool="threads", concurrency=1):
+        with pytest.raises(RuntimeError, match="raised CancelledError"):
+            cancelled.delay().get(timeout=10)
+        assert fine.delay().get(timeout=10) == 1
+
+
+def test_a_worker_whose_consumer_cannot_be_made_ends_with_the_reason(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def consume(*args: Any, **options: Any) -> None:
+        raise ConfigurationError("no consumer for you")
+
+    monkeypatch.setattr(app.transport, "consume", consume)
+
+    with pytest.raises(ConfigurationError, match="no consumer for you"):
+        app.Worker(pool="threads").start()
+
+
+def test_a_connection_that_cannot_be_closed_does_not_keep_the_worker(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(*args: Any, **options: Any) -> None:
+        raise OSError("not now")
+
+    with running(app) as worker:
+        monkeypatch.setattr("amqp_tasks.worker._engine.Engine.close", close)
+        assert worker.stop(timeout=2)
+        monkeypatch.undo()

@@ -1,0 +1,212 @@
+"""Outcomes are confirmed before the delivery is settled; what fails is tried again, what cannot be sent is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from amqp_tasks.backends.disabled import DisabledBackend
+from amqp_tasks.errors import BrokerBlocked, EncodeError, MessageTooLarge, NotSent
+from amqp_tasks.message import OutgoingMessage, Properties, ResultRecord, State
+from amqp_tasks.transport import Delivery, Settlement
+from amqp_tasks.worker._ledger import Ledger
+from amqp_tasks.worker._settler import MAX_PAUSE, Settler, SettlerParts
+from support.fake_deliveries import FakeDelivery, job_of
+
+Report = Callable[[Exception | None], None]
+
+
+class Backend(DisabledBackend):
+    """Keeps what is to be stored until the test decides."""
+
+    def __init__(self) -> None:
+        self.stored: list[tuple[ResultRecord, Report]] = []
+        self.refuses: list[Exception] = []
+
+    def store_nowait(
+        self, record: ResultRecord, *, reply_to: str, correlation_id: str, on_stored: Report
+    ) -> None:
+        if self.refuses:
+            raise self.refuses.pop(0)
+        self.stored.append((record, on_stored))
+
+
+@dataclass
+class Door:
+    """The part of a transport that a settler uses."""
+
+    sent: list[tuple[OutgoingMessage, Report]] = field(default_factory=list)
+
+    def publish_nowait(self, message: OutgoingMessage, on_outcome: Report) -> None:
+        self.sent.append((message, on_outcome))
+
+
+@dataclass
+class Settled:
+    log: list[tuple[Delivery, Settlement]] = field(default_factory=list)
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> None:
+        self.log.append((delivery, settlement))
+
+
+@dataclass
+class Told:
+    finished: list[str] = field(default_factory=list)
+
+    def ask(self, task_ids: Sequence[str], on_answer: Any) -> None:
+        raise AssertionError("not here")
+
+    def tell_open(self, task_ids: Sequence[str]) -> None:
+        raise AssertionError("not here")
+
+    def tell_finished(self, task_ids: Sequence[str]) -> None:
+        self.finished.extend(task_ids)
+
+
+class Fixture:
+    def __init__(self) -> None:
+        self.backend, self.door, self.consumer, self.told = Backend(), Door(), Settled(), Told()
+        self.ledger = Ledger(in_flight=10)
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.settler = Settler(
+            SettlerParts(
+                transport=self.door,  # type: ignore[arg-type]  # only what a settler uses
+                backend=self.backend,
+                ledger=self.ledger,
+                verdicts=self.told,
+                call_later=lambda delay, callback: self.later.append((delay, callback)),
+                on_settled=lambda: None,
+            )
+        )
+        self.settler.consumer = self.consumer  # type: ignore[assignment]  # only what a settler uses
+        self.job = job_of("a", reply_to="reply")
+        self.ledger.open(self.job)
+
+    @property
+    def settlements(self) -> list[Settlement]:
+        return [settlement for _, settlement in self.consumer.log]
+
+
+@pytest.fixture
+def it() -> Fixture:
+    return Fixture()
+
+
+RECORD = ResultRecord(task_id="a", status=State.SUCCESS, result=4)
+
+
+def test_the_ack_follows_the_confirmed_result(it: Fixture) -> None:
+    it.settler.store(it.job, RECORD)
+    assert it.settlements == []
+
+    it.backend.stored[0][1](None)
+
+    assert it.settlements == [Settlement.ACK]
+    assert it.ledger.count == 0
+
+
+def test_a_result_that_is_not_stored_is_stored_again_with_growing_pauses(it: Fixture) -> None:
+    it.settler.store(it.job, RECORD)
+    pauses = []
+    for _ in range(10):
+        it.backend.stored.pop()[1](BrokerBlocked("alarm"))
+        pause, again = it.later.pop()
+        pauses.append(pause)
+        again()
+    it.backend.stored.pop()[1](None)
+
+    assert pauses == sorted(pauses)
+    assert pauses[0] < pauses[1]
+    assert pauses[-1] == MAX_PAUSE
+    assert it.settlements == [Settlement.ACK]
+
+
+@pytest.mark.parametrize("error", [EncodeError("args[0]: socket"), MessageTooLarge("17 MB")])
+def test_a_result_that_cannot_be_sent_becomes_a_failure(it: Fixture, error: Exception) -> None:
+    if isinstance(error, EncodeError):
+        it.backend.refuses = [error]
+    it.settler.store(it.job, RECORD)
+    if not isinstance(error, EncodeError):
+        it.backend.stored.pop()[1](error)
+
+    record, report = it.backend.stored.pop()
+    report(None)
+
+    assert (record.status, record.result) == (State.FAILURE, error)
+    assert it.settlements == [Settlement.ACK]
+
+
+def test_a_failure_that_cannot_be_sent_either_ends_the_attempt(it: Fixture) -> None:
+    it.backend.refuses = [EncodeError("value"), EncodeError("address")]
+
+    it.settler.store(it.job, RECORD)
+
+    assert it.settlements == [Settlement.ACK]
+
+
+def test_an_unexpected_refusal_keeps_the_delivery_and_tries_again(it: Fixture) -> None:
+    it.backend.refuses = [RuntimeError("closed")]
+
+    it.settler.store(it.job, RECORD)
+    assert it.settlements == []
+    it.later.pop()[1]()
+    it.backend.stored.pop()[1](None)
+
+    assert it.settlements == [Settlement.ACK]
+
+
+def test_a_dead_letter_is_confirmed_then_the_waiter_told_then_the_delivery_acked(it: Fixture) -> None:
+    message = OutgoingMessage(exchange="", routing_key="work.dead", body=b"", properties=Properties())
+
+    it.settler.set_aside(it.job, message, RECORD)
+    it.door.sent.pop()[1](NotSent("no connection"))
+    assert (it.settlements, it.backend.stored) == ([], [])
+    it.later.pop()[1]()
+    it.door.sent.pop()[1](None)
+    assert it.settlements == []
+    it.backend.stored.pop()[1](None)
+
+    assert it.settlements == [Settlement.ACK]
+
+
+def test_without_a_waiter_the_dead_letter_is_enough(it: Fixture) -> None:
+    message = OutgoingMessage(exchange="", routing_key="work.dead", body=b"", properties=Properties())
+
+    it.settler.set_aside(it.job, message, None)
+    it.door.sent.pop()[1](None)
+
+    assert it.settlements == [Settlement.ACK]
+    assert it.backend.stored == []
+
+
+def test_an_early_ack_is_not_repeated(it: Fixture) -> None:
+    it.settler.acknowledge_early(it.job)
+    it.settler.acknowledge(it.job)
+
+    assert it.settlements == [Settlement.ACK]
+    assert it.ledger.count == 0
+
+
+def test_what_is_settled_after_its_connection_was_lost_is_told(it: Fixture) -> None:
+    it.ledger.lose(it.job.delivery.epoch)
+
+    it.settler.acknowledge(it.job)
+
+    assert it.told.finished == ["a"]
+
+
+def test_an_adopted_redelivery_is_the_one_that_is_acked(it: Fixture) -> None:
+    it.settler.store(it.job, RECORD)
+    it.ledger.lose(1)
+    again = job_of("a", epoch=2, redelivered=True)
+    it.ledger.adopt(again)
+
+    it.backend.stored.pop()[1](None)
+
+    assert it.consumer.log == [(again.delivery, Settlement.ACK)]
+    assert isinstance(again.delivery, FakeDelivery)
+    # The supervisor was told that it is open: else every later redelivery of the id would be held for ever.
+    assert it.told.finished == ["a"]
