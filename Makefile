@@ -1,0 +1,57 @@
+# Everything a developer needs. `make demo` and `make test` work in a fresh clone with nothing but Python.
+#
+#   make PYTHON=python3.12 test     another interpreter
+#   make test ARGS='-k routing'     arguments for pytest, or for the demo
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench docs clean
+
+help: ## Say what can be made.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+demo: $(VENV)/.base ## Index the standard library on two queues, and show what hipri is good for.
+	@$(BIN)/amqp-tasks demo $(ARGS)
+
+test: $(VENV)/.dev ## Run all tests, against RabbitMQ in a container or a private node.
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Check format, style, types and the layers of imports.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	PYTHONPATH=routing $(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.dev ## Measure against Celery, Dramatiq and the broker's own ceiling.
+	cd tests && $(abspath $(BIN))/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.dev ## Build the documentation into site/; a broken link is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+clean: ## Remove what the other targets made.
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find amqp_tasks routing tests docs compose -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: pip runs again only when pyproject.toml has changed.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "amqp-tasks needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml | $(BIN)/python
+	@echo "installing amqp-tasks"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing amqp-tasks and the tools for development"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.base
