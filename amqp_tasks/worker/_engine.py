@@ -67,7 +67,8 @@ class EngineParts:
 
     Attributes:
         on_event: what the consumer does, on the I/O thread.
-        on_done: called after each task, in its slot's thread; True when it left the process short of memory.
+        on_done: called after each task, in its slot's thread, with True when it left the process short of memory;
+            returns True when the process must start nothing more.
         on_settled: called after each settlement.
         call_later: runs something on the control thread after some seconds.
     """
@@ -82,7 +83,7 @@ class EngineParts:
     verdicts: Verdicts
     clock: Clock
     on_event: Callable[[ConsumerEvent], None]
-    on_done: Callable[[bool], None]
+    on_done: Callable[[bool], bool]
     on_settled: Callable[[], None]
     call_later: Callable[[float, Callable[[], None]], object]
 
@@ -250,8 +251,10 @@ class Engine:
             self._settler.drop(job)
 
     def _done(self, job: Job, duration: float, is_short_of_memory: bool) -> None:
+        # Asked before the slot is free, or it would be filled once more.
+        if self._parts.on_done(is_short_of_memory):
+            self._dispatcher.close()
         self._dispatcher.done(job, duration)
-        self._parts.on_done(is_short_of_memory)
 
     # What dispatcher and redeliveries ask for.
 

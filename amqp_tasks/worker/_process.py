@@ -188,11 +188,13 @@ class WorkerProcess:
             logger.error("cannot consume: %s", event.error, extra={"action": "consumer_failed"})
         self._reports.event(event)
 
-    def on_done(self, is_short_of_memory: bool) -> None:
-        """After each task: has the process done enough, or grown too large?"""
+    def on_done(self, is_short_of_memory: bool) -> bool:
+        """After each task: True when the process has done enough, or has grown too large, and must start nothing more."""
         why = "a task ended with MemoryError" if is_short_of_memory else self._why_recycle()
         if why and self._options.pool.capabilities.recycle and self._options.layout.processes:
             self.loop.call_soon(lambda: self._recycle(why))
+            return True
+        return False
 
     def on_settled(self) -> None:
         """After each settlement: was that the last one of a stop?"""
