@@ -11,6 +11,7 @@ import pytest
 
 from amqp_tasks import App
 from support import BrokerNode, Ledger, RawClient, Vhost, WorkerProcess, new_vhost
+from support.connected import connect
 from support.interop_app import SETTINGS
 from support.stock_client import StockClient
 from support.workers import TESTS
@@ -83,8 +84,7 @@ def stock_client(environment: dict[str, str]) -> Iterator[StockClient]:
 def our_client(vhost: Vhost) -> Iterator[App]:
     """Our client, connected before the first test so that no test leaves its threads behind."""
     app = App("client", broker=vhost.url, **SETTINGS)
-    app.backend.reply_to(timeout=10)
-    app.transport.open(timeout=10)
+    connect(app)
     yield app
     app.close()
 

@@ -15,6 +15,7 @@ from amqp_tasks.errors import NotRegistered, RemoteError, TaskRevokedError
 from stock.errors import OrderRefused
 from stock.values import VALUES
 from support import Ledger, RawClient, Vhost, WorkerProcess, eventually
+from support.connected import connect
 from support.interop_app import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("stock_worker")
@@ -68,8 +69,7 @@ def test_a_class_nobody_allowed_is_a_remote_error(our_client: App) -> None:
 def trusting_client(vhost: Vhost) -> Iterator[App]:
     """A client that allows one class."""
     app = App("trusting", broker=vhost.url, **SETTINGS, result_exceptions=(OrderRefused,))
-    app.backend.reply_to(timeout=10)
-    app.transport.open(timeout=10)
+    connect(app)
     yield app
     app.close()
 
