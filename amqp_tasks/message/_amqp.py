@@ -57,6 +57,8 @@ class OutgoingMessage:
 
     `is_relayed`: the body is one that the broker already held, so `max_message_bytes`, which is about what we send
     ourselves, does not apply: a message refused for its size must still reach the dead letters.
+
+    `delay`: seconds from the publish until the message may run; None or not above 0 is at once.
     """
 
     exchange: str
@@ -65,3 +67,4 @@ class OutgoingMessage:
     properties: Properties
     mandatory: bool = True
     is_relayed: bool = False
+    delay: float | None = None
