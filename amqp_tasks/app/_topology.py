@@ -26,7 +26,8 @@ _BINDING_FIELDS = frozenset({"exchange", "exchange_type", "routing_key", "bindin
 class Topologies:
     """What to declare, as a whole and for single queues. Immutable; built anew when the settings change.
 
-    Every task queue gets a `<queue>.dead` beside it, to which its own rejects go (`task_dead_letter_queues`).
+    Every task queue gets a `<queue>.dead` beside it for what workers set aside (`task_dead_letter_queues`), and for what
+    the broker dead-letters, unless the queue names a dead-letter exchange itself.
     """
 
     def __init__(self, settings: Settings, router: Router) -> None:
@@ -71,11 +72,7 @@ class Topologies:
             if not self._settings.task.create_missing_queues:
                 raise self._unknown(name)
             return _assembled(self._created(name))
-        dead = (
-            self.whole.queue(queue.dead_letter_routing_key or "")
-            if queue.dead_letter_exchange == ""
-            else None
-        )
+        dead = self.whole.queue(dead_letter_queue_name(name))
         bindings = tuple(binding for binding in self.whole.bindings if _leads_to(binding, name))
         sources = {binding.source for binding in bindings}
         return Topology(
@@ -165,14 +162,11 @@ class Topologies:
             changes["max_priority"] = task.queue_max_priority
         if queue.type is QueueType.QUORUM and queue.delivery_limit is None:
             changes["delivery_limit"] = task.delivery_limit
-        if (
-            task.dead_letter_queues
-            and queue.type is not QueueType.STREAM
-            and queue.dead_letter_exchange is None
-        ):
+        if task.dead_letter_queues and queue.type is not QueueType.STREAM:
             dead_name = dead_letter_queue_name(queue.name)
-            changes |= {"dead_letter_exchange": "", "dead_letter_routing_key": dead_name}
-            yield Queue(dead_name, type=QueueType.QUORUM)
+            if queue.dead_letter_exchange is None:
+                changes |= {"dead_letter_exchange": "", "dead_letter_routing_key": dead_name}
+            yield Queue(dead_name, type=QueueType.QUORUM, delivery_limit=_DEAD_DELIVERY_LIMIT)
         yield replace(queue, **changes)
 
 
@@ -186,6 +180,10 @@ def _assembled(parts: Iterable[Part]) -> Topology:
 
 
 _DEAD_SUFFIX = ".dead"
+_DEAD_DELIVERY_LIMIT = 2**31 - 1
+"""In effect none. Who looks at a dead letter hands it back, and each return counts: under the limit of 20 that RabbitMQ 4.0
+applies to a queue which declares none, looking too often would drop it. With a limit 3.10 keeps the order of what comes
+back, too. (-1 is no way to say 'none': 3.10 takes it for 'drop at the first return'.)"""
 
 
 def _leads_to(binding: Binding, queue_name: str) -> bool:

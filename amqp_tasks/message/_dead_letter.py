@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
-from amqp_tasks.message._headers import is_broker_header, is_table_value, table_size
+from amqp_tasks.message._headers import FIRST_ERROR_TIME, is_broker_header, is_table_value, table_size
 from amqp_tasks.message._printable import header_text
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
@@ -62,7 +62,9 @@ def dead_letter(
         now: the present; by default the system's clock.
     """
     original = properties or Properties()
-    headers, dropped = _kept_headers(original.all_headers())
+    received = original.all_headers()
+    headers, dropped = _kept_headers(received)
+    time = (now or datetime.now(UTC)).isoformat()
     facts: dict[str, HeaderValue] = {
         "x-error-reason": str(reason),
         "x-error-message": header_text(detail, _MAX_MESSAGE),
@@ -71,7 +73,8 @@ def dead_letter(
         "x-error-queue": queue_name,
         "x-error-exchange": exchange,
         "x-error-routing-key": routing_key,
-        "x-error-time": (now or datetime.now(UTC)).isoformat(),
+        "x-error-time": time,
+        FIRST_ERROR_TIME: _first_time(received.get(FIRST_ERROR_TIME)) or time,
         "x-error-attempts": attempts,
         "x-error-worker": header_text(worker, 255) if worker else None,
         "x-error-user-id": original.user_id,
@@ -89,6 +92,14 @@ def dead_letter(
             user_id=None,
         ),
     )  # fmt: skip
+
+
+def _first_time(value: HeaderValue) -> str | None:
+    """What a retry noted, if it is a time: anybody may send such a header."""
+    try:
+        return datetime.fromisoformat(value).isoformat()
+    except (TypeError, ValueError):
+        return None
 
 
 def _kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], list[str]]:

@@ -10,7 +10,14 @@ from typing import Any
 
 from amqp_tasks.errors import EncodeError
 
-__all__ = ("PROTOCOL_HEADERS", "check_user_headers", "is_broker_header", "is_table_value", "table_size")
+__all__ = (
+    "FIRST_ERROR_TIME",
+    "PROTOCOL_HEADERS",
+    "check_user_headers",
+    "is_broker_header",
+    "is_table_value",
+    "table_size",
+)
 
 PROTOCOL_HEADERS = frozenset(
     {
@@ -21,6 +28,8 @@ PROTOCOL_HEADERS = frozenset(
 )  # fmt: skip
 """What task protocol 2 defines; users' headers stand beside these at the top level."""
 
+FIRST_ERROR_TIME = "x-error-first-time"
+"""When the task first failed, ISO 8601; a retry carries it on to the next attempt, and a dead letter keeps it."""
 _BROKER_HEADERS = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
 _BROKER_PREFIXES = ("x-first-death-", "x-last-death-")
 MAX_SHORT = 255

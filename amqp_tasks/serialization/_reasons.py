@@ -42,4 +42,4 @@ class DeadLetterReason(StrEnum):
     UNSERIALIZABLE_RESULT = "unserializable-result"
     """The task ran, and its return value cannot be written by the result serializer."""
     FAILED = "failed"
-    """The task raised."""
+    """The task raised, and nobody gets its result."""

@@ -111,8 +111,8 @@ class TaskSettings(Section):
     )
     dead_letter_queues: bool = Field(
         default=True,
-        description="Whether each task queue gets a `<queue>.dead` that keeps what cannot run, with the reason. False:"
-        " the broker drops it.",
+        description="Whether each task queue gets a `<queue>.dead` that keeps what cannot run, and what failed with nobody to"
+        " tell, with the reason. False: the broker drops it.",
     )
     serializer: SerializerName = Field(
         default="json", description="How arguments are written: `json`, `msgpack` or `yaml`."

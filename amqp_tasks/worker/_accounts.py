@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from amqp_tasks.message import Envelope
     from amqp_tasks.worker._job import Job
 
-__all__ = ("crash_refusal", "dead_letter_of", "outcome_record", "refusal_record", "started_record")
+__all__ = (
+    "crash_refusal",
+    "dead_letter_of",
+    "error_text",
+    "failure_refusal",
+    "outcome_record",
+    "refusal_record",
+    "started_record",
+)
 
 
 def outcome_record(
@@ -74,6 +82,21 @@ def crash_refusal(task_id: str, crashes: int, cause: str) -> MalformedMessage:
     return MalformedMessage(
         DeadLetterReason.CRASH_LIMIT, f"worker died: {cause}, {crashes} times", task_id=task_id
     )
+
+
+def failure_refusal(outcome: Outcome) -> MalformedMessage:
+    """Why a failed task is kept, when its failure goes to nobody else."""
+    error = MalformedMessage(DeadLetterReason.FAILED, error_text(outcome.exception))
+    error.__cause__ = outcome.exception
+    return error
+
+
+def error_text(error: BaseException | None) -> str:
+    """What an exception says of itself."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
+        return "(its text cannot be made)"
 
 
 def dead_letter_of(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import DeadLetterReason, printable
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
-from amqp_tasks.worker._accounts import crash_refusal, dead_letter_of, refusal_record
+from amqp_tasks.worker._accounts import crash_refusal, dead_letter_of, failure_refusal, refusal_record
 from amqp_tasks.worker._dispatcher import Dispatcher
 from amqp_tasks.worker._guards import Guards
 from amqp_tasks.worker._job import Job
@@ -26,6 +26,7 @@ from amqp_tasks.worker._settler import Settler, SettlerParts
 
 if TYPE_CHECKING:
     from amqp_routing import Topology
+    from amqp_tasks.app._execution import Outcome
     from amqp_tasks.backend import ResultBackend
     from amqp_tasks.clock import Clock
     from amqp_tasks.message import ResultRecord
@@ -109,6 +110,7 @@ class Engine:
             settler=self._settler,
             records=parts.records,
             refuse=self._refuse_open,
+            keep=self._keep_failure,
             on_done=self._done,
             clock=parts.clock,
         )
@@ -231,8 +233,21 @@ class Engine:
         if is_expired or not self._rules.dead_letter_queues:
             self._finish_refusal(job, record, is_expired=is_expired)
             return
+        self._set_aside(job, error, record)
+
+    def _keep_failure(self, job: Job, outcome: Outcome) -> None:
+        """Set a task aside that failed and whose failure goes to nobody else."""
+        if self._rules.dead_letter_queues:
+            self._set_aside(job, failure_refusal(outcome), None, outcome.traceback_text)
+        else:
+            self._settler.acknowledge(job)
+
+    def _set_aside(
+        self, job: Job, error: MalformedMessage, record: ResultRecord | None, traceback: str | None = None
+    ) -> None:
+        now, hostname = self._parts.clock.now(), self._parts.run_rules.hostname
         try:
-            message = dead_letter_of(job, error, now=now, hostname=rules.hostname)
+            message = dead_letter_of(job, error, now=now, hostname=hostname, traceback=traceback)
         except Exception:
             # Then the queue's own dead-letter exchange gets it, as it is.
             logger.exception(

@@ -275,4 +275,5 @@ def run_rules(settings: Settings, hostname: str) -> RunRules:
         store_errors_even_if_ignored=task.store_errors_even_if_ignored,
         track_started=task.track_started,
         result_extended=settings.result.extended,
+        has_backend=settings.result.backend is not None,
     )

@@ -21,7 +21,7 @@ from amqp_tasks.message import (
     printable,
     read_payload,
 )
-from amqp_tasks.worker._accounts import outcome_record, started_record
+from amqp_tasks.worker._accounts import error_text, outcome_record, started_record
 from amqp_tasks.worker._guards import check_expiry
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._records import Records
@@ -48,6 +48,7 @@ class RunRules:
     store_errors_even_if_ignored: bool
     track_started: bool
     result_extended: bool
+    has_backend: bool
 
     def is_acked_late(self, task: Task[..., Any]) -> bool:
         """Whether the ack comes after the run."""
@@ -58,7 +59,9 @@ class RunRules:
         return self.track_started if task.track_started is None else task.track_started
 
     def is_stored(self, task: Task[..., Any], envelope: Envelope, *, is_failure: bool) -> bool:
-        """Whether somebody wants the outcome: the caller's word first, then the task's, then the setting."""
+        """Whether somebody gets the outcome: the caller's word first, then the task's, then the setting."""
+        if not envelope.reply_to or not self.has_backend:
+            return False
         is_ignored = envelope.ignore_result
         if is_ignored is None:
             is_ignored = self.ignore_result if task.ignore_result is None else task.ignore_result
@@ -78,6 +81,7 @@ class Runner:
         settler: takes the outcomes.
         records: says which task runs in which slot.
         refuse: what to do with a body that cannot be read, arguments that do not fit, or what has expired.
+        keep: what to do with a failure that goes to nobody.
         on_done: called after each job, with its seconds and whether it left the process short of memory.
         clock: time.
     """
@@ -89,11 +93,12 @@ class Runner:
         settler: Settler,
         records: Records,
         refuse: Callable[[Job, MalformedMessage], None],
+        keep: Callable[[Job, Outcome], None],
         on_done: Callable[[Job, float, bool], None],
         clock: Clock,
     ) -> None:
         self._rules, self._settler, self._records = rules, settler, records
-        self._refuse, self._on_done, self._clock = refuse, on_done, clock
+        self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
         self._pid = os.getpid()
 
     def run(self, job: Job, slot: int) -> None:
@@ -149,11 +154,13 @@ class Runner:
             raise error from outcome.exception
         rules = self._rules
         is_failure = outcome.state == State.FAILURE
-        if envelope.reply_to and rules.is_stored(task, envelope, is_failure=is_failure):
+        if rules.is_stored(task, envelope, is_failure=is_failure):
             record = outcome_record(
                 job, request, outcome, now=self._clock.now(), is_extended=rules.result_extended
             )
             self._settler.store(job, record)
+        elif is_failure:
+            self._keep(job, outcome)
         else:
             self._settler.acknowledge(job)
 
@@ -198,7 +205,7 @@ def _log_outcome(job: Job, task: Task[..., Any], outcome: Outcome) -> None:
 
 def _log_failure(envelope: Envelope, task: Task[..., Any], outcome: Outcome) -> None:
     error = outcome.exception
-    shown = printable(f"{type(error).__name__}({error})", 1024)
+    shown = printable(f"{type(error).__name__}({error_text(error)})", 1024)
     name, task_id = printable(envelope.shadow or task.name), printable(envelope.id)
     if outcome.is_expected:
         logger.info("Task %s[%s] raised expected: %s", name, task_id, shown, extra=_about("failed", envelope))

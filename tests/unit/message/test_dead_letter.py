@@ -42,6 +42,7 @@ def test_it_says_why_and_from_where() -> None:
         "x-error-exchange": "ex",
         "x-error-routing-key": "key",
         "x-error-time": "2026-11-21T00:00:00+00:00",
+        "x-error-first-time": "2026-11-21T00:00:00+00:00",
         "x-error-attempts": 3,
         "x-error-worker": "w@host",
     }
@@ -82,6 +83,22 @@ def test_what_the_broker_or_an_earlier_dead_letter_added_is_gone() -> None:
     assert {name for name in kept if not name.startswith("x-error-")} == {"x-mine"}
     assert kept["x-error-reason"] == "bad-json"
     assert "x-error-type" not in kept
+
+
+@pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        ("2026-11-20T10:00:00+00:00", "2026-11-20T10:00:00+00:00"),
+        ("yesterday", NOW.isoformat()),
+        (5, NOW.isoformat()),
+        (None, NOW.isoformat()),
+    ],
+)
+def test_the_first_time_that_a_retry_noted_is_carried_on(noted: Any, expected: str) -> None:
+    kept = set_aside(Properties(headers={"x-error-first-time": noted})).properties.headers
+
+    assert kept["x-error-first-time"] == expected
+    assert kept["x-error-time"] == NOW.isoformat()
 
 
 def test_copies_are_not_routed_again() -> None:

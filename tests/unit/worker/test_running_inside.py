@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from amqp_tasks import App
 from amqp_tasks.errors import ConfigurationError, TaskError
+from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery
 from amqp_tasks.worker import Worker
+from support import eventually
 
 
 @contextmanager
@@ -33,6 +37,12 @@ def running(app: App, **options: Any) -> Iterator[Worker]:
 def app() -> Iterator[App]:
     with App("inside", broker="memory://") as made:
         yield made
+
+
+@pytest.fixture
+def broker() -> str:
+    """A broker of one test."""
+    return f"memory://{uuid.uuid4().hex}/"
 
 
 @pytest.mark.parametrize("pool", [None, "threads", "solo"])
@@ -62,6 +72,87 @@ def test_failures_and_unknown_tasks_reach_the_caller(app: App) -> None:
             app.send_task("missing").get(timeout=10)
 
         assert app.transport.queue_status("default.dead").messages == 1  # type: ignore[union-attr]  # it is declared
+
+
+@pytest.mark.parametrize("result_backend", ["rpc://", None])
+@pytest.mark.parametrize("acks_late", [True, False])
+def test_a_failure_that_goes_to_nobody_is_kept_with_its_traceback(
+    broker: str, result_backend: str | None, acks_late: bool
+) -> None:
+    with App("inside", broker=broker, result_backend=result_backend) as app:
+
+        @app.task(ignore_result=True, acks_late=acks_late)
+        def fail() -> None:
+            raise KeyError("nobody is told")
+
+        with running(app):
+            # A sender whose app has a backend may want what this worker's has not.
+            sent = fail.apply_async(reply_to="" if result_backend else "somewhere")
+            eventually(lambda: _assert(_depth(app, "default.dead") == 1), within=10)
+            assert _depth(app, "default") == 0
+
+        headers = _first(app, "default.dead").properties.headers
+    assert headers["id"] == sent.id
+    assert headers["x-error-reason"] == "failed"
+    assert headers["x-error-type"] == "KeyError"
+    assert headers["x-error-message"] == "'nobody is told'"
+    assert 'raise KeyError("nobody is told")' in headers["x-error-traceback"]
+    assert headers["x-error-attempts"] == 1
+    assert headers["x-error-first-time"] == headers["x-error-time"]
+    assert headers["x-error-queue"] == "default"
+
+
+def test_a_failure_that_somebody_is_told_is_not_kept_twice(broker: str) -> None:
+    with App("inside", broker=broker) as app:
+
+        @app.task
+        def fail() -> None:
+            raise ValueError("told")
+
+        with running(app), pytest.raises((TaskError, ValueError), match="told"):
+            fail.delay().get(timeout=10)
+
+        assert _depth(app, "default.dead") == 0
+
+
+def test_without_dead_letter_queues_a_failure_that_goes_to_nobody_is_acked(broker: str) -> None:
+    with App("inside", broker=broker, task_dead_letter_queues=False) as app:
+
+        @app.task(ignore_result=True)
+        def fail() -> None:
+            raise ValueError("nobody is told")
+
+        @app.task
+        def fine() -> int:
+            return 1
+
+        with running(app, pool="solo"):
+            fail.delay()
+            assert fine.delay().get(timeout=10) == 1
+
+        # What was not acked would be back by now.
+        assert _depth(app, "default") == 0
+        assert app.transport.queue_status("default.dead") is None
+
+
+def test_an_exception_without_a_text_is_kept_all_the_same(broker: str) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    with App("inside", broker=broker) as app:
+
+        @app.task(ignore_result=True, throws=(Mute,))
+        def fail() -> None:
+            raise Mute
+
+        with running(app):
+            fail.delay()
+            eventually(lambda: _assert(_depth(app, "default.dead") == 1), within=10)
+
+        headers = _first(app, "default.dead").properties.headers
+    assert headers["x-error-type"] == Mute.__qualname__
+    assert "cannot be made" in headers["x-error-message"]
 
 
 def test_a_warm_stop_waits_for_the_running_task_and_requeues_the_rest(app: App) -> None:
@@ -130,3 +221,32 @@ def test_a_connection_that_cannot_be_closed_does_not_keep_the_worker(
         monkeypatch.setattr("amqp_tasks.worker._engine.Engine.close", close)
         assert worker.stop(timeout=2)
         monkeypatch.undo()
+
+
+def _depth(app: App, queue_name: str) -> int:
+    status = app.transport.queue_status(queue_name)
+    assert status is not None
+    return status.messages
+
+
+def _first(app: App, queue_name: str) -> Delivery:
+    """The message at the head of a queue, which is handed back."""
+    got: SimpleQueue[Delivery] = SimpleQueue()
+    consumer = app.transport.consume(
+        [queue_name],
+        ConsumerOptions(prefetch=1),
+        on_deliveries=lambda batch: got.put(batch[0]),
+        on_event=_ignore,
+    )
+    try:
+        return got.get(timeout=10)
+    finally:
+        consumer.close(timeout=5)
+
+
+def _ignore(event: ConsumerEvent) -> None:
+    """Nobody asks."""
+
+
+def _assert(condition: bool) -> None:
+    assert condition
