@@ -131,10 +131,13 @@ class Inbox:
         self._reader = 0
         # Deliveries that came before `attach` had been told the consumer; any thread pops them.
         self._early: deque[Delivery] = deque()
-        # Counters and the bound: written on the I/O thread only, except `_is_paused`, cleared by whoever asks.
+        # Written under `_pausing` together with the order to the consumer: in the other order a caller's "resume" could
+        # come before the "pause" it answers, and nothing would ever arrive again.
+        self._is_paused = False
+        self._pausing = threading.Lock()
+        # Counters and the bound: written on the I/O thread only, except `_until_count`, set by whoever asks.
         self._received = self._dropped = self._unreadable = self._lost = 0
         self._until_count = cache_max
-        self._is_paused = False
 
     def attach(self, consumer: Consumer, queue_name: str) -> None:
         """Say which consumer feeds this inbox."""
@@ -319,21 +322,28 @@ class Inbox:
         # Counting costs time in proportion to what is held, so it is done once per tenth of the bound.
         self._until_count = max(self._cache_max - unread, self._cache_max // 10, 1)
         if unread >= self._cache_max and not _is_any_asked_for(entries):
-            self._is_paused = True
-            self._consumer.pause()
+            with self._pausing:
+                self._is_paused = True
+                self._consumer.pause()
             if _is_any_asked_for(entries):
                 self.wants_more()
 
     def wants_more(self) -> None:
         """Somebody asks for a result that is not here: let in another `cache_max` if consuming is paused."""
-        if self._is_paused and self._consumer is not None:
-            self._until_count = self._cache_max
-            self._is_paused = False
-            self._consumer.resume()
+        if not self._is_paused:
+            return
+        with self._pausing:
+            if self._is_paused and self._consumer is not None:
+                self._until_count = self._cache_max
+                self._is_paused = False
+                self._consumer.resume()
 
     def abandon(self) -> None:
         """In a forked child: the consumer and what is under way are the parent's, callbacks included."""
-        self.lock = threading.Lock()  # the parent's may have been held by a thread that is not here
+        self.lock, self._pausing = (
+            threading.Lock(),
+            threading.Lock(),
+        )  # a thread that is not here may hold the parent's
         self._consumer = None
         self._is_paused = False
         self._kept.clear()

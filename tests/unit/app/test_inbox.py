@@ -6,13 +6,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
 from amqp_tasks.backends._inbox import Entry, Inbox
 from amqp_tasks.errors import AmqpTasksError, ClosedError, ResultLost, ResultUnavailable
 from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State
-from support.eventually import eventually
+from amqp_tasks.transport import Consumer
+from support.eventually import eventually, wait_until
 
 DONE = ResultRecord(task_id="a", status=State.SUCCESS, result=1)
 
@@ -132,3 +134,43 @@ def test_listeners_hear_each_state_until_they_leave(inbox: Inbox) -> None:
     entry.unlisten(listener)
 
     assert heard == [started, DONE]
+
+
+class SlowToPause:
+    """A consumer that notes its orders, and while it is told to pause lets somebody begin to wait."""
+
+    def __init__(self) -> None:
+        self.orders: list[str] = []
+        self.begin_to_wait: Callable[[], None] = lambda: None
+
+    def pause(self) -> None:
+        self.begin_to_wait()
+        self.orders.append("pause")
+
+    def resume(self) -> None:
+        self.orders.append("resume")
+
+    def close(self, *, timeout: float) -> None:
+        """Nothing to close."""
+
+
+def test_who_begins_to_wait_while_consuming_is_being_paused_has_it_resumed(inbox: Inbox) -> None:
+    consumer, asked = SlowToPause(), inbox.expect("asked")
+    inbox.attach(cast("Consumer", consumer), "replies")
+    unread = [inbox.expect(f"{n}") for n in range(10)]
+    for entry in unread:
+        inbox.end(entry, record=ResultRecord(task_id=entry.task_id, status=State.SUCCESS, result=1))
+    thread = threading.Thread(target=asked.wait, args=(20,))
+
+    def begin_to_wait() -> None:
+        thread.start()
+        # Time for it to give its order too early, in vain when it has to wait for the pause.
+        wait_until(lambda: "resume" in consumer.orders, 0.2)
+
+    consumer.begin_to_wait = begin_to_wait
+    inbox._bound(len(unread))
+
+    eventually(lambda: consumer.orders == ["pause", "resume"])
+    inbox.end(asked, record=DONE)
+    thread.join(5)
+    assert not thread.is_alive()
