@@ -19,6 +19,7 @@
     │   │   ├── PublishNacked               the broker said no (basic.nack)
     │   │   ├── BrokerBlocked               a memory or disk alarm outlasted the deadline
     │   │   ├── MessageTooLarge
+    │   │   ├── UserIdRefused               `user_id` is not the user of the connection
     │   │   └── DepthLimitExceeded          tasks that call tasks, more than `task_depth_limit` deep
     │   └── SendUnknown                     may be stored: send again with the same task id
     ├── BulkSendError                       some calls of a bulk send failed; an outcome for each
@@ -78,6 +79,7 @@ __all__ = (
     "UnknownQueue",
     "UnroutableError",
     "UnsupportedTransport",
+    "UserIdRefused",
 )
 
 
@@ -220,6 +222,10 @@ class BrokerBlocked(NotSent):
 
 class MessageTooLarge(NotSent):
     """The message exceeds `max_message_bytes` or the broker's own limit."""
+
+
+class UserIdRefused(NotSent):
+    """The call's `user_id` is not the user that the connection was opened as, and RabbitMQ vouches for that property."""
 
 
 class DepthLimitExceeded(NotSent):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._destination import Destination, Destinations
 from amqp_tasks.app._options import CallOptions
+from amqp_tasks.app._properties import aware, further_options
 from amqp_tasks.app._publishing import ONE_ATTEMPT, PublishPolicy, connect_with_policy, publish_with_policy
 from amqp_tasks.app._request import DEPTH_HEADER, Frame, child_depth, enclosing_frame
 from amqp_tasks.app._result import AsyncResult
@@ -243,15 +244,13 @@ class Calls:
             parent_id=parent_id,
             argsrepr=labels[0],
             kwargsrepr=labels[1],
+            further=further_options(options, self._app.timezone) if options else None,
         )
 
     def _expiry(self, expires: float | datetime | timedelta) -> float | datetime:
         if isinstance(expires, timedelta):
             return expires.total_seconds()
-        if isinstance(expires, datetime) and expires.tzinfo is None:
-            # A naive time is meant as the app's clocks show it, as Celery has it.
-            return expires.replace(tzinfo=self._app.timezone)
-        return expires
+        return aware(expires, self._app.timezone) if isinstance(expires, datetime) else expires
 
     def _warn_of_size(self, task_name: str, size: int) -> None:
         now = time.monotonic()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqp_tasks.app._execution import Outcome, execute, format_traceback
 from amqp_tasks.app._options import CallOptions
+from amqp_tasks.app._properties import further_options
 from amqp_tasks.app._request import Request, child_depth, enclosing_frame
 from amqp_tasks.app._result import AsyncResult
 from amqp_tasks.backend import ExpectedResult
@@ -118,6 +119,7 @@ def _request(task: Task[..., Any], options: CallOptions) -> Request:
         parent_id=parent.request.id if parent is not None else None,
         is_eager=True,
         headers=dict(options.get("headers") or {}),
+        properties=further_options(options, task.app.timezone),
         ignore_result=options.get("ignore_result"),
         shadow=options.get("shadow"),
         correlation_id=task_id,

@@ -18,7 +18,7 @@ from amqp_tasks.app import _task
 from amqp_tasks.app._request import DEPTH_HEADER, FRAME, DeliveryInfo, Frame, Request
 from amqp_tasks.app._task import Task
 from amqp_tasks.errors import InvalidArguments
-from amqp_tasks.message import State
+from amqp_tasks.message import State, further_properties
 
 if TYPE_CHECKING:
     from amqp_tasks.message import Envelope
@@ -182,6 +182,7 @@ def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: s
         origin=envelope.origin,
         timelimit=(envelope.time_limit, envelope.soft_time_limit),
         headers=headers,
+        properties=further_properties(envelope.properties),
         ignore_result=envelope.ignore_result,
         depth=depth if isinstance(depth, int) and depth > 0 else 0,
         lang=envelope.lang or "py",

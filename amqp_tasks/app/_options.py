@@ -36,6 +36,9 @@ class CallOptions(TypedDict, total=False):
     timezone). `timeout` limits the publish as a whole. `confirm=False` returns when the message was handed to the
     I/O thread; a failed publish then surfaces in `AsyncResult.get()`. `add_to_parent=False` leaves a call made in a
     task out of that task's `children`.
+
+    `message_id`, `app_id`, `type`, `user_id` and `timestamp` (seconds since 1970 or a datetime) are AMQP properties that
+    are sent as they are and mean nothing to us. RabbitMQ checks `user_id`: it must be the user of the connection.
     """
 
     task_id: str
@@ -58,6 +61,11 @@ class CallOptions(TypedDict, total=False):
     timeout: float | None
     confirm: bool
     add_to_parent: bool
+    message_id: str | None
+    app_id: str | None
+    type: str | None
+    user_id: str | None
+    timestamp: int | datetime | None
 
 
 class TaskOptions(TypedDict, total=False):
@@ -108,6 +116,11 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "delivery_mode": ((int,), "1 (transient) or 2 (persistent)"),
     "retry_policy": ((Mapping,), "a mapping like the setting task_publish_retry_policy"),
     "timeout": _SECONDS,
+    "message_id": _TEXT,
+    "app_id": _TEXT,
+    "type": _TEXT,
+    "user_id": _TEXT,
+    "timestamp": ((int, datetime), "whole seconds since 1970 or a datetime"),
 }
 """What the values of options may be; None stands for "not given"."""
 
@@ -123,6 +136,11 @@ _LATER = {
     "connection": "not needed: the app shares one connection for publishing among all threads",
     "publisher": "not needed: the app shares one connection for publishing among all threads",
     "mandatory": "always on: a message that no queue takes raises UnroutableError",
+    "correlation_id": "it is the id of the task: set `task_id`",
+    "content_type": "it follows from how the arguments are written: set `serializer`",
+    "content_encoding": "it follows from how the arguments are written: set `serializer` or `compression`",
+    "expiration": "it follows from when the task must have started: set `expires`, in seconds",
+    "cluster_id": "RabbitMQ makes no use of it: put it into `headers`",
     "immediate": "RabbitMQ does not implement it",
     "confirm_timeout": "named `timeout` here, as it covers the whole publish",
     "autoretry_for": "retries of tasks are not supported yet",

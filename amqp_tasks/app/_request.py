@@ -65,7 +65,8 @@ class Request:
         origin: process that sent the message.
         timelimit: (hard, soft) in seconds.
         headers: the caller's own headers.
-        properties: further AMQP properties of the message.
+        properties: AMQP properties of the caller's own: `message_id`, `app_id`, `type`, `user_id`, `timestamp` (seconds
+            since 1970), as far as it set them.
         ignore_result: the caller's wish; None leaves it to the task.
         depth: how many tasks stand between this one and the call that began the chain of calls.
         lang: language of the sender.

@@ -7,6 +7,7 @@ from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessag
 from amqp_tasks.message._dead_letter import dead_letter, dead_letter_queue_name
 from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_payload
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
+from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
 from amqp_tasks.message._printable import bounded_repr, printable
 from amqp_tasks.message._process import current_origin, new_task_id
 from amqp_tasks.message._results import ResultRecord, State, build_result, read_result
@@ -16,6 +17,7 @@ from amqp_tasks.serialization._reasons import DeadLetterReason
 
 __all__ = (
     "DEFAULT_LIMITS",
+    "FURTHER_PROPERTIES",
     "DeadLetterReason",
     "Envelope",
     "HeaderTemplate",
@@ -29,6 +31,7 @@ __all__ = (
     "TaskTemplate",
     "bounded_repr",
     "build_result",
+    "check_further_properties",
     "check_task_id",
     "check_task_name",
     "current_origin",
@@ -36,6 +39,7 @@ __all__ = (
     "dead_letter_queue_name",
     "exception_from_data",
     "exception_to_data",
+    "further_properties",
     "new_task_id",
     "printable",
     "read_envelope",

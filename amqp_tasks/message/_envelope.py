@@ -49,6 +49,8 @@ class Envelope:
     priority: int
     headers: Mapping[str, HeaderValue]
     """All headers as received."""
+    properties: Properties
+    """As received; treat as read-only."""
 
     @property
     def user_headers(self) -> dict[str, HeaderValue]:
@@ -113,7 +115,7 @@ def read_envelope(properties: Properties) -> Envelope:
             root_id or task_id, parent_id, group, group_index, shadow, origin, lang,
             _read_label(get("argsrepr")), _read_label(get("kwargsrepr")), ignore_result, compression,
             properties.content_type, properties.content_encoding, properties.reply_to or "",
-            properties.correlation_id or task_id, properties.priority or 0, headers,
+            properties.correlation_id or task_id, properties.priority or 0, headers, properties,
         )  # fmt: skip
     except MalformedMessage as exc:
         exc.task_id = task_id

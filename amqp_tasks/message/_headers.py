@@ -13,6 +13,7 @@ from amqp_tasks.errors import EncodeError
 __all__ = (
     "FIRST_ERROR_TIME",
     "PROTOCOL_HEADERS",
+    "check_short",
     "check_user_headers",
     "is_broker_header",
     "is_table_value",
@@ -57,6 +58,25 @@ def check_user_headers(headers: Mapping[str, Any]) -> None:
             raise ValueError(f"header {name!r} belongs to the task protocol; use the option of that meaning")
         if not is_table_value(value):
             raise EncodeError(f"headers[{name!r}]: {type(value).__qualname__} cannot be an AMQP header value")
+
+
+def check_short(text: Any, what: str) -> str:
+    """Return the text when AMQP can hold it as a short string; `what` names it in the error.
+
+    Raises:
+        ValueError: not text, empty, longer than 255 bytes of UTF-8, or not encodable.
+    """
+    if type(text) is str and 0 < len(text) <= MAX_SHORT and text.isascii():
+        return text
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"a {what} must be text of 1 to {MAX_SHORT} bytes, got {text!r:.60}")
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"{what} {text!r:.60} cannot be written as UTF-8") from exc
+    if size > MAX_SHORT:
+        raise ValueError(f"{what} {text[:40]!r}… takes {size} bytes, at most {MAX_SHORT} fit")
+    return text
 
 
 def _is_short_text(text: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from amqp_tasks.errors import InvalidArguments
 from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessage, Properties
-from amqp_tasks.message._headers import MAX_SHORT, check_user_headers
+from amqp_tasks.message._headers import MAX_SHORT, check_short, check_user_headers
 from amqp_tasks.message._printable import MAX_REPR, bounded_repr, header_text
 from amqp_tasks.message._process import current_origin, new_task_id
 from amqp_tasks.serialization import JSON_TYPE, compress, compression_type, content_type_of, dumps
@@ -31,7 +31,7 @@ def check_task_id(task_id: str) -> str:
     Raises:
         ValueError: not text, empty, longer than 255 bytes of UTF-8, or not encodable.
     """
-    return _check_short(task_id, "task id")
+    return check_short(task_id, "task id")
 
 
 def check_task_name(name: str) -> str:
@@ -40,21 +40,7 @@ def check_task_name(name: str) -> str:
     Raises:
         ValueError: it cannot.
     """
-    return _check_short(name, "task name")
-
-
-def _check_short(text: Any, what: str) -> str:
-    if type(text) is str and 0 < len(text) <= MAX_SHORT and text.isascii():
-        return text
-    if not isinstance(text, str) or not text:
-        raise ValueError(f"a {what} must be text of 1 to {MAX_SHORT} bytes, got {text!r:.60}")
-    try:
-        size = len(text.encode("utf-8"))
-    except UnicodeEncodeError as exc:
-        raise ValueError(f"{what} {text!r:.60} cannot be written as UTF-8") from exc
-    if size > MAX_SHORT:
-        raise ValueError(f"{what} {text[:40]!r}… takes {size} bytes, at most {MAX_SHORT} fit")
-    return text
+    return check_short(name, "task name")
 
 
 class TaskTemplate:
@@ -137,6 +123,7 @@ class TaskTemplate:
         kwargsrepr: str | None = None,
         embed: Mapping[str, Any] | None = None,
         changes: Mapping[str, HeaderValue] | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> OutgoingMessage:
         """Build one message.
 
@@ -158,6 +145,7 @@ class TaskTemplate:
             kwargsrepr: what logs show for `kwargs`; by default a bounded repr.
             embed: the body's third part; by default its four keys with null.
             changes: protocol headers that differ from the template's (`retries`, `group`, `group_index`, …).
+            further: AMQP properties of the caller's own, from `check_further_properties`.
 
         Raises:
             ValueError: a task id, priority, exchange, routing key, header name or `expires` that cannot be sent.
@@ -193,6 +181,7 @@ class TaskTemplate:
                 correlation_id=task_id,
                 reply_to=reply_to or "",
                 expiration=expiration,
+                **(further or {}),
             ),
         )
 

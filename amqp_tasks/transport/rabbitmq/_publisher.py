@@ -366,10 +366,12 @@ class Publisher:
         """End the culprit if it is known, else make the suspects go one at a time."""
         # Those that are done (their deadline passed) may be the culprit as well.
         unconfirmed = list(self._unconfirmed.values())
-        suspects = find_suspects(text, unconfirmed) or unconfirmed
+        named = find_suspects(text, unconfirmed)
+        suspects = named or unconfirmed  # a name the broker wrote otherwise than we did fits none
         for pending in set(unconfirmed).difference(suspects):
             pending.maybe_stored = True
-        if len(suspects) == 1 or is_certain(text, known_exchanges=self._confirmed_exchanges):
+        is_sure = bool(named) and is_certain(text, known_exchanges=self._confirmed_exchanges)
+        if is_sure or len(suspects) == 1:
             for pending in suspects:
                 self._finish(pending, culprit_error(pending, code, text))
             return

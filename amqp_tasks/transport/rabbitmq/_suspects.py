@@ -12,6 +12,7 @@ from amqp_tasks.errors import (
     PublishError,
     SendUnknown,
     UnroutableError,
+    UserIdRefused,
 )
 from amqp_tasks.transport.rabbitmq._pending import Pending
 
@@ -22,7 +23,9 @@ _NO_EXCHANGE = re.compile(r"no exchange '(.*?)' in vhost", re.DOTALL)
 _TOPIC = re.compile(r"access to topic '(.*?)' in exchange '(.*?)' in vhost", re.DOTALL)
 _EXCHANGE = re.compile(r"exchange '(.*?)' in vhost", re.DOTALL)
 _TOO_LARGE = re.compile(r"message size (\d+) (?:is )?larger than (?:configured )?max(?:imum)? size (\d+)")
-_USER_ID = re.compile(r"user_id property set to '(.*?)'", re.DOTALL)
+_USER_ID = re.compile(r"user_id property set to '(.*)' but authenticated user was '(.*)'", re.DOTALL)
+# A long name cuts the text short.
+_ANY_USER_ID = re.compile(r"user_id property set to '")
 
 # Closes of the connection that a message itself can cause; any other means the broker or the network.
 _MESSAGE_CODES = frozenset({501, 502, 503, 505, 506, 530, 540})
@@ -68,6 +71,11 @@ def culprit_error(pending: Pending, code: int, text: str) -> PublishError:
         error = MessageTooLarge(
             f"the body has {match[1]} bytes, the broker takes at most {match[2]}: pass a reference to the data"
             " instead, or raise the broker's max_message_size"
+        )
+    elif _ANY_USER_ID.search(text):
+        error = UserIdRefused(
+            f"the broker takes no message of user_id={message.properties.user_id!r:.80} from this connection: set it to"
+            f" the user of broker_url, or leave it out ({text})"
         )
     elif pending.maybe_stored and code != 406:  # a message of that shape is never stored
         error = SendUnknown(

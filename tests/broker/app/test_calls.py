@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -19,6 +20,7 @@ from amqp_tasks.errors import (
     PublishError,
     UnknownQueue,
     UnroutableError,
+    UserIdRefused,
 )
 from support.plain_worker import PlainWorker
 from support.proxy import TcpProxy
@@ -80,6 +82,36 @@ def test_the_options_of_a_call_reach_the_message(make_app: MakeApp, raw_client: 
     assert headers["ignore_result"] is True
     assert datetime.fromisoformat(headers["expires"]) == soon
     assert not message.properties.reply_to
+
+
+def test_properties_of_the_callers_own_reach_the_message(
+    make_app: MakeApp, vhost: Vhost, raw_client: RawClient
+) -> None:
+    user = unquote(urlsplit(vhost.url).username or "")
+
+    make_app().send_task(
+        "t", message_id="m", app_id="shop", type="paid", user_id=user, timestamp=1_700_000_000
+    )
+
+    sent = raw_client.get("default").properties
+    assert (sent.message_id, sent.app_id, sent.type, sent.user_id) == ("m", "shop", "paid", user)
+    assert sent.timestamp == 1_700_000_000
+
+
+@pytest.mark.parametrize("stranger", ["stranger", "d'or", "jörg", "s" * 250])
+def test_a_strangers_user_id_fails_its_own_calls_and_no_other(make_app: MakeApp, stranger: str) -> None:
+    app = make_app(result_backend=None)
+    app.send_task("t")
+    wrong = {5, 6, 50}
+
+    with pytest.raises(BulkSendError) as caught:
+        app.send_many(("t", (i,), {}, {"user_id": stranger} if i in wrong else {}) for i in range(100))
+    with pytest.raises(UserIdRefused, match=r"user_id=.* set it to the user of broker_url"):
+        app.send_task("t", user_id=stranger)
+
+    outcomes = caught.value.outcomes
+    assert {i for i, outcome in enumerate(outcomes) if type(outcome) is UserIdRefused} == wrong
+    assert sum(outcome is not None for outcome in outcomes) == len(wrong)
 
 
 def test_routes_choose_the_queue_and_the_call_wins_over_them(

@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -148,6 +149,23 @@ def test_a_task_that_calls_itself_for_ever_is_stopped_at_the_depth_limit(
 
     assert facts == [(again.name, 3)]
     assert depths == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_a_task_sees_the_amqp_properties_that_its_caller_set(make_app: MakeApp, is_eager: bool) -> None:
+    app = make_app(task_always_eager=is_eager, timezone="Europe/Berlin")
+    given: dict[str, Any] = {"message_id": "m-1", "app_id": "shop", "type": "order.paid", "user_id": "guest"}
+
+    @app.task(bind=True)
+    def properties(self: Task[..., Any]) -> dict[str, Any]:
+        return dict(self.request.properties)
+
+    with nullcontext() if is_eager else working(app):
+        told = properties.apply_async(**given, timestamp=datetime(2023, 11, 14, 23, 13, 20)).get(10)  # noqa: DTZ001
+        untold = properties.delay().get(10)
+
+    assert told == {**given, "timestamp": 1_700_000_000}
+    assert untold == {}
 
 
 @pytest.mark.parametrize("is_eager", [False, True])

@@ -64,7 +64,16 @@ def test_two_tasks_of_one_name_are_an_error_that_shows_both() -> None:
 
 @pytest.mark.parametrize(
     ("option", "said"),
-    [("quue", "did you mean 'queue'"), ("max_retries", "not supported yet"), ("delay", "unknown option")],
+    [
+        ("quue", "did you mean 'queue'"),
+        ("max_retries", "not supported yet"),
+        ("delay", "unknown option"),
+        ("correlation_id", "set `task_id`"),
+        ("content_type", "set `serializer`"),
+        ("content_encoding", "set `serializer`"),
+        ("expiration", "set `expires`"),
+        ("user_id", "unknown option"),
+    ],
 )
 def test_an_option_no_task_has_is_refused(option: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):

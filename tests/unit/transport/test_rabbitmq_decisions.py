@@ -22,6 +22,7 @@ from amqp_tasks.errors import (
     PublishNacked,
     SendUnknown,
     UnroutableError,
+    UserIdRefused,
 )
 from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.transport.rabbitmq import Address, TransportOptions
@@ -77,6 +78,16 @@ def test_suspects_are_those_that_the_brokers_text_fits(text: str, matching: list
     unconfirmed = [pending(), pending(exchange="x", key="k"), pending(size=9), pending(user_id="joe")]
 
     assert find_suspects(text, unconfirmed) == [unconfirmed[number] for number in matching]
+
+
+def test_a_user_id_with_a_quote_is_found_and_one_that_was_cut_leaves_a_doubt() -> None:
+    quoted = pending(user_id="d'or")
+    text = "PRECONDITION_FAILED - user_id property set to 'd'or' but authenticated user was 'guest'"
+    cut = "PRECONDITION_FAILED - user_id property set to 'd'o..."
+
+    assert find_suspects(text, [pending(user_id="d"), quoted]) == [quoted]
+    assert is_certain(text, known_exchanges=())
+    assert not is_certain(cut, known_exchanges=())
 
 
 def test_what_was_written_before_a_loss_is_never_told_as_certainly_not_stored() -> None:
@@ -155,6 +166,8 @@ def test_an_exchange_that_worked_before_leaves_a_doubt() -> None:
             MessageTooLarge,
         ),
         (406, "PRECONDITION_FAILED - invalid expiration 'x'", True, NotSent),
+        (406, "PRECONDITION_FAILED - user_id property set to 'a' but authenticated …", True, UserIdRefused),
+        (406, "PRECONDITION_FAILED - user_id property set to 'aaaaaaaaaaaa...", False, UserIdRefused),
     ],
 )
 def test_the_culprits_error_says_whether_it_may_be_stored(
