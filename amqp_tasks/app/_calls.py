@@ -53,7 +53,7 @@ class _Plan:
         template: the constant part of the message.
         destination: where it goes.
         wants_result: whether a result is expected.
-        priority: of the message.
+        priority: of the message; None when neither call, task nor route say.
         expires: seconds or a point in time after which it does not start.
     """
 
@@ -196,7 +196,7 @@ class Calls:
             ),
             destination=destination,
             wants_result=not ignore_result,
-            priority=merged.get("priority", settings.default_priority),
+            priority=merged.get("priority"),
             expires=merged.get("expires"),
         )
 
@@ -236,7 +236,7 @@ class Calls:
             task_id=options.get("task_id") or new_task_id(),
             args=sent_args if isinstance(sent_args, list | tuple) else list(sent_args),
             kwargs=sent_kwargs,
-            priority=plan.priority,
+            priority=plan.priority if plan.priority is not None else self._usual_priority(frame),
             expires=None if plan.expires is None else self._expiry(plan.expires),
             shadow=options.get("shadow"),
             headers=headers,
@@ -246,6 +246,13 @@ class Calls:
             kwargsrepr=labels[1],
             further=further_options(options, self._app.timezone) if options else None,
         )
+
+    def _usual_priority(self, frame: Frame | None) -> int | None:
+        if frame is not None and self._task_settings.inherit_parent_priority:
+            inherited = frame.request.delivery_info.get("priority")
+            if inherited is not None:
+                return inherited
+        return self._task_settings.default_priority
 
     def _expiry(self, expires: float | datetime | timedelta) -> float | datetime:
         if isinstance(expires, timedelta):

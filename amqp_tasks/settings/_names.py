@@ -166,7 +166,6 @@ UNSUPPORTED: Mapping[str, str] = {
     "broker_pool_acquire_timeout": "not needed, because there is no pool to wait for: set task_publish_timeout",
     "result_failure_expires": "not supported yet: failures stay as long as results: set result_expires",
     "task_create_missing_queue_exchange_type": "not needed, because created queues are reached by the default exchange",
-    "task_inherit_parent_priority": "not supported yet: set priority in the call",
     "task_protocol": "only protocol 2 exists: set it to 2 or remove it",
     "task_repr_maxlevels": "not needed, because argument texts in messages are always cut",
     "task_store_eager_result": "not supported yet: an eager result is in the object that apply() returns",

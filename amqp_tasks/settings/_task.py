@@ -78,6 +78,11 @@ class TaskSettings(Section):
         default=None,
         description="Priority of tasks that set none, 0 (lowest) to 255; None: none is sent, which counts as 0.",
     )
+    inherit_parent_priority: bool = Field(
+        default=False,
+        description="Whether a call made in a task has that task's priority, when neither the call nor its task nor a"
+        " route says one.",
+    )
     queue_max_priority: Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=255)] | None = Field(
         default=None,
         description="`x-max-priority` of queues that set none; None: no priorities. Classic queues only, and each level"

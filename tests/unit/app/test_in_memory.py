@@ -168,6 +168,32 @@ def test_a_task_sees_the_amqp_properties_that_its_caller_set(make_app: MakeApp, 
     assert untold == {}
 
 
+@pytest.mark.parametrize(("inherits", "inherited"), [(True, 7), (False, 2)])
+def test_children_take_the_priority_of_their_parent_where_they_have_none(
+    make_app: MakeApp, inherits: bool, inherited: int
+) -> None:
+    app = make_app(
+        task_inherit_parent_priority=inherits,
+        task_default_priority=2,
+        task_routes={"routed": {"priority": 3}, "*": {"queue": "children"}},
+    )
+    app.task(add, name="own", priority=4)
+
+    @app.task(queue="parents")
+    def parent() -> None:
+        app.send_task("plain")
+        app.send_task("plain", priority=5)
+        app.send_task("routed", queue="children")
+        app.send_task("own", (1, 2))
+        app.send_many([("plain",)])
+
+    with working(app, queues=["parents"]):
+        parent.apply_async(priority=7).get(10)
+
+    sent = sorted(envelope.priority for envelope in waiting_in(app, "children", 5))
+    assert sent == sorted([inherited, 5, 3, 4, inherited])
+
+
 @pytest.mark.parametrize("is_eager", [False, True])
 def test_a_call_is_no_child_when_it_says_so(make_app: MakeApp, is_eager: bool) -> None:
     app = make_app(task_always_eager=is_eager)
