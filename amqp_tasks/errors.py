@@ -32,6 +32,8 @@
         ├── TaskRevokedError
         │   └── TaskExpired                 not started before its `expires`
         ├── TaskDied                        its worker process died too often
+        ├── SoftTimeLimitExceeded           raised in a task that runs longer than its soft limit
+        ├── TimeLimitExceeded               it ran longer than its hard limit, so its process was ended
         ├── NotRegistered                   no worker knows the task's name
         ├── ResultLost                      the reply queue was deleted while waiting
         └── ResultTimeout (TimeoutError)    `get(timeout=…)` ended first; the task goes on
@@ -71,10 +73,12 @@ __all__ = (
     "ResultUnavailable",
     "SendUnknown",
     "SettingsError",
+    "SoftTimeLimitExceeded",
     "TaskDied",
     "TaskError",
     "TaskExpired",
     "TaskRevokedError",
+    "TimeLimitExceeded",
     "TopologyMismatch",
     "UnknownQueue",
     "UnroutableError",
@@ -331,6 +335,29 @@ class TaskExpired(TaskRevokedError):
 
 class TaskDied(TaskError):
     """The task's worker process died `task_crash_limit` times while running it; it lies in the dead letters."""
+
+
+class SoftTimeLimitExceeded(TaskError):
+    """Raised in a task that has run as long as its soft limit; it may clean up and return, which is a success.
+
+    As in Celery, its argument is the limit in seconds; there may be none.
+    """
+
+    def __str__(self) -> str:
+        return _limit_text("soft", self.args) or super().__str__()
+
+
+class TimeLimitExceeded(TaskError):
+    """The task had run as long as its hard limit, so its process was ended. Its argument is the limit in seconds."""
+
+    def __str__(self) -> str:
+        return _limit_text("hard", self.args) or super().__str__()
+
+
+def _limit_text(kind: str, args: tuple[Any, ...]) -> str:
+    if not args:
+        return f"{kind} time limit exceeded"
+    return f"{kind} time limit of {args[0]:g} s exceeded" if isinstance(args[0], int | float) else ""
 
 
 class NotRegistered(TaskError, LookupError):

@@ -27,7 +27,7 @@ _OUR_FILES = frozenset({__file__, _task.__file__})
 
 _PLAIN_CALL: Any = vars(Task)["__call__"]
 
-__all__ = ("Arguments", "Outcome", "execute", "format_traceback", "request_from", "run_to_end")
+__all__ = ("Arguments", "Guard", "Outcome", "execute", "format_traceback", "request_from", "run_to_end")
 
 
 class Arguments(Protocol):
@@ -40,6 +40,16 @@ class Arguments(Protocol):
     @property
     def kwargs(self) -> Any:
         """Keyword arguments: a mapping with text keys."""
+
+
+class Guard(Protocol):
+    """Who watches over one call of a task's function, and may interrupt it in between with an exception."""
+
+    def open(self) -> None:
+        """The function is about to be called."""
+
+    def close(self) -> None:
+        """It has returned or raised; after this nothing interrupts."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,8 +79,10 @@ class Outcome:
     is_expected: bool = False
 
 
-def execute(task: Task[..., Any], request: Request, payload: Arguments) -> Outcome:
-    """Run `task` once for `request`; every `Exception` becomes part of the outcome.
+def execute(
+    task: Task[..., Any], request: Request, payload: Arguments, *, guard: Guard | None = None
+) -> Outcome:
+    """Run `task` once for `request`, watched over by `guard`; every `Exception` becomes part of the outcome.
 
     Fills `request.args` and `request.kwargs` with what the function gets. An `async def` task runs to its end on an
     event loop of its own.
@@ -84,7 +96,7 @@ def execute(task: Task[..., Any], request: Request, payload: Arguments) -> Outco
     token = FRAME.set(frame)
     started = time.perf_counter()
     try:
-        outcome = _attempt(frame, payload)
+        outcome = _attempt(frame, payload, guard)
     finally:
         FRAME.reset(token)
     outcome.runtime = time.perf_counter() - started
@@ -93,7 +105,7 @@ def execute(task: Task[..., Any], request: Request, payload: Arguments) -> Outco
     return outcome
 
 
-def _attempt(frame: Frame, payload: Arguments) -> Outcome:
+def _attempt(frame: Frame, payload: Arguments, guard: Guard | None) -> Outcome:
     task, request = frame.task, frame.request
     try:
         args, kwargs = task.parameters.load(payload.args, payload.kwargs)
@@ -103,7 +115,7 @@ def _attempt(frame: Frame, payload: Arguments) -> Outcome:
         return _failure(task, exc)
     request.args, request.kwargs = tuple(args), dict(kwargs)
     try:
-        retval = _call(frame, args, kwargs)
+        retval = _call(frame, args, kwargs) if guard is None else _call_guarded(frame, args, kwargs, guard)
         value = task.parameters.dump_return(retval)
     except Exception as exc:  # noqa: BLE001 - whatever a task raises is its outcome
         return _failure(task, exc)
@@ -120,6 +132,15 @@ def _call(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         frame.is_dispatching = True
         retval = task(*args, **kwargs)
     return run_to_end(retval) if iscoroutine(retval) else retval
+
+
+def _call_guarded(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any], guard: Guard) -> Any:
+    """Within the caller's `try`: the guard's interruption may come in here too, and is the outcome then."""
+    try:
+        guard.open()
+        return _call(frame, args, kwargs)
+    finally:
+        guard.close()
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:

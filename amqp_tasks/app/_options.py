@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -184,6 +185,20 @@ def _check_values(options: Mapping[str, Any], what: str) -> None:
         types, wanted = kind
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ConfigurationError(f"{what} {name!r} must be {wanted}, got {value!r:.80}")
+    _check_limits(options.get("time_limit"), options.get("soft_time_limit"), what)
+
+
+def _check_limits(hard: float | None, soft: float | None, what: str) -> None:
+    for name, value in (("time_limit", hard), ("soft_time_limit", soft)):
+        if value is not None and not 0 <= value < math.inf:
+            raise ConfigurationError(
+                f"{what} {name!r} must be a finite number of seconds, 0 for none, got {value!r}"
+            )
+    if hard and soft and soft >= hard:
+        raise ConfigurationError(
+            f"{what} 'soft_time_limit' ({soft:g} s) must be below time_limit ({hard:g} s), which would always be first: "
+            "lower the one or raise the other"
+        )
 
 
 def _refuse(unknown: set[str], known: frozenset[str], what: str) -> None:

@@ -14,8 +14,10 @@ from amqp_tasks.errors import (
     InvalidArguments,
     NotRegistered,
     RemoteError,
+    SoftTimeLimitExceeded,
     TaskExpired,
     TaskRevokedError,
+    TimeLimitExceeded,
 )
 from amqp_tasks.message._printable import bounded_repr
 from amqp_tasks.serialization._json import encode_json_text
@@ -34,6 +36,8 @@ _CELERY_NAMES: MappingProxyType[type[BaseException], tuple[str, str]] = MappingP
         TaskRevokedError: ("celery.exceptions", "TaskRevokedError"),
         TaskExpired: ("celery.exceptions", "TaskRevokedError"),
         InvalidArguments: ("builtins", "TypeError"),
+        SoftTimeLimitExceeded: ("billiard.exceptions", "SoftTimeLimitExceeded"),
+        TimeLimitExceeded: ("billiard.exceptions", "TimeLimitExceeded"),
     }
 )
 # Where several of ours share one of theirs, a key that stock clients ignore tells our own which it was.
@@ -70,6 +74,8 @@ _KNOWN = MappingProxyType(
         **_OWN,
         ("celery.exceptions", "NotRegistered"): NotRegistered,
         ("celery.exceptions", "TaskRevokedError"): TaskRevokedError,
+        ("billiard.exceptions", "SoftTimeLimitExceeded"): SoftTimeLimitExceeded,
+        ("billiard.exceptions", "TimeLimitExceeded"): TimeLimitExceeded,
     }
 )
 

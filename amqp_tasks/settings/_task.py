@@ -137,6 +137,11 @@ class TaskSettings(Section):
         description="True: a message is acknowledged when its outcome is stored, so a task whose worker dies runs again."
         " False: when it starts, so it does not.",
     )
+    soft_time_limit: PositiveSeconds | None = Field(
+        default=None,
+        description="Seconds after which `SoftTimeLimitExceeded` is raised in a running task; calls and tasks may set"
+        " their own. None: no limit.",
+    )
     track_started: bool = Field(
         default=False, description="Whether the start of a task is sent as state STARTED."
     )

@@ -20,6 +20,7 @@ from amqp_tasks.worker._dispatcher import Dispatcher
 from amqp_tasks.worker._guards import Guards
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
+from amqp_tasks.worker._limits import Timekeeper
 from amqp_tasks.worker._redeliveries import Redeliveries
 from amqp_tasks.worker._runner import Runner, RunRules
 from amqp_tasks.worker._settler import Settler, SettlerParts
@@ -109,6 +110,7 @@ class Engine:
             rules=parts.run_rules,
             settler=self._settler,
             records=parts.records,
+            timekeeper=Timekeeper(clock=parts.clock, call_later=parts.call_later),
             refuse=self._refuse_open,
             keep=self._keep_failure,
             on_done=self._done,

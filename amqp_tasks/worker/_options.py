@@ -35,6 +35,7 @@ class Asked:
     prefetch_multiplier: int | None = None
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
+    soft_time_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class WorkerOptions:
         prefetch_multiplier: messages per slot, fixed; None: adaptive.
         max_tasks: of a process before it is replaced; None: no limit.
         max_memory_kib: resident, likewise.
+        soft_time_limit: seconds, for tasks and calls that set none; None: no limit.
     """
 
     node: str
@@ -61,6 +63,7 @@ class WorkerOptions:
     prefetch_multiplier: int | None
     max_tasks: int | None
     max_memory_kib: int | None
+    soft_time_limit: float | None
 
 
 def node_name(pattern: str | None) -> str:
@@ -133,4 +136,5 @@ def resolve(app: App, asked: Asked, *, default_pool: str) -> WorkerOptions:
         prefetch_multiplier=asked.prefetch_multiplier or worker.prefetch_multiplier,
         max_tasks=max_tasks,
         max_memory_kib=max_memory,
+        soft_time_limit=asked.soft_time_limit or settings.task.soft_time_limit,
     )

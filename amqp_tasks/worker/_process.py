@@ -22,6 +22,7 @@ from amqp_tasks.serialization import content_types
 from amqp_tasks.transport import ConsumerEvent, ConsumerState, TopologyMode
 from amqp_tasks.worker._engine import Engine, EngineParts, EngineRules
 from amqp_tasks.worker._guards import Guards
+from amqp_tasks.worker._limits import soft_signal_kept
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import WorkerOptions
 from amqp_tasks.worker._prefetch import Prefetch
@@ -92,10 +93,11 @@ class WorkerProcess:
     def run(self) -> bool:
         """Consume and run tasks until stopped; lends the calling thread to the pool. True: nothing was left unfinished."""
         control = threading.Thread(target=self._control, name="amqp-tasks-control", daemon=True)
-        self._pool.start()
-        control.start()
-        self._pool.serve()
-        control.join()
+        with soft_signal_kept():
+            self._pool.start()
+            control.start()
+            self._pool.serve()
+            control.join()
         return self._ended_clean
 
     def stop(self, timeout: float) -> None:
@@ -243,7 +245,7 @@ def _build_engine(
             max_message_bytes=settings.app.max_message_bytes,
             now=SYSTEM_CLOCK.now,
         ),
-        run_rules=run_rules(settings, options.node),
+        run_rules=run_rules(settings, options),
         records=records,
         verdicts=verdicts,
         clock=SYSTEM_CLOCK,
@@ -263,11 +265,11 @@ def _build_engine(
     return Engine(parts, rules)
 
 
-def run_rules(settings: Settings, hostname: str) -> RunRules:
+def run_rules(settings: Settings, options: WorkerOptions) -> RunRules:
     """The settings that a run depends on."""
     task = settings.task
     return RunRules(
-        hostname=hostname,
+        hostname=options.node,
         accept=tuple(settings.app.accept_content),
         limits=Limits(max_message_bytes=settings.app.max_message_bytes),
         acks_late=task.acks_late,
@@ -276,4 +278,5 @@ def run_rules(settings: Settings, hostname: str) -> RunRules:
         track_started=task.track_started,
         result_extended=settings.result.extended,
         has_backend=settings.result.backend is not None,
+        soft_time_limit=options.soft_time_limit,
     )

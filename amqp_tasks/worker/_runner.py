@@ -24,6 +24,7 @@ from amqp_tasks.message import (
 from amqp_tasks.worker._accounts import error_text, outcome_record, started_record
 from amqp_tasks.worker._guards import check_expiry
 from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._limits import Timekeeper, Watch
 from amqp_tasks.worker._records import Records
 from amqp_tasks.worker._settler import Settler
 
@@ -49,6 +50,7 @@ class RunRules:
     track_started: bool
     result_extended: bool
     has_backend: bool
+    soft_time_limit: float | None
 
     def is_acked_late(self, task: Task[..., Any]) -> bool:
         """Whether the ack comes after the run."""
@@ -80,6 +82,7 @@ class Runner:
         rules: see `RunRules`.
         settler: takes the outcomes.
         records: says which task runs in which slot.
+        timekeeper: sees to time limits.
         refuse: what to do with a body that cannot be read, arguments that do not fit, or what has expired.
         keep: what to do with a failure that goes to nobody.
         on_done: called after each job, with its seconds and whether it left the process short of memory.
@@ -92,6 +95,7 @@ class Runner:
         rules: RunRules,
         settler: Settler,
         records: Records,
+        timekeeper: Timekeeper,
         refuse: Callable[[Job, MalformedMessage], None],
         keep: Callable[[Job, Outcome], None],
         on_done: Callable[[Job, float, bool], None],
@@ -99,6 +103,7 @@ class Runner:
     ) -> None:
         self._rules, self._settler, self._records = rules, settler, records
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
+        self._timekeeper = timekeeper
         self._pid = os.getpid()
 
     def run(self, job: Job, slot: int) -> None:
@@ -127,11 +132,11 @@ class Runner:
         # From the decoding of its body to the encoding of its outcome: whatever ends the process there is this task's doing.
         self._records.mark(slot, job.key)
         try:
-            return self._attempt_marked(job, task, envelope)
+            return self._attempt_marked(job, slot, task, envelope)
         finally:
             self._records.clear(slot)
 
-    def _attempt_marked(self, job: Job, task: Task[..., Any], envelope: Envelope) -> bool:
+    def _attempt_marked(self, job: Job, slot: int, task: Task[..., Any], envelope: Envelope) -> bool:
         rules = self._rules
         payload = read_payload(envelope, job.delivery.body, accept=rules.accept, limits=rules.limits)
         request = request_from(envelope, delivery_info=_delivery_info(job, envelope), hostname=rules.hostname)
@@ -139,7 +144,10 @@ class Runner:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):
             self._settler.acknowledge_early(job)
-        outcome = _execute(task, request, payload)
+        # The call's word first, then the task's, then the worker's.
+        soft = envelope.soft_time_limit or task.soft_time_limit or rules.soft_time_limit
+        watch = Watch(self._timekeeper, job, slot, soft=soft) if soft else None
+        outcome = _execute(task, request, payload, watch)
         self._conclude(job, task, request, outcome)
         return isinstance(outcome.exception, MemoryError)
 
@@ -165,10 +173,10 @@ class Runner:
             self._settler.acknowledge(job)
 
 
-def _execute(task: Task[..., Any], request: Request, payload: Payload) -> Outcome:
+def _execute(task: Task[..., Any], request: Request, payload: Payload, watch: Watch | None) -> Outcome:
     """Run it; a task that asks the process to exit has failed, and the process goes on."""
     try:
-        return execute(task, request, payload)
+        return execute(task, request, payload, guard=watch)
     except BaseException as exc:  # noqa: BLE001 - nothing a task raises may leave its delivery open
         error = RuntimeError(
             f"the task raised {type(exc).__name__}({exc}); a task cannot end its worker this way"

@@ -64,6 +64,7 @@ class Worker:
         prefetch_multiplier: messages held per slot; None: setting, else adaptive.
         max_tasks_per_child: tasks after which a process is replaced; None: setting.
         max_memory_per_child: resident KiB after which it is; None: setting.
+        soft_time_limit: seconds after which a task that sets none is interrupted; None: setting `task_soft_time_limit`.
         loglevel: set logging up with this least level; None leaves logging to the program.
         logfile: lines go there and not to stderr; needs `loglevel`.
         show_banner: print what it is to stdout before it consumes.
@@ -83,6 +84,7 @@ class Worker:
         prefetch_multiplier: int | None = None,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
+        soft_time_limit: float | None = None,
         loglevel: str | int | None = None,
         logfile: str | None = None,
         show_banner: bool = False,
@@ -98,6 +100,7 @@ class Worker:
             prefetch_multiplier=prefetch_multiplier,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child,
+            soft_time_limit=soft_time_limit,
         )
         self._loglevel, self._logfile, self._show_banner = loglevel, logfile, show_banner
         self._logs: LogSetup | None = None
@@ -364,10 +367,10 @@ def _warn_of_root() -> None:
 
 
 def _warn_of_time_limits(app: App) -> None:
-    limited = sorted(name for name, task in app.tasks.items() if task.time_limit or task.soft_time_limit)
+    limited = sorted(name for name, task in app.tasks.items() if task.time_limit)
     if limited:
         logger.warning(
-            "time limits are not enforced yet; tasks that declare one: %s", ", ".join(limited),
+            "hard time limits are not enforced yet; tasks that declare one: %s", ", ".join(limited),
             extra={"action": "time_limits"},
         )  # fmt: skip
 

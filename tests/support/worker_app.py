@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from amqp_tasks import App
+from amqp_tasks.errors import SoftTimeLimitExceeded
 from support.ledger import Ledger
 
 QUEUE = "work"
@@ -61,6 +62,23 @@ def _sleep(key: str, argument: Any) -> Any:
     return key
 
 
+def _spin(key: str, argument: Any) -> Any:
+    """Busy in Python for so many seconds."""
+    deadline = time.monotonic() + argument
+    while time.monotonic() < deadline:
+        pass
+    return key
+
+
+def _tidy(key: str, argument: Any) -> Any:
+    """Sleep, and clean up when the soft limit comes first."""
+    try:
+        time.sleep(argument)
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+    return key
+
+
 def _grow(key: str, argument: Any) -> Any:
     _kept.append(b"x" * argument)
     return key
@@ -104,6 +122,8 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "segfault": _segfault,
     "wait": _wait,
     "sleep": _sleep,
+    "spin": _spin,
+    "tidy": _tidy,
     "grow": _grow,
     "no-memory": _no_memory,
     "sys-exit": _sys_exit,
@@ -126,6 +146,12 @@ def act(key: str, action: str = "ok", argument: Any = None) -> Any:
 @app.task(name="act_early", acks_late=False)
 def act_early(key: str, action: str = "ok", argument: Any = None) -> Any:
     """As `act`, acked before it runs."""
+    return act(key, action, argument)
+
+
+@app.task(name="act_limited", soft_time_limit=0.3)
+def act_limited(key: str, action: str = "ok", argument: Any = None) -> Any:
+    """As `act`, with a limit of its own."""
     return act(key, action, argument)
 
 

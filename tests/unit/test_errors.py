@@ -36,6 +36,8 @@ SAMPLES: dict[str, AmqpTasksError] = {
         [None, errors.NotSent("no"), errors.SendUnknown("?")], [AsyncResult("a"), None, AsyncResult("b")]
     ),
     "MalformedMessage": errors.MalformedMessage("bad-json", "line 1", task_id="a"),
+    "SoftTimeLimitExceeded": errors.SoftTimeLimitExceeded(0.5),
+    "TimeLimitExceeded": errors.TimeLimitExceeded(30),
     "RemoteError": errors.RemoteError("Odd", ("a", 1), exc_module="m", remote_traceback="Traceback ..."),
 }
 

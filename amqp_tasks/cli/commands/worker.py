@@ -93,6 +93,12 @@ _POOLS = ("prefork", "threads", "solo")
     help="Resident KiB after which a process is replaced. [env: AMQP_TASKS_WORKER_MAX_MEMORY_PER_CHILD; default: never]",
 )
 @click.option(
+    "--soft-time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Seconds after which a task that sets none is interrupted. [env: AMQP_TASKS_TASK_SOFT_TIME_LIMIT; default: no limit]",
+)
+@click.option(
     "-I",
     "--include",
     callback=comma_separated,
@@ -110,6 +116,7 @@ def worker(
     loglevel: str,
     logfile: str | None,
     include: tuple[str, ...] | None,
+    soft_time_limit: float | None,
     **settings: Any,
 ) -> int:
     """Run tasks until stopped.
@@ -129,6 +136,7 @@ def worker(
         queues=queues,
         exclude_queues=exclude_queues or (),
         hostname=hostname,
+        soft_time_limit=soft_time_limit,
         loglevel=loglevel,
         logfile=logfile,
         show_banner=not state.quiet,

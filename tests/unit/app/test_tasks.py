@@ -118,6 +118,26 @@ def test_a_task_option_of_a_wrong_type_is_refused() -> None:
         task(priority="high")(add)
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"time_limit": -1}, "'time_limit' must be a finite number of seconds, 0 for none, got -1"),
+        ({"soft_time_limit": float("nan")}, "'soft_time_limit' must be a finite number"),
+        (
+            {"time_limit": 5, "soft_time_limit": 5.0},
+            r"'soft_time_limit' \(5 s\) must be below time_limit \(5 s\)",
+        ),
+    ],
+)
+def test_time_limits_that_make_no_sense_are_refused(limits: dict[str, float], said: str) -> None:
+    task: Any = App("proj").task
+
+    with pytest.raises(ConfigurationError, match=said):
+        task(**limits)(add)
+    with pytest.raises(ConfigurationError, match=said):
+        task(add).apply_async((1, 2), **limits)
+
+
 @pytest.mark.parametrize(("args", "said"), [("ab", "list or tuple"), (5, "list or tuple")])
 def test_args_that_are_no_sequence_are_refused(args: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):

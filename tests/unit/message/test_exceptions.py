@@ -15,9 +15,11 @@ from amqp_tasks.errors import (
     InvalidArguments,
     NotRegistered,
     RemoteError,
+    SoftTimeLimitExceeded,
     TaskDied,
     TaskExpired,
     TaskRevokedError,
+    TimeLimitExceeded,
 )
 from amqp_tasks.message import exception_from_data, exception_to_data
 from amqp_tasks.serialization import dumps, loads
@@ -44,7 +46,7 @@ def through_json(exc: BaseException) -> Any:
     [
         ValueError("x"), KeyError("k", 2), ZeroDivisionError(), FileNotFoundError(2, "gone"), TaskRevokedError("r"),
         NotRegistered("t"), TaskExpired("late"), TaskDied("signal 9"), EncodeError("args[0]: set"),
-        InvalidArguments("task 't': too many"), TypeError("any other"),
+        InvalidArguments("task 't': too many"), TypeError("any other"), SoftTimeLimitExceeded(0.5), TimeLimitExceeded(30),
     ],
 )  # fmt: skip
 def test_built_in_and_own_exceptions_come_back_as_their_class(exc: Exception) -> None:
@@ -61,6 +63,8 @@ def test_built_in_and_own_exceptions_come_back_as_their_class(exc: Exception) ->
         (TaskExpired("late"), "celery.exceptions", "TaskRevokedError"),
         (NotRegistered("t"), "celery.exceptions", "NotRegistered"),
         (InvalidArguments("x"), "builtins", "TypeError"),
+        (SoftTimeLimitExceeded(5), "billiard.exceptions", "SoftTimeLimitExceeded"),
+        (TimeLimitExceeded(5), "billiard.exceptions", "TimeLimitExceeded"),
     ],
 )
 def test_stock_clients_are_told_the_class_that_celery_would_raise(

@@ -1,0 +1,265 @@
+"""Soft limits: they interrupt the task's function, and nothing else."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.errors import SoftTimeLimitExceeded
+from amqp_tasks.worker._limits import SOFT_SIGNAL, Timekeeper, Watch, soft_signal_kept
+from amqp_tasks.worker._loop import Loop
+from support.fake_deliveries import FakeClock, job_of
+
+
+class Timers:
+    """Timers that run when the test says so, on another thread, as the control thread would."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.planned: list[tuple[float, Callable[[], None]]] = []
+        self.keeper = Timekeeper(clock=self.clock, call_later=self.call_later)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        self.planned.append((delay, callback))
+
+    def watch(self, soft: float, slot: int = 0) -> Watch:
+        return Watch(self.keeper, job_of("a"), slot, soft=soft)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.seconds += seconds
+        planned, self.planned = self.planned, []
+        for _, callback in planned:
+            callback()
+
+    @contextmanager
+    def passing(self, seconds: float) -> Iterator[threading.Event]:
+        """Let so much time pass when the event is set."""
+        begin = threading.Event()
+
+        def body() -> None:
+            assert begin.wait(10)
+            self.pass_time(seconds)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        yield begin
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def guarded(watch: Watch, function: Callable[[], Any]) -> Any:
+    try:
+        watch.open()
+        return function()
+    finally:
+        watch.close()
+
+
+def endless() -> None:
+    pause = threading.Event()
+    for _ in range(3000):
+        pause.wait(0.01)
+    raise AssertionError("nothing interrupted it")
+
+
+def busy(seconds: float) -> None:
+    end = SYSTEM_CLOCK.monotonic() + seconds
+    while SYSTEM_CLOCK.monotonic() < end:
+        pass
+
+
+def in_main_thread(run: Callable[[], None]) -> None:
+    run()
+
+
+def in_a_slot(run: Callable[[], None]) -> None:
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            run()
+        except BaseException as exc:
+            failures.append(exc)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    for failure in failures:
+        raise failure
+
+
+@pytest.fixture(params=[in_main_thread, in_a_slot])
+def place(request: pytest.FixtureRequest) -> Callable[[Callable[[], None]], None]:
+    found: Callable[[Callable[[], None]], None] = request.param
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _signal() -> Iterator[None]:
+    with soft_signal_kept():
+        yield
+
+
+def test_a_task_beyond_its_limit_is_interrupted(place: Callable[[Callable[[], None]], None]) -> None:
+    timers = Timers()
+
+    def run() -> None:
+        def function() -> None:
+            begin.set()
+            endless()
+
+        with timers.passing(3) as begin, pytest.raises(SoftTimeLimitExceeded) as raised:
+            guarded(timers.watch(3), function)
+        assert type(raised.value) is SoftTimeLimitExceeded
+        assert (raised.value.args, str(raised.value)) == ((3,), "soft time limit of 3 s exceeded")
+
+    place(run)
+
+
+def test_a_task_that_catches_it_goes_on_and_is_not_interrupted_again(
+    place: Callable[[Callable[[], None]], None],
+) -> None:
+    timers = Timers()
+
+    def run() -> None:
+        def function() -> str:
+            try:
+                begin.set()
+                endless()
+            except SoftTimeLimitExceeded:
+                seen.append("interrupted")
+            with timers.passing(3600) as again:
+                again.set()
+            return "cleaned up"
+
+        seen: list[str] = []
+        with timers.passing(3) as begin:
+            assert guarded(timers.watch(3), function) == "cleaned up"
+        assert seen == ["interrupted"]
+
+    place(run)
+
+
+def test_a_task_within_its_limit_is_left_alone(place: Callable[[Callable[[], None]], None]) -> None:
+    timers = Timers()
+
+    def run() -> None:
+        def function() -> str:
+            with timers.passing(2.9) as begin:
+                begin.set()
+            return "in time"
+
+        assert guarded(timers.watch(3), function) == "in time"
+        with timers.passing(60) as later:
+            later.set()
+
+    place(run)
+    assert timers.planned == []
+
+
+def test_an_interruption_under_way_is_waited_for(
+    place: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers, returned, interrupt = Timers(), threading.Event(), Watch._interrupt
+
+    def late(watch: Watch) -> None:
+        assert returned.wait(10)
+        interrupt(watch)
+
+    monkeypatch.setattr(Watch, "_interrupt", late)
+
+    def run() -> None:
+        def function() -> None:
+            begin.set()
+            # Claimed: it has begun, and comes whatever the task does.
+            while not watch._is_claimed:
+                returned.wait(0.001)
+            returned.set()
+
+        watch = timers.watch(3)
+        with timers.passing(3) as begin, pytest.raises(SoftTimeLimitExceeded):
+            guarded(watch, function)
+
+    place(run)
+
+
+@contextmanager
+def looping() -> Iterator[Loop]:
+    loop = Loop()
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.stop()
+        thread.join(5)
+        loop.close()
+
+
+def test_limits_that_pass_at_any_moment_hit_only_the_task(
+    place: Callable[[Callable[[], None]], None],
+) -> None:
+    with looping() as loop:
+        keeper = Timekeeper(clock=loop.clock, call_later=loop.call_later)
+
+        def run() -> None:
+            ends = {"returned": 0, "interrupted": 0}
+            for n in range(400):
+                seconds = 0.0001 + n / 1e6
+                watch = Watch(keeper, job_of("a"), 0, soft=seconds)
+                try:
+                    guarded(watch, partial(busy, seconds))
+                    ends["returned"] += 1
+                except SoftTimeLimitExceeded:
+                    ends["interrupted"] += 1
+            assert sum(ends.values()) == 400
+
+        place(run)
+
+
+def test_one_timer_serves_all_watches() -> None:
+    timers = Timers()
+
+    def open_all() -> None:
+        for slot, soft in enumerate((0.5, 0.7, 900.0)):
+            timers.watch(soft, slot).open()
+
+    in_a_slot(open_all)
+
+    assert [delay for delay, _ in timers.planned] == [0.5]
+    for slot in range(3):
+        timers.keeper.end(slot)
+
+
+def test_timers_that_nobody_needs_any_more_do_not_pile_up() -> None:
+    timers = Timers()
+
+    def run() -> None:
+        for _ in range(1000):
+            guarded(timers.watch(3600), int)
+
+    in_a_slot(run)
+
+    assert [delay for delay, _ in timers.planned] == [1.0]
+    timers.pass_time(1.0)
+    assert timers.planned == []
+
+
+def test_a_stray_signal_interrupts_nobody() -> None:
+    before = signal.getsignal(SOFT_SIGNAL)
+
+    def function() -> str:
+        signal.raise_signal(SOFT_SIGNAL)
+        return "went on"
+
+    assert guarded(Timers().watch(3), function) == "went on"
+    signal.raise_signal(SOFT_SIGNAL)
+    assert signal.getsignal(SOFT_SIGNAL) is before
