@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import logging
@@ -200,7 +201,7 @@ class Worker:
             lost_wait=worker.lost_wait,
         )
         records = RecordTable(rules.places, options.layout.slots)
-        _preload()
+        _preload(self.app)
         supervisor = Supervisor(
             rules,
             records=records,
@@ -350,10 +351,23 @@ class Worker:
             stop(None)
 
 
-def _preload() -> None:
-    """Import what every worker process needs, so that they share its memory; keep the collector off shared objects."""
-    for name in ("amqp_tasks.transport.rabbitmq", "amqp_tasks.backends.rpc", "amqp_tasks.app._execution"):
+_PRELOADED = (
+    "amqp_tasks.transport.rabbitmq",
+    "amqp_tasks.backends.rpc",
+    "amqp_tasks.app._execution",
+    "amqp_tasks.app._adapter",
+    "encodings.idna",  # by which a host's name is looked up
+)
+
+
+def _preload(app: App) -> None:
+    """Make what every worker process needs, so that they share its memory; keep the collector off shared objects."""
+    for name in _PRELOADED:
         importlib.import_module(name)
+    for task in app.tasks.values():
+        # What is wrong with a task is told when it is called, and harms no other.
+        with contextlib.suppress(Exception):
+            task.parameters  # noqa: B018 - kept by the task
     gc.collect()
     gc.freeze()
 

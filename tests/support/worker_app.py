@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -113,6 +114,15 @@ def _orphan(key: str, argument: Any) -> Any:
     return key
 
 
+_before_fork: set[str] = set()
+os.register_at_fork(after_in_child=lambda: _before_fork.update(sys.modules))
+
+
+def _imported(key: str, argument: Any) -> Any:
+    """The modules that this process imported by itself since it was forked."""
+    return sorted(set(sys.modules) - _before_fork)
+
+
 _kept: list[bytes] = []
 _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "ok": _ok,
@@ -130,6 +140,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "print": _print,
     "return": _return,
     "orphan": _orphan,
+    "imported": _imported,
 }
 
 

@@ -66,6 +66,15 @@ def test_a_process_is_replaced_after_so_many_tasks_and_none_is_lost(
     assert_conserved(sent, ledger, raw_client)
 
 
+def test_a_worker_process_shares_all_that_it_needs_and_imports_nothing(
+    client: WorkerClient, worker_process: WorkerProcesses
+) -> None:
+    worker_process("-c", "1", app=APP)
+    assert client.act("first").get(timeout=10) == "first"
+
+    assert client.act("second", "imported").get(timeout=10) == []
+
+
 @pytest.mark.parametrize("action", ["grow", "no-memory"])
 def test_a_process_short_of_memory_is_replaced(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, action: str
