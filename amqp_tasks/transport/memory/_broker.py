@@ -27,6 +27,7 @@ from amqp_tasks.errors import (
 )
 from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.transport._contract import QueueStatus, TopologyMode
+from amqp_tasks.transport._delay import STRAY_NAME, without_expiration
 from amqp_tasks.transport.memory._dead import DELIVERY_LIMIT, EXPIRED, MAXLEN, dead_properties, died_in
 from amqp_tasks.transport.memory._queue import HeldQueue
 from amqp_tasks.transport.memory._store import MessageStore, Stored
@@ -35,6 +36,9 @@ from amqp_tasks.transport.memory._topology import HeldTopology, differences, mis
 from amqp_tasks.transport.memory._values import as_received
 
 __all__ = ("MemoryBroker", "broker_named")
+
+FULL_PAUSE = 1.0
+"""Seconds after which a message that was due and that a full queue refused is offered again."""
 
 
 class Watcher(Protocol):
@@ -65,6 +69,7 @@ class MemoryBroker:
         self._topology: Topology = HeldTopology()
         self._positions = itertools.count(1)
         self._due: list[tuple[float, str]] = []
+        self._delayed: list[tuple[float, int, OutgoingMessage, Properties]] = []
         self._threads: weakref.WeakSet[CallbackThread] = weakref.WeakSet()
 
     # --- topology
@@ -173,10 +178,33 @@ class MemoryBroker:
                     f"no queue takes exchange {message.exchange!r} with routing key {message.routing_key!r}:"
                     " declare or bind one, or correct the route"
                 )
+            if message.delay is not None and message.delay > 0:
+                self._keep(message.delay, message, without_expiration(properties))
+                return None
             refused = [name for name in names if not self._offer(name, message, properties, deadline)]
         if refused:
             return PublishNacked(f"queue {refused[0]!r} is full and refuses new messages")
         return None
+
+    def _keep(self, seconds: float, message: OutgoingMessage, properties: Properties) -> None:
+        """Hold a message back until it is due."""
+        due = self._clock.monotonic() + seconds
+        is_earlier = not self._delayed or due < self._delayed[0][0]
+        heapq.heappush(self._delayed, (due, next(self._positions), message, properties))
+        if is_earlier:
+            self._wake()
+
+    def _let_in(self, message: OutgoingMessage, properties: Properties) -> None:
+        """A message that was held back is due. Without a destination it is a stray, as it is with RabbitMQ."""
+        try:
+            names = self._route(message.exchange, message.routing_key, properties)
+        except NotSent:
+            names = ()
+        if not names:
+            self.add_missing(Topology(queues=(Queue(STRAY_NAME),)))
+            names = (STRAY_NAME,)
+        if not [name for name in names if self._offer(name, message, properties, None)]:
+            self._keep(FULL_PAUSE, message, properties)
 
     def _route(self, exchange: str, routing_key: str, properties: Properties) -> tuple[str, ...]:
         headers = properties.headers
@@ -296,18 +324,21 @@ class MemoryBroker:
             self._threads.add(thread)
 
     def next_due(self) -> float | None:
-        """In how many seconds the next message may expire."""
+        """In how many seconds the next message may expire or is due."""
         with self.lock:
-            return max(0.0, self._due[0][0] - self._clock.monotonic()) if self._due else None
+            soonest = [heap[0][0] for heap in (self._due, self._delayed) if heap]
+            return max(0.0, min(soonest) - self._clock.monotonic()) if soonest else None
 
     def expire_due(self) -> None:
-        """Let the messages expire whose time has come and that are at the head of their queue."""
+        """Let messages in that are due, and let those expire whose time has come and that are at the head of their queue."""
         with self.lock:
             self._tidy()
 
     def _tidy(self) -> None:
         """What time has changed since somebody last looked."""
         now = self._clock.monotonic()
+        while self._delayed and self._delayed[0][0] <= now:
+            self._let_in(*heapq.heappop(self._delayed)[2:])
         while self._due and self._due[0][0] <= now:
             queue = self.queues.get(heapq.heappop(self._due)[1])
             if queue is not None:
@@ -328,8 +359,11 @@ class MemoryBroker:
         is_earlier = not self._due or deadline < self._due[0][0]
         heapq.heappush(self._due, (deadline, name))
         if is_earlier:
-            for thread in tuple(self._threads):
-                thread.put(self.expire_due)
+            self._wake()
+
+    def _wake(self) -> None:
+        for thread in tuple(self._threads):
+            thread.put(self.expire_due)
 
     # --- faults
 

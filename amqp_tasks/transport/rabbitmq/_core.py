@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from amqp_routing import Topology, TopologyError
 from amqp_tasks.clock import Clock
@@ -30,16 +30,44 @@ from amqp_tasks.transport.rabbitmq._options import TransportOptions
 from amqp_tasks.transport.rabbitmq._pending import Pending
 from amqp_tasks.transport.rabbitmq._publisher import Publisher
 from amqp_tasks.transport.rabbitmq._topology import ensure_script, related
+from amqp_tasks.transport.rabbitmq._wheel import Wheel
 
 __all__ = ("Core", "Request")
 
 REPAIR_TIMEOUT = 10.0
 
 
+class _Outcome(Protocol):
+    """Who waits for the outcome of an operation; one of the two is called, once, on the I/O thread."""
+
+    def succeed(self, value: Any = None) -> None:
+        """It worked."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """It did not."""
+        ...
+
+
+class _Reporter:
+    """Passes the outcome on to a callback."""
+
+    def __init__(self, then: Callable[[Exception | None], None]) -> None:
+        self._then = then
+
+    def succeed(self, value: Any = None) -> None:
+        """See `_Outcome.succeed`."""
+        self._then(None)
+
+    def fail(self, error: Exception) -> None:
+        """See `_Outcome.fail`."""
+        self._then(error)
+
+
 class Request:
     """An operation that waits for its outcome, over reconnects, until its deadline."""
 
-    def __init__(self, script: Callable[[], Script[Any]] | None, deadline: float, waiter: Waiter) -> None:
+    def __init__(self, script: Callable[[], Script[Any]] | None, deadline: float, waiter: _Outcome) -> None:
         self.script, self.deadline, self.waiter = script, deadline, waiter
         self.is_over = False
 
@@ -79,6 +107,9 @@ class Core:
             drop_connection=self.link.drop,
             repair=self._repair,
         )
+        self.wheel = Wheel(
+            self.loop, self.publisher, declare=self._declare, related=self._related, clock=clock
+        )
         self.declared = Topology()
         self._requests: list[Request] = []  # waiting for a connection
         self._repairs: dict[tuple[str, str], list[Callable[[bool], None]]] = {}
@@ -88,9 +119,14 @@ class Core:
         self.is_dead = False  # the loop ended by an error: the transport starts another core
         self._close_waiter: Waiter | None = None
 
+    def door_for(self, pending: Pending) -> Callable[[Pending], None]:
+        """What takes this message on the I/O thread. Any thread."""
+        return self.publisher.submit if pending.entry is None else self.wheel.submit
+
     # --- the publishing connection ---
 
     def _on_open(self, connection: FastConnection) -> None:
+        self.wheel.forget()
         self.publisher.on_open(connection)
         requests, self._requests = self._requests, []
         for request in requests:
@@ -168,15 +204,16 @@ class Core:
             self.declared = topology
 
     def _repair(self, pending: Pending, then: Callable[[bool], None]) -> bool:
+        if pending.entry is not None:
+            self.wheel.repair(pending.entry, then)
+            return True
         exchange, routing_key = pending.message.exchange, pending.message.routing_key
         waiting = self._repairs.get((exchange, routing_key))
         if waiting is not None:
             waiting.append(then)
             return True
         connection = self.link.connection
-        part: Topology | None = None
-        with contextlib.suppress(TopologyError):
-            part = related(self.declared, exchange=exchange, routing_key=routing_key)
+        part = self._related(exchange, routing_key)
         if part is None or connection is None or not connection.is_open:
             return False
         self._repairs[exchange, routing_key] = [then]
@@ -188,6 +225,17 @@ class Core:
             on_done=partial(self._on_repaired, (exchange, routing_key)),
         ).start()
         return True
+
+    def _related(self, exchange: str, routing_key: str) -> Topology | None:
+        with contextlib.suppress(TopologyError):
+            return related(self.declared, exchange=exchange, routing_key=routing_key)
+        return None
+
+    def _declare(
+        self, script: Callable[[], Script[None]], deadline: float, then: Callable[[Exception | None], None]
+    ) -> None:
+        """See `_wheel.Declare`."""
+        self.request(Request(script, deadline, _Reporter(then)))
 
     def _on_repaired(self, key: tuple[str, str], _result: Any, error: Exception | None) -> None:
         # A connection lost meanwhile is no answer: send again, the broker will say.

@@ -17,6 +17,7 @@ from pika import frame as pika_frame
 from amqp_tasks.errors import EncodeError
 from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.transport._contract import Delivery
+from amqp_tasks.transport._delay import is_of_wheel
 from amqp_tasks.transport.rabbitmq._codec import decode_properties, encode_properties, short_string
 from amqp_tasks.transport.rabbitmq._loop import close_descriptor
 from amqp_tasks.transport.rabbitmq._pika import PikaConnection, PikaHeartbeat, is_plain_transport
@@ -121,6 +122,9 @@ class ChannelSink:
         at = stop
         stop = at + 1 + data[at]
         delivery.routing_key = str(data[at + 1 : stop], "utf-8", "replace")
+        if delivery.exchange and is_of_wheel(delivery.exchange):
+            # It was meant for this queue; which way it came when it was due is nobody's business.
+            delivery.exchange, delivery.routing_key = "", delivery.queue_name
         delivery.epoch = self.epoch
         self._current = delivery
 

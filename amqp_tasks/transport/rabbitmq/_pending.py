@@ -9,6 +9,7 @@ from typing import Protocol
 
 from amqp_tasks.errors import PublishError
 from amqp_tasks.message import OutgoingMessage
+from amqp_tasks.transport._delay import WheelEntry
 from amqp_tasks.transport.rabbitmq._loop import Waiter
 
 __all__ = ("BatchOutcomes", "CallbackOutcome", "OutcomeSink", "Pending", "SingleOutcome")
@@ -29,6 +30,7 @@ class Pending:
 
     __slots__ = (
         "deadline",
+        "entry",
         "head",
         "index",
         "is_done",
@@ -41,9 +43,16 @@ class Pending:
     )
 
     def __init__(
-        self, message: OutgoingMessage, head: bytes, deadline: float, sink: OutcomeSink, index: int = 0
+        self,
+        message: OutgoingMessage,
+        head: bytes,
+        deadline: float,
+        sink: OutcomeSink,
+        index: int = 0,
+        entry: WheelEntry | None = None,
     ) -> None:
         self.message, self.head, self.deadline, self.sink, self.index = message, head, deadline, sink, index
+        self.entry = entry  # set when the message goes into the timer wheel first
         self.writes = 0
         self.maybe_stored = False  # a former writing may have reached the broker's disk
         self.returned = ""  # the broker's reason, once a basic.return was matched
@@ -62,10 +71,9 @@ class Pending:
             return
         self.is_done = True
         if error is not None:
-            message = self.message
-            error.about(
-                exchange=message.exchange, routing_key=message.routing_key, message_id=self.message_id
-            )
+            message, entry = self.message, self.entry
+            exchange, key = entry.target if entry is not None else (message.exchange, message.routing_key)
+            error.about(exchange=exchange, routing_key=key, message_id=self.message_id)
         self.sink.done(self.index, error)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -115,6 +115,27 @@ class Publisher:
         self._waiting.append(pending)
         if pending.deadline < self._expires_at:
             self._arm_expiry(pending.deadline)
+        self._schedule_pump()
+
+    def hold(self, pending: Pending) -> bool:
+        """Keep one until `release`, or its deadline; False: nothing is sent any more, and it has ended."""
+        if self._ended:
+            self._finish(pending, self._deadline_error(pending, self._ended))
+            return False
+        self._repairing.add(pending)
+        if pending.deadline < self._expires_at:
+            self._arm_expiry(pending.deadline)
+        self._need_connection()
+        return True
+
+    def release(self, held: Sequence[Pending], refusal: Callable[[], PublishError] | None) -> None:
+        """Send what was held, in order, or end it with an error of its own each."""
+        self._repairing.difference_update(held)
+        for pending in held:
+            if refusal is not None:
+                self._finish(pending, refusal())
+            elif not pending.is_done:
+                self._waiting.append(pending)
         self._schedule_pump()
 
     def _schedule_pump(self) -> None:
@@ -417,7 +438,7 @@ class Publisher:
         error = deadline_error(
             pending,
             why,
-            is_returned=bool(pending.returned) or pending in self._repairing,
+            is_returned=bool(pending.returned),
             blocked_reason=self.blocked_reason,
             last_error=self.last_error,
         )

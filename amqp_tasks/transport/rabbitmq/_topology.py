@@ -16,8 +16,10 @@ __all__ = (
     "compare_script",
     "delete_script",
     "ensure_script",
+    "exists_script",
     "presence_script",
     "purge_script",
+    "queue_ask",
     "related",
     "status_script",
 )
@@ -75,6 +77,16 @@ def _ask_queue(queue_name: str) -> Ask:
 
 def _ask_exchange(name: str) -> Ask:
     return Ask("exchange_declare", {"exchange": name, "passive": True}, f"looking for exchange {name!r}")
+
+
+def exists_script(exchange_name: str) -> Script[None]:
+    """Raise `BrokerOperationError` (404) unless the exchange is there."""
+    yield _ask_exchange(exchange_name)
+
+
+def queue_ask(queue: Queue) -> Ask:
+    """Declare a queue."""
+    return Ask("queue_declare", _queue_arguments(queue), f"declaring queue {queue.name!r}")
 
 
 def _exists(ask: Ask) -> Script[bool]:
@@ -194,7 +206,7 @@ def _declare_missing(found: _Found) -> Script[None]:
     for exchange in found.missing_exchanges:
         yield Ask("exchange_declare", _exchange_arguments(exchange), f"declaring exchange {exchange.name!r}")
     for queue in found.missing_queues:
-        yield Ask("queue_declare", _queue_arguments(queue), f"declaring queue {queue.name!r}")
+        yield queue_ask(queue)
 
 
 def _bind(binding: Binding) -> Ask:

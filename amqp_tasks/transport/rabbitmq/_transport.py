@@ -26,6 +26,7 @@ from amqp_tasks.transport._contract import (
     Transport,
     TransportStatistics,
 )
+from amqp_tasks.transport._delay import enter_wheel
 from amqp_tasks.transport.rabbitmq._core import Core, Request
 from amqp_tasks.transport.rabbitmq._fastwire import encode_head
 from amqp_tasks.transport.rabbitmq._loop import Waiter
@@ -102,7 +103,7 @@ class RabbitTransport(Transport):
         seconds = self._options.publish_timeout if timeout is None else timeout
         outcome = SingleOutcome()
         pending = self._pending(message, seconds, outcome)
-        core.loop.put(core.publisher.submit, pending)
+        core.loop.put(core.door_for(pending), pending)
         waiter = outcome.waiter
         if not waiter.wait(seconds + GRACE):
             raise SendUnknown("the I/O thread did not answer; the message may be stored").about(
@@ -126,7 +127,6 @@ class RabbitTransport(Transport):
         batch = BatchOutcomes()
         outcomes = batch.outcomes
         window = 2 * self._options.publish_window
-        submit = core.publisher.submit
         for message in messages:
             outcomes.append(None)
             try:
@@ -136,7 +136,7 @@ class RabbitTransport(Transport):
                 core.loop.put(batch.count_refused)
                 continue
             # One by one: gathering here would hold a message back for as long as `messages` takes to give the next.
-            core.loop.put(submit, pending)
+            core.loop.put(core.door_for(pending), pending)
             if len(outcomes) - batch.finished >= window:
                 self._await(batch, len(outcomes) - window // 2, seconds)
         self._await(batch, len(outcomes), seconds)
@@ -162,7 +162,7 @@ class RabbitTransport(Transport):
         except MessageTooLarge as exc:
             core.loop.put(partial(sink.done, 0), exc)
             return
-        core.loop.put(core.publisher.submit, pending)
+        core.loop.put(core.door_for(pending), pending)
 
     def _pending(
         self, message: OutgoingMessage, seconds: float, sink: OutcomeSink, index: int = 0
@@ -183,8 +183,11 @@ class RabbitTransport(Transport):
                 routing_key=message.routing_key,
                 message_id=properties.correlation_id or properties.message_id or "",
             )
+        entry = None
+        if message.delay is not None and (entered := enter_wheel(message)) is not None:
+            message, entry = entered
         head = encode_head(PUBLISH_CHANNEL, message)
-        return Pending(message, head, self._clock.monotonic() + seconds, sink, index)
+        return Pending(message, head, self._clock.monotonic() + seconds, sink, index, entry)
 
     # --- operations ---
 

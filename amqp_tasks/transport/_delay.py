@@ -1,0 +1,209 @@
+"""The timer wheel: where RabbitMQ keeps a delayed message, and how it gets from there to its destination. No I/O.
+
+See `docs/explanation/delay.md`. A delay in whole seconds is written as hexadecimal digits. Level n has a topic exchange and,
+for each digit d, a queue whose messages expire after d·16ⁿ seconds into the exchange of the level below; digit 0 passes straight
+down. Below level 0 stands the exchange of what is due, from which the last word of the routing key finds the destination.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+from amqp_routing import (
+    Binding,
+    DeadLetterStrategy,
+    DestinationKind,
+    Exchange,
+    ExchangeType,
+    Overflow,
+    Queue,
+    Topology,
+)
+from amqp_tasks.message import OutgoingMessage, Properties
+
+__all__ = (
+    "DUE_EXCHANGE",
+    "MAX_SECONDS",
+    "STRAY_NAME",
+    "WheelEntry",
+    "came_through_wheel",
+    "enter_wheel",
+    "is_of_wheel",
+    "without_expiration",
+)
+
+RADIX = 16
+LEVELS = 6
+MAX_SECONDS = 5 * RADIX ** (LEVELS - 1) - 1
+"""The longest way through the wheel, two months: a queue's TTL is at most 2³²-1 milliseconds."""
+_PREFIX = "amqp_tasks.delay."
+DUE_EXCHANGE = f"{_PREFIX}due"
+"""Where messages arrive whose time has come; each destination is bound to it."""
+STRAY_NAME = f"{_PREFIX}stray"
+"""Exchange and queue of those that were due when their destination was gone."""
+_EXIT_PREFIX = f"{_PREFIX}exit."
+_MAX_WORD = 255 - 2 * LEVELS
+_CACHED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WheelEntry:
+    """One way through the wheel: so many seconds, then to one destination. Make it with `wheel_entry`.
+
+    Attributes:
+        exchange: the wheel's exchange to publish to.
+        routing_key: the key to publish with: six digits and the destination, a word each.
+        stops: level and digit of the queues that it waits in, in this order; at least one.
+        due_queue: the queue that what is due goes to: the destination, or the exit to a destination behind an exchange.
+        target: exchange and routing key of the destination.
+    """
+
+    exchange: str
+    routing_key: str
+    stops: tuple[tuple[int, int], ...]
+    due_queue: str
+    target: tuple[str, str]
+
+    def topology(self) -> Topology:
+        """What it needs of the wheel."""
+        levels = range(self.stops[0][0] + 1)
+        exchanges = (Exchange(_exchange_name(level), ExchangeType.TOPIC) for level in levels)
+        ways = (
+            Binding(_exchange_name(level), _queue_name(level, digit), routing_key=_pattern(level, digit))
+            for level, digit in self.stops
+        )
+        return Topology(
+            exchanges=(
+                Exchange(STRAY_NAME, ExchangeType.FANOUT),
+                Exchange(DUE_EXCHANGE, ExchangeType.TOPIC, alternate_exchange=STRAY_NAME),
+                *exchanges,
+            ),
+            queues=(Queue(STRAY_NAME), *(_wheel_queue(level, digit) for level, digit in self.stops)),
+            bindings=(Binding(STRAY_NAME, STRAY_NAME), *(_passing(level) for level in levels), *ways),
+        )
+
+    @property
+    def exit_queue(self) -> Queue | None:
+        """What stands between the wheel and a destination behind an exchange: it gives messages their own key back."""
+        exchange, routing_key = self.target
+        if not exchange:
+            return None
+        return _forwarding(self.due_queue, 0.0, exchange, routing_key)
+
+    @property
+    def due_pattern(self) -> str:
+        """The key of the binding from the exchange of what is due to `due_queue`."""
+        return f"{'*.' * LEVELS}{self.routing_key[2 * LEVELS :]}"
+
+
+@lru_cache(_CACHED)
+def wheel_entry(seconds: int, exchange: str, routing_key: str) -> WheelEntry:
+    """The way of a message for `exchange` and `routing_key`.
+
+    Args:
+        seconds: 1 to `MAX_SECONDS`.
+        exchange: "" for the queue that `routing_key` names.
+        routing_key: of the destination.
+    """
+    digits = f"{seconds:0{LEVELS}x}"
+    word = _queue_word(routing_key) if not exchange else _hashed(exchange, routing_key)
+    stops = tuple((LEVELS - 1 - at, int(digit, RADIX)) for at, digit in enumerate(digits) if digit != "0")
+    return WheelEntry(
+        exchange=_exchange_name(stops[0][0]),
+        routing_key=".".join((*digits, word)),
+        stops=stops,
+        due_queue=routing_key if not exchange else _EXIT_PREFIX + word.lstrip("%"),
+        target=(exchange, routing_key),
+    )
+
+
+def enter_wheel(message: OutgoingMessage) -> tuple[OutgoingMessage, WheelEntry] | None:
+    """The message as it is published into the wheel; None when there is no whole second to wait.
+
+    The part below one second is left to the worker, which knows it by the header `eta`; a message without that header
+    waits a second longer instead. A delay beyond `MAX_SECONDS` ends there, and the worker sends the message round again.
+    """
+    seconds = _whole_seconds(message)
+    if seconds < 1 or not (message.exchange or message.routing_key):
+        return None
+    entry = wheel_entry(min(seconds, MAX_SECONDS), message.exchange, message.routing_key)
+    properties = without_expiration(message.properties)
+    sent = replace(message, exchange=entry.exchange, routing_key=entry.routing_key, properties=properties)
+    return sent, entry
+
+
+def _whole_seconds(message: OutgoingMessage) -> int:
+    delay = message.delay or 0.0
+    return int(delay) if message.properties.headers.get("eta") else math.ceil(delay)
+
+
+def without_expiration(properties: Properties) -> Properties:
+    """Properties for a message that waits: its expiration would end the wait early, not the message."""
+    return properties if properties.expiration is None else replace(properties, expiration=None)
+
+
+def came_through_wheel(headers: Mapping[str, Any]) -> bool:
+    """Whether a received message has waited in the wheel."""
+    return is_of_wheel(str(headers.get("x-first-death-queue", "")))
+
+
+def is_of_wheel(name: str) -> bool:
+    """Whether an exchange or a queue of this name belongs to the wheel."""
+    return name.startswith(_PREFIX)
+
+
+def _queue_word(name: str) -> str:
+    """A queue's name as one word of a topic key; different names make different words."""
+    word = name.replace("%", "%25").replace(".", "%2E").replace("*", "%2A").replace("#", "%23")
+    return word if len(word.encode("utf-8", "surrogatepass")) <= _MAX_WORD else _hashed("", name)
+
+
+def _hashed(exchange: str, routing_key: str) -> str:
+    # An escaped name never holds two of these signs in a row.
+    text = f"{len(exchange)}:{exchange}{routing_key}"
+    return f"%%{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def _exchange_name(level: int) -> str:
+    return f"{_PREFIX}{level}" if level >= 0 else DUE_EXCHANGE
+
+
+def _queue_name(level: int, digit: int) -> str:
+    return f"{_PREFIX}{level}.{digit:x}"
+
+
+def _pattern(level: int, digit: int) -> str:
+    return f"{'*.' * (LEVELS - 1 - level)}{digit:x}.#"
+
+
+def _passing(level: int) -> Binding:
+    below = _exchange_name(level - 1)
+    return Binding(
+        _exchange_name(level),
+        below,
+        destination_kind=DestinationKind.EXCHANGE,
+        routing_key=_pattern(level, 0),
+    )
+
+
+def _wheel_queue(level: int, digit: int) -> Queue:
+    return _forwarding(
+        _queue_name(level, digit), float(digit * RADIX**level), _exchange_name(level - 1), None
+    )
+
+
+def _forwarding(name: str, seconds: float, exchange: str, routing_key: str | None) -> Queue:
+    # Never `expires`: a queue that goes takes its messages along.
+    return Queue(
+        name,
+        message_ttl=seconds,
+        dead_letter_exchange=exchange,
+        dead_letter_routing_key=routing_key,
+        dead_letter_strategy=DeadLetterStrategy.AT_LEAST_ONCE,
+        overflow=Overflow.REJECT_PUBLISH,
+    )

@@ -1,0 +1,170 @@
+"""Delayed messages on their way out: what they need of the timer wheel is declared first, once per connection.
+
+Messages wait for it in the publisher's care, which minds their deadlines; messages without a delay never come here. One
+declaration runs at a time, so that any number of them takes one channel. All of it on the I/O thread; see
+`docs/explanation/delay.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from amqp_routing import Topology
+from amqp_tasks.clock import Clock
+from amqp_tasks.errors import (
+    BrokerConnectionError,
+    BrokerOperationError,
+    NotSent,
+    PublishError,
+    UnroutableError,
+)
+from amqp_tasks.transport._contract import TopologyMode
+from amqp_tasks.transport._delay import DUE_EXCHANGE, WheelEntry
+from amqp_tasks.transport.rabbitmq._loop import DoorLoop
+from amqp_tasks.transport.rabbitmq._operations import Ask, Script
+from amqp_tasks.transport.rabbitmq._pending import Pending
+from amqp_tasks.transport.rabbitmq._publisher import Publisher
+from amqp_tasks.transport.rabbitmq._topology import NOT_FOUND, ensure_script, exists_script, queue_ask
+
+__all__ = ("Declare", "Wheel")
+
+Declare = Callable[[Callable[[], Script[None]], float, Callable[[Exception | None], None]], None]
+"""Runs a script by a deadline (monotonic), over reconnects, and tells how it went."""
+
+REPAIR_TIMEOUT = 10.0
+
+
+@dataclass(slots=True)
+class _Group:
+    """Those that wait for the same declaration."""
+
+    pendings: list[Pending] = field(default_factory=list[Pending])
+    repairs: list[Callable[[bool], None]] = field(default_factory=list[Callable[[bool], None]])
+
+
+class Wheel:
+    """See the module's docstring.
+
+    Args:
+        loop: of the I/O thread.
+        publisher: keeps and sends the messages.
+        declare: see `Declare`.
+        related: the part of what was declared here that a message to an exchange with a routing key needs.
+        clock: monotonic time.
+    """
+
+    def __init__(
+        self,
+        loop: DoorLoop,
+        publisher: Publisher,
+        *,
+        declare: Declare,
+        related: Callable[[str, str], Topology | None],
+        clock: Clock,
+    ) -> None:
+        self._loop, self._publisher, self._clock = loop, publisher, clock
+        self._declare, self._related = declare, related
+        self._stops: set[tuple[int, int]] = set()
+        self._due_queues: set[str] = set()
+        self._groups: dict[WheelEntry, _Group] = {}
+        self._is_declaring = False
+
+    def forget(self) -> None:
+        """There is a new connection, or something was missing: nothing is known to be declared."""
+        self._stops.clear()
+        self._due_queues.clear()
+
+    def submit(self, pending: Pending) -> None:
+        """Take one delayed message."""
+        entry = pending.entry
+        assert entry is not None
+        if self._is_declared(entry):
+            self._publisher.submit(pending)
+        elif self._publisher.hold(pending):
+            self._groups.setdefault(entry, _Group()).pendings.append(pending)
+            self._declare_next()
+
+    def repair(self, entry: WheelEntry, then: Callable[[bool], None]) -> None:
+        """A message was returned from the wheel: declare all that it needs once more."""
+        self.forget()
+        self._groups.setdefault(entry, _Group()).repairs.append(then)
+        self._declare_next()
+
+    def _is_declared(self, entry: WheelEntry) -> bool:
+        return entry.due_queue in self._due_queues and self._stops.issuperset(entry.stops)
+
+    def _declare_next(self) -> None:
+        if self._is_declaring or not self._groups:
+            return
+        self._is_declaring = True
+        entry, group = next(iter(self._groups.items()))
+        deadlines = [pending.deadline for pending in group.pendings]
+        deadline = max(deadlines, default=self._clock.monotonic() + REPAIR_TIMEOUT)
+        known = self._related(*entry.target)
+        self._declare(lambda: _needs(entry, known), deadline, partial(self._on_declared, entry, deadline))
+
+    def _on_declared(self, entry: WheelEntry, deadline: float, error: Exception | None) -> None:
+        self._is_declaring = False
+        if error is None:
+            self._stops.update(entry.stops)
+            self._due_queues.add(entry.due_queue)
+            for each in [each for each in self._groups if self._is_declared(each)]:
+                self._let_go(each, None)
+        else:
+            self._failed(entry, deadline, error)
+        # Not from here: when nothing can be declared any more, the answer comes before `_declare` returns.
+        self._loop.at_turn_end(self._declare_next)
+
+    def _failed(self, entry: WheelEntry, deadline: float, error: Exception) -> None:
+        group, now = self._groups[entry], self._clock.monotonic()
+        if isinstance(error, BrokerConnectionError) and now >= deadline:
+            # The time of those that it began for is up, which the publisher tells them; others came later.
+            group.pendings = [pending for pending in group.pendings if pending.deadline > now]
+            if group.pendings:
+                return
+        self._let_go(entry, error)
+
+    def _let_go(self, entry: WheelEntry, error: Exception | None) -> None:
+        group = self._groups.pop(entry)
+        self._publisher.release(group.pendings, None if error is None else partial(_refusal, entry, error))
+        # A connection lost meanwhile is no answer: send again, the broker will say.
+        worked = error is None or isinstance(error, BrokerConnectionError)
+        for then in group.repairs:
+            then(worked)
+
+
+def _refusal(entry: WheelEntry, error: Exception) -> PublishError:
+    exchange, routing_key = entry.target
+    if isinstance(error, BrokerOperationError) and error.reply_code == NOT_FOUND:
+        refusal: PublishError = UnroutableError(
+            f"a delayed message for exchange {exchange!r}, routing key {routing_key!r} has no destination ({error}):"
+            " declare it, or mend task_routes"
+        )
+    else:
+        refusal = NotSent(f"what a delayed message needs cannot be declared: {error}")
+    refusal.__cause__ = error
+    return refusal
+
+
+def _needs(entry: WheelEntry, known: Topology | None) -> Script[None]:
+    """Declare the wheel as far as `entry` needs it, and its way out."""
+    yield from ensure_script(entry.topology(), TopologyMode.DECLARE)
+    try:
+        yield from _way_out(entry)
+    except BrokerOperationError as exc:
+        if exc.reply_code != NOT_FOUND or known is None:
+            raise
+        # Gone since it was declared here: as for a message that is returned.
+        yield from ensure_script(known, TopologyMode.DECLARE)
+        yield from _way_out(entry)
+
+
+def _way_out(entry: WheelEntry) -> Script[None]:
+    own_exit = entry.exit_queue
+    if own_exit is not None:
+        yield from exists_script(entry.target[0])
+        yield queue_ask(own_exit)
+    places = {"queue": entry.due_queue, "exchange": DUE_EXCHANGE, "routing_key": entry.due_pattern}
+    yield Ask("queue_bind", {**places, "arguments": {}}, f"binding {entry.due_queue!r} to {DUE_EXCHANGE!r}")

@@ -1,0 +1,90 @@
+"""The timer wheel on a real RabbitMQ: what is declared, and what happens when it is missing or different."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from amqp_routing import Queue, QueueType, Topology
+from amqp_tasks.errors import NotSent, TopologyMismatch
+from amqp_tasks.message import OutgoingMessage
+from amqp_tasks.transport import TopologyMode
+from amqp_tasks.transport.rabbitmq import RabbitTransport
+from support import RawClient, Vhost
+
+Make = Callable[..., RabbitTransport]
+Message = Callable[..., OutgoingMessage]
+DECLARE = TopologyMode.DECLARE
+
+
+@pytest.fixture
+def transport(vhost: Vhost, make_transport: Make) -> RabbitTransport:
+    made = make_transport(vhost.url)
+    made.ensure_topology(Topology(queues=(Queue("q"),)), mode=DECLARE)
+    return made
+
+
+def delayed(message: OutgoingMessage, seconds: float) -> OutgoingMessage:
+    message.delay = seconds
+    return message
+
+
+def wheel_queues(vhost: Vhost) -> dict[str, dict[str, object]]:
+    return {each["name"]: each["arguments"] for each in vhost.queues() if each["name"] != "q"}
+
+
+def test_only_the_queues_of_the_digits_in_use_are_declared(
+    vhost: Vhost, transport: RabbitTransport, message: Message
+) -> None:
+    outcomes = transport.publish_many(delayed(message("q", number), 0x203) for number in range(500))
+    transport.publish(delayed(message("q"), 0x3))
+
+    assert set(outcomes) == {None}
+    shared = {
+        "x-queue-type": "quorum",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    upper = {**shared, "x-message-ttl": 0x200 * 1000, "x-dead-letter-exchange": "amqp_tasks.delay.1"}
+    lower = {**shared, "x-message-ttl": 3000, "x-dead-letter-exchange": "amqp_tasks.delay.due"}
+    found = wheel_queues(vhost)
+    assert found.pop("amqp_tasks.delay.stray")["x-queue-type"] == "quorum"
+    assert found == {"amqp_tasks.delay.2.2": upper, "amqp_tasks.delay.0.3": lower}
+
+
+def test_a_returned_message_has_the_wheel_declared_again(
+    transport: RabbitTransport, message: Message, raw_client: RawClient
+) -> None:
+    transport.publish(delayed(message("q", "lost"), 3600.0))
+    raw_client.delete("amqp_tasks.delay.2.e")
+
+    transport.publish(delayed(message("q", "kept"), 3600.0))
+
+    assert raw_client.get("amqp_tasks.delay.2.e").body == b"kept"
+
+
+def test_a_destination_that_was_declared_here_is_declared_again(
+    transport: RabbitTransport, message: Message, raw_client: RawClient
+) -> None:
+    raw_client.delete("q")
+
+    transport.publish(delayed(message("q", "x"), 1.0))
+
+    assert raw_client.get("q").body == b"x"
+
+
+def test_a_wheel_that_cannot_be_declared_refuses_the_message_and_no_other(
+    transport: RabbitTransport, message: Message, raw_client: RawClient
+) -> None:
+    alien = Queue("amqp_tasks.delay.0.5", type=QueueType.CLASSIC)
+    transport.ensure_topology(Topology(queues=(alien,)), mode=DECLARE)
+
+    outcomes = transport.publish_many(
+        [delayed(message("q", "a"), 5.0), message("q", "b"), delayed(message("q", "c"), 1.0)]
+    )
+
+    assert isinstance(outcomes[0], NotSent)
+    assert isinstance(outcomes[0].__cause__, TopologyMismatch)
+    assert list(outcomes[1:]) == [None, None]
+    assert [raw_client.get("q").body, raw_client.get("q").body] == [b"b", b"c"]
