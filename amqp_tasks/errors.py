@@ -46,6 +46,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
+from amqp_routing import FactualError
+
 __all__ = (
     "AmqpTasksError",
     "AppNotFound",
@@ -87,26 +89,8 @@ __all__ = (
 )
 
 
-class AmqpTasksError(Exception):
+class AmqpTasksError(FactualError):
     """The root of the tree."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses take keyword facts; rebuilding through __init__ would need them positionally.
-        return _rebuild, (type(self), self.args, self.__dict__.copy())
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return self.args == other.args and self.__dict__ == other.__dict__
-
-    __hash__ = Exception.__hash__
-
-
-def _rebuild(cls: type[AmqpTasksError], args: tuple[Any, ...], facts: dict[str, Any]) -> AmqpTasksError:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(facts)
-    return error
 
 
 class ConfigurationError(AmqpTasksError, ValueError):

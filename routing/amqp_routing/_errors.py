@@ -8,7 +8,7 @@
     ├── UnknownExchange (LookupError)   a message to an exchange that is not in the topology (404)
     └── PublishRefused                  a message that the broker would refuse before routing it
 
-Facts are attributes and the message is built from them, so that errors pickle and compare by what they say.
+Facts are attributes and the message is built from them, so that errors pickle and compare by what they say: `FactualError`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 __all__ = (
     "ConversionError",
     "DeclarationError",
+    "FactualError",
     "PublishRefused",
     "RouteError",
     "RoutingError",
@@ -26,8 +27,11 @@ __all__ = (
 )
 
 
-class RoutingError(Exception):
-    """The root of the tree."""
+class FactualError(Exception):
+    """An error whose facts are attributes: it is pickled, copied and compared by them, however it is constructed.
+
+    amqp_tasks has it as the base of its errors too.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses take keyword facts; rebuilding through __init__ would need them positionally.
@@ -41,11 +45,15 @@ class RoutingError(Exception):
     __hash__ = Exception.__hash__
 
 
-def _rebuild(cls: type[RoutingError], args: tuple[Any, ...], facts: dict[str, Any]) -> RoutingError:
+def _rebuild(cls: type[FactualError], args: tuple[Any, ...], facts: dict[str, Any]) -> FactualError:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(facts)
     return error
+
+
+class RoutingError(FactualError):
+    """The root of the tree."""
 
 
 class DeclarationError(RoutingError, ValueError):
