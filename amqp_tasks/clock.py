@@ -6,7 +6,10 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ("SYSTEM_CLOCK", "Clock", "SystemClock")
+__all__ = ("MAX_SECONDS", "SYSTEM_CLOCK", "Clock", "SystemClock")
+
+MAX_SECONDS = 100 * 365 * 86_400
+"""A century: the longest wait. The platform's own overflow at some centuries, and infinite is meant by `None`."""
 
 
 class Clock(Protocol):

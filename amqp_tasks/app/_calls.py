@@ -94,7 +94,7 @@ class Calls:
             settings.task.publish_retry_policy.model_dump(), counts_connections=False
         )
         self._destinations = Destinations(settings, router, topologies, transport)
-        self._warn_bytes = settings.app.warn_message_bytes
+        self._warn_bytes, self._max_bytes = settings.app.warn_message_bytes, settings.app.max_message_bytes
         # When a task's size was last warned of. Any thread writes; a race only warns twice.
         self._warned: dict[str, float] = {}
         # Plans of calls without options. Any thread may add one; a race only prepares it twice.
@@ -150,7 +150,7 @@ class Calls:
         message = self._build(plan, task, args, kwargs, options, frame)
         task_id = message.properties.correlation_id
         assert task_id is not None
-        if len(message.body) > self._warn_bytes:
+        if self._warn_bytes < len(message.body) <= self._max_bytes:
             self._warn_of_size(task.name, len(message.body))
         self._make_ready(plan, message, options, deadline)
         expected = self._expect(plan, message, options)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from difflib import get_close_matches
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
+from amqp_tasks.clock import MAX_SECONDS
 from amqp_tasks.errors import ConfigurationError
 
 __all__ = (
@@ -98,32 +99,99 @@ class TaskOptions(TypedDict, total=False):
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 
-_TEXT = ((str,), "text")
-_SECONDS = ((int, float), "a number of seconds")
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "task_id": _TEXT,
-    "queue": ((str,), "the name of a queue (declare it in task_queues to give it arguments)"),
-    "exchange": ((str,), "the name of an exchange (declare it in task_queues)"),
-    "routing_key": _TEXT,
-    "priority": ((int,), "a whole number from 0 to 255"),
-    "serializer": _TEXT,
-    "compression": _TEXT,
-    "headers": ((Mapping,), "a mapping"),
-    "expires": ((int, float, datetime, timedelta), "seconds from now or a datetime"),
-    "shadow": _TEXT,
-    "time_limit": _SECONDS,
-    "soft_time_limit": _SECONDS,
-    "reply_to": ((str,), "the name of a queue"),
-    "delivery_mode": ((int,), "1 (transient) or 2 (persistent)"),
-    "retry_policy": ((Mapping,), "a mapping like the setting task_publish_retry_policy"),
+_MAX_SHORT = 255
+"""Bytes of UTF-8 that a name in AMQP can have."""
+
+
+class _Kind(NamedTuple):
+    """What the value of an option may be: of which types, said in words, and which of their values."""
+
+    types: tuple[type, ...]
+    wanted: str
+    accepts: Callable[[Any], bool] = bool
+    may_be_none: bool = True
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return len(value.encode()) <= _MAX_SHORT
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_name(value: str) -> bool:
+    return value != "" and _is_text(value)
+
+
+def _is_wait(value: float) -> bool:
+    return 0 < value <= MAX_SECONDS
+
+
+def _is_limit(value: float) -> bool:
+    return 0 <= value <= MAX_SECONDS
+
+
+def _is_period(value: float | datetime | timedelta) -> bool:
+    if isinstance(value, datetime):
+        return True  # one in the past is a deadline that was missed: the task expires
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    return 0 <= seconds < math.inf
+
+
+def _always(_: object) -> bool:
+    return True
+
+
+_FLAG = _Kind((bool,), "True or False", _always)
+_CALL_FLAG = _Kind((bool,), "True or False", _always, may_be_none=False)
+_SECONDS = _Kind((int, float), "a number of seconds above 0 (at most a century)", _is_wait)
+_LIMIT = _Kind((int, float), "a finite number of seconds, 0 for none", _is_limit)
+_SHORT = _Kind((str,), f"text of 1 to {_MAX_SHORT} bytes", _is_name)
+_KINDS: dict[str, _Kind] = {
+    "task_id": _SHORT,
+    "queue": _Kind(
+        (str,),
+        f"the name of a queue, 1 to {_MAX_SHORT} bytes (declare it in task_queues to give it arguments; leave queue out"
+        " for the default)",
+        _is_name,
+    ),
+    "exchange": _Kind(
+        (str,), f"the name of an exchange, at most {_MAX_SHORT} bytes (declare it in task_queues)", _is_text
+    ),
+    "routing_key": _Kind((str,), f"text of at most {_MAX_SHORT} bytes", _is_text),
+    "priority": _Kind((int,), "a whole number from 0 to 255", range(256).__contains__),
+    "serializer": _Kind((str,), "the name of a serializer, e.g. 'json'"),
+    "compression": _Kind((str,), "the name of a compression, e.g. 'gzip', or None"),
+    "headers": _Kind((Mapping,), "a mapping", _always),
+    "expires": _Kind(
+        (int, float, datetime, timedelta), "seconds from now, not negative, or a datetime", _is_period
+    ),
+    "shadow": _Kind((str,), "text", _always),
+    "ignore_result": _FLAG,
+    "store_errors_even_if_ignored": _FLAG,
+    "acks_late": _FLAG,
+    "track_started": _FLAG,
+    "typing": _FLAG,
+    "pydantic": _FLAG,
+    "pydantic_strict": _FLAG,
+    "trail": _FLAG,
+    "time_limit": _LIMIT,
+    "soft_time_limit": _LIMIT,
+    "reply_to": _Kind((str,), f"the name of a queue, at most {_MAX_SHORT} bytes; '' for no reply", _is_text),
+    "delivery_mode": _Kind((int,), "1 (transient) or 2 (persistent)", (1, 2).__contains__),
+    "resultrepr_maxsize": _Kind((int,), "a number of characters above 0", (0).__lt__),
+    "retry": _CALL_FLAG,
+    "retry_policy": _Kind((Mapping,), "a mapping like the setting task_publish_retry_policy", _always),
     "timeout": _SECONDS,
-    "message_id": _TEXT,
-    "app_id": _TEXT,
-    "type": _TEXT,
-    "user_id": _TEXT,
-    "timestamp": ((int, datetime), "whole seconds since 1970 or a datetime"),
+    "confirm": _CALL_FLAG,
+    "add_to_parent": _CALL_FLAG,
+    "message_id": _SHORT,
+    "app_id": _SHORT,
+    "type": _SHORT,
+    "user_id": _SHORT,
+    "timestamp": _Kind((int, datetime), "whole seconds since 1970 or a datetime", _always),
 }
-"""What the values of options may be; None stands for "not given"."""
+"""What the values of options may be; None stands for "not given" where it may be given at all."""
 
 _LATER = {
     "countdown": "countdown and eta are not supported yet",
@@ -159,7 +227,7 @@ def check_call_options(options: Mapping[str, Any]) -> None:
     """Refuse what no call can set.
 
     Raises:
-        ConfigurationError: an unknown or not yet supported option, with the nearest name, or a value of a wrong type.
+        ConfigurationError: an unknown or not yet supported option, with the nearest name, or a value that cannot be.
     """
     if not options.keys() <= CALL_OPTIONS:
         _refuse(options.keys() - CALL_OPTIONS, CALL_OPTIONS, "call option")
@@ -170,7 +238,7 @@ def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_n
     """Refuse what no task of this class can set.
 
     Raises:
-        ConfigurationError: an unknown or not yet supported option, with the nearest name, or a value of a wrong type.
+        ConfigurationError: an unknown or not yet supported option, with the nearest name, or a value that cannot be.
     """
     if not options.keys() <= known:
         _refuse(options.keys() - known, known, f"option of task {task_name!r}:")
@@ -180,20 +248,15 @@ def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_n
 def _check_values(options: Mapping[str, Any], what: str) -> None:
     for name, value in options.items():
         kind = _KINDS.get(name)
-        if kind is None or value is None:
+        if kind is None or (value is None and kind.may_be_none):
             continue
-        types, wanted = kind
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise ConfigurationError(f"{what} {name!r} must be {wanted}, got {value!r:.80}")
+        is_flag = isinstance(value, bool)
+        if is_flag != (bool in kind.types) or not isinstance(value, kind.types) or not kind.accepts(value):
+            raise ConfigurationError(f"{what} {name!r} must be {kind.wanted}, got {value!r:.80}")
     _check_limits(options.get("time_limit"), options.get("soft_time_limit"), what)
 
 
 def _check_limits(hard: float | None, soft: float | None, what: str) -> None:
-    for name, value in (("time_limit", hard), ("soft_time_limit", soft)):
-        if value is not None and not 0 <= value < math.inf:
-            raise ConfigurationError(
-                f"{what} {name!r} must be a finite number of seconds, 0 for none, got {value!r}"
-            )
     if hard and soft and soft >= hard:
         raise ConfigurationError(
             f"{what} 'soft_time_limit' ({soft:g} s) must be below time_limit ({hard:g} s), which would always be first: "

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.clock import MAX_SECONDS
 from amqp_tasks.errors import BrokerConnectionError, BrokerUnreachable, ConfigurationError, PublishNacked
 
 if TYPE_CHECKING:
@@ -56,9 +57,13 @@ class PublishPolicy:
         for key, value in numbers.items():
             if key not in known:
                 raise ConfigurationError(f"retry_policy has unknown key {key!r} (known: {', '.join(known)})")
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-            if not is_number and not (key == "max_retries" and value is None):
-                raise ConfigurationError(f"retry_policy[{key!r}] must be a number from 0, got {value!r}")
+            types = int if key == "max_retries" else int | float
+            is_number = isinstance(value, types) and not isinstance(value, bool)
+            if not (is_number and 0 <= value <= MAX_SECONDS) and not (key == "max_retries" and value is None):
+                wanted = (
+                    "a whole number from 0, or None" if key == "max_retries" else "a number of seconds from 0"
+                )
+                raise ConfigurationError(f"retry_policy[{key!r}] must be {wanted}, got {value!r:.80}")
         return cls(**numbers, counts_connections=counts_connections)
 
     def interval(self, retry: int) -> float:

@@ -164,9 +164,8 @@ class Task(Generic[P, R_co]):
         """Like `delay`, with options of the call; see `CallOptions`.
 
         Raises:
-            ConfigurationError: an unknown option, or one that is not supported yet.
+            ConfigurationError: an unknown option, one that is not supported yet, or a value that cannot be.
             TypeError: `args` is a string, or not a sequence.
-            ValueError: `task_id` is longer than 255 bytes.
         """
         check_call_options(options)
         return self.app.calls.send(self, positional(args), keywords(kwargs), options)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message._amqp import Properties
 from amqp_tasks.message._headers import check_short
 
@@ -26,7 +27,7 @@ def check_further_properties(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return `given` as it goes into `Properties`: a `timestamp` in whole seconds since 1970.
 
     Raises:
-        ValueError: text that is empty or longer than 255 bytes, or a timestamp before 1970.
+        ConfigurationError: text that is empty or longer than 255 bytes, or a timestamp before 1970.
     """
     return {
         name: _seconds(value) if name == "timestamp" else check_short(value, name)
@@ -37,5 +38,5 @@ def check_further_properties(given: Mapping[str, Any]) -> dict[str, Any]:
 def _seconds(timestamp: int | datetime) -> int:
     seconds = timegm(timestamp.utctimetuple()) if isinstance(timestamp, datetime) else timestamp
     if not 0 <= seconds <= _MAX_TIMESTAMP:
-        raise ValueError(f"timestamp must be a time since 1970, got {timestamp!r}")
+        raise ConfigurationError(f"timestamp must be a time since 1970, got {timestamp!r}")
     return seconds

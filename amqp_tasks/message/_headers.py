@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from calendar import timegm
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from amqp_tasks.errors import EncodeError
+from amqp_tasks.errors import ConfigurationError, EncodeError
+from amqp_tasks.message._printable import bounded_repr
 
 __all__ = (
     "FIRST_ERROR_TIME",
@@ -46,7 +48,7 @@ def check_user_headers(headers: Mapping[str, Any]) -> None:
     """Check headers that a caller gave.
 
     Raises:
-        ValueError: a name that the protocol or the broker owns.
+        ConfigurationError: a name that the protocol or the broker owns.
         EncodeError: a name or value that no AMQP table can hold; the message names it.
     """
     for name, value in headers.items():
@@ -55,27 +57,31 @@ def check_user_headers(headers: Mapping[str, Any]) -> None:
                 f"headers has the key {name!r:.60}; keys must be text of at most {MAX_SHORT} bytes"
             )
         if name in PROTOCOL_HEADERS or is_broker_header(name):
-            raise ValueError(f"header {name!r} belongs to the task protocol; use the option of that meaning")
+            raise ConfigurationError(
+                f"header {name!r} belongs to the task protocol; use the option of that meaning"
+            )
         if not is_table_value(value):
-            raise EncodeError(f"headers[{name!r}]: {type(value).__qualname__} cannot be an AMQP header value")
+            raise EncodeError(
+                f"headers[{name!r}]: {bounded_repr(value, 60)} ({type(value).__qualname__}) cannot be an AMQP header value"
+            )
 
 
 def check_short(text: Any, what: str) -> str:
     """Return the text when AMQP can hold it as a short string; `what` names it in the error.
 
     Raises:
-        ValueError: not text, empty, longer than 255 bytes of UTF-8, or not encodable.
+        ConfigurationError: not text, empty, longer than 255 bytes of UTF-8, or not encodable.
     """
     if type(text) is str and 0 < len(text) <= MAX_SHORT and text.isascii():
         return text
     if not isinstance(text, str) or not text:
-        raise ValueError(f"a {what} must be text of 1 to {MAX_SHORT} bytes, got {text!r:.60}")
+        raise ConfigurationError(f"a {what} must be text of 1 to {MAX_SHORT} bytes, got {text!r:.60}")
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError as exc:
-        raise ValueError(f"{what} {text!r:.60} cannot be written as UTF-8") from exc
+        raise ConfigurationError(f"{what} {text!r:.60} cannot be written as UTF-8") from exc
     if size > MAX_SHORT:
-        raise ValueError(f"{what} {text[:40]!r}… takes {size} bytes, at most {MAX_SHORT} fit")
+        raise ConfigurationError(f"{what} {text[:40]!r}… takes {size} bytes, at most {MAX_SHORT} fit")
     return text
 
 
@@ -99,8 +105,11 @@ def _is_utf8(text: str) -> bool:
 def is_table_value(value: Any, depth: int = 32) -> bool:
     """Whether an AMQP field table can hold the value, at any depth."""
     match value:
-        case None | bool() | float() | bytes():
+        case None | bool() | bytes():
             return True
+        case float():
+            # The broker closes the connection over NaN or an infinity, and over each attempt to send it again.
+            return math.isfinite(value)
         case datetime():
             return timegm(value.utctimetuple()) >= 0
         case str():

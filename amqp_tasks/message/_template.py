@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from amqp_tasks.errors import InvalidArguments
+from amqp_tasks.errors import ConfigurationError, InvalidArguments
 from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessage, Properties
 from amqp_tasks.message._headers import MAX_SHORT, check_short, check_user_headers
 from amqp_tasks.message._printable import MAX_REPR, bounded_repr, header_text
@@ -29,7 +29,7 @@ def check_task_id(task_id: str) -> str:
     """Return the id when it can be a correlation id.
 
     Raises:
-        ValueError: not text, empty, longer than 255 bytes of UTF-8, or not encodable.
+        ConfigurationError: not text, empty, longer than 255 bytes of UTF-8, or not encodable.
     """
     return check_short(task_id, "task id")
 
@@ -38,7 +38,7 @@ def check_task_name(name: str) -> str:
     """Return the name when it can be sent: 1 to 255 bytes of UTF-8.
 
     Raises:
-        ValueError: it cannot.
+        ConfigurationError: it cannot.
     """
     return check_short(name, "task name")
 
@@ -79,7 +79,7 @@ class TaskTemplate:
             origin: who sends; by default `gen<pid>@<host>`, renewed after a fork.
 
         Raises:
-            ValueError: a task name that cannot be sent.
+            ConfigurationError: a task name that cannot be sent.
             ConfigurationError: unknown serializer or compression, or its extra is missing.
         """
         self.task_name = check_task_name(task_name)
@@ -148,7 +148,7 @@ class TaskTemplate:
             further: AMQP properties of the caller's own, from `check_further_properties`.
 
         Raises:
-            ValueError: a task id, priority, exchange, routing key, header name or `expires` that cannot be sent.
+            ConfigurationError: a task id, priority, exchange, routing key, header name or `expires` that cannot be sent.
             InvalidArguments: `args` is no list or tuple, or `kwargs` no mapping with text keys.
             EncodeError: an argument or header that cannot be written; the message names it.
         """
@@ -245,13 +245,13 @@ def _label(value: Any, given: str | None, body: bytes) -> str:
 
 def _check_key(text: str, what: str) -> str:
     if len(text) > MAX_SHORT // 4 and len(text.encode("utf-8", "replace")) > MAX_SHORT:
-        raise ValueError(f"{what} {text[:40]!r}… is longer than {MAX_SHORT} bytes")
+        raise ConfigurationError(f"{what} {text[:40]!r}… is longer than {MAX_SHORT} bytes")
     return text
 
 
 def _check_priority(priority: int) -> int:
     if not 0 <= priority <= 255:
-        raise ValueError(f"priority must be 0 to 255, got {priority}")
+        raise ConfigurationError(f"priority must be 0 to 255, got {priority}")
     return priority
 
 
@@ -259,7 +259,9 @@ def _expiry(expires: float | datetime, now: datetime) -> tuple[str, str | None]:
     """The `expires` header and the `expiration` property; none where RabbitMQ could not hold it."""
     if isinstance(expires, datetime):
         if expires.tzinfo is None:
-            raise ValueError("expires must be an aware datetime: which zone's clock does a naive one mean?")
+            raise ConfigurationError(
+                "expires must be an aware datetime: which zone's clock does a naive one mean?"
+            )
         at = expires
     else:
         at = _add_seconds(now, expires)
@@ -271,4 +273,6 @@ def _add_seconds(now: datetime, seconds: float) -> datetime:
     try:
         return now + timedelta(seconds=seconds)
     except (ValueError, OverflowError) as exc:
-        raise ValueError(f"expires must be seconds from now that a calendar can hold, got {seconds}") from exc
+        raise ConfigurationError(
+            f"expires must be seconds from now that a calendar can hold, got {seconds!r:.40}"
+        ) from exc

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from amqp_tasks.clock import MAX_SECONDS
 
 __all__ = (
     "Count",
@@ -65,6 +67,12 @@ def _seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
+def _countable(seconds: float) -> float:
+    if seconds > MAX_SECONDS:
+        raise expected(f"at most a century ({MAX_SECONDS} seconds)")
+    return seconds
+
+
 def split_text(value: object) -> object:
     """A text with commas as the tuple of its parts, anything else as it is."""
     if isinstance(value, str):
@@ -95,8 +103,8 @@ def no_bool(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
-PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0), AfterValidator(_countable)]
+PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), AfterValidator(_countable)]
 Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 SerializerName = Annotated[str, BeforeValidator(_serializer)]

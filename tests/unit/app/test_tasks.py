@@ -97,7 +97,7 @@ def test_delays_are_refused_for_now(option: str) -> None:
         ("exchange", object(), "name of an exchange"),
         ("task_id", 5, "text"),
         ("headers", "tenant", "a mapping"),
-        ("expires", "tomorrow", "seconds from now or a datetime"),
+        ("expires", "tomorrow", "seconds from now, not negative, or a datetime"),
         ("time_limit", "10", "number of seconds"),
         ("timeout", "soon", "number of seconds"),
         ("retry_policy", 3, "task_publish_retry_policy"),

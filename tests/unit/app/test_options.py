@@ -1,0 +1,127 @@
+"""What the options of a call and of a task may be: the rest is refused before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from amqp_tasks import App, Task
+from amqp_tasks.errors import ConfigurationError, EncodeError
+
+ENDLESS = [math.inf, math.nan, 1e12, 10**400]
+BELOW = [-1, -0.5, *ENDLESS]
+LONG = "n" * 256
+
+
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@pytest.fixture
+def task() -> Task[..., Any]:
+    """A task whose app has no broker: whatever is refused is refused without one."""
+    return App("proj", broker="amqp://127.0.0.1:1//", task_publish_timeout=0.1).task(add)
+
+
+@pytest.fixture
+def embedded() -> Iterator[App]:
+    """An app with a broker in the process, whose default queue is there."""
+    app = App("proj", broker="memory://options/")
+    app.send_task("first")
+    yield app
+    app.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "said"),
+    [
+        ("queue", ["", LONG, "ü" * 128, "\ud800"], "leave queue out for the default"),
+        ("exchange", [LONG, "\ud800"], "name of an exchange, at most 255 bytes"),
+        ("routing_key", [LONG, "\ud800"], "at most 255 bytes"),
+        ("reply_to", [LONG, "\ud800"], "name of a queue, at most 255 bytes"),
+        ("task_id", ["", LONG, "\ud800"], "text of 1 to 255 bytes"),
+        ("priority", [-1, 256, 1.0, math.nan], "whole number from 0 to 255"),
+        ("delivery_mode", [0, 3, "persistent"], r"1 \(transient\) or 2 \(persistent\)"),
+        ("expires", [-5, -0.1, timedelta(seconds=-1), math.inf, math.nan], "not negative, or a datetime"),
+        ("time_limit", BELOW, "finite number of seconds, 0 for none"),
+        ("soft_time_limit", BELOW, "finite number of seconds, 0 for none"),
+        ("timeout", [0, *BELOW], "number of seconds above 0"),
+        ("serializer", [""], "name of a serializer"),
+        ("compression", [""], "name of a compression"),
+        ("ignore_result", ["no", 0], "True or False"),
+        ("retry", ["no", 0, None], "True or False"),
+        ("confirm", ["no", 0, None], "True or False"),
+        ("add_to_parent", ["no", None], "True or False"),
+    ],
+)
+def test_a_value_of_a_call_that_cannot_be_is_refused(
+    task: Task[..., Any], option: str, values: list[Any], said: str
+) -> None:
+    for value in values:
+        with pytest.raises(ConfigurationError, match=f"^call option '{option}' must be .*{said}.*, got "):
+            task.apply_async((1, 2), **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("queue", [""]),
+        ("priority", [-1, 256]),
+        ("expires", [-5]),
+        ("time_limit", BELOW),
+        ("acks_late", ["no"]),
+        ("typing", ["no"]),
+        ("resultrepr_maxsize", [0, -1, "all"]),
+    ],
+)
+def test_a_value_of_a_task_that_cannot_be_is_refused(option: str, values: list[Any]) -> None:
+    app: Any = App("proj")
+    for value in values:
+        with pytest.raises(
+            ConfigurationError, match=f"option of task 'proj.add': '{option}' must be .*, got "
+        ):
+            app.task(name="proj.add", **{option: value})(add)
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"max_retries": 1.5}, "a whole number from 0, or None, got 1.5"),
+        ({"max_retries": math.nan}, "a whole number from 0, or None, got nan"),
+        ({"interval_max": math.inf}, "a number of seconds from 0, got inf"),
+        ({"interval_step": -1}, "a number of seconds from 0, got -1"),
+    ],
+)
+def test_a_retry_policy_that_cannot_be_is_refused(task: Task[..., Any], policy: Any, said: str) -> None:
+    (name,) = policy
+
+    with pytest.raises(ConfigurationError, match=rf"^retry_policy\['{name}'\] must be {said}$"):
+        task.apply_async((1, 2), retry_policy=policy)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [-math.inf], {"deep": [math.nan]}])
+def test_a_number_that_breaks_the_connection_is_no_header(task: Task[..., Any], value: Any) -> None:
+    with pytest.raises(EncodeError, match=r"headers\['tenant'\]: .* cannot be an AMQP header value"):
+        task.apply_async((1, 2), headers={"tenant": value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"queue": "n" * 250},
+        {"exchange": "", "routing_key": "default"},
+        {"priority": 0, "delivery_mode": 1},
+        {"priority": 255, "time_limit": 0.5, "soft_time_limit": 0, "timeout": 5},
+        {"expires": 0},
+        {"expires": timedelta()},
+        {"expires": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"headers": {"ratio": 0.5}, "confirm": False, "add_to_parent": False, "retry": False},
+        {"queue": None, "expires": None, "ignore_result": None, "task_id": None, "timeout": None},
+    ],
+)
+def test_what_may_be_is_taken(embedded: App, options: Any) -> None:
+    assert embedded.task(add).apply_async((1, 2), **options).id
