@@ -119,6 +119,8 @@ class _Child:
                 self._verdicts.answered(message["number"], message["found"])
             elif message["kind"] == "stop":
                 self._process.stop(message["timeout"])
+            elif message["kind"] == "recycle":
+                self._process.recycle("the node was told to restart")
             elif message["kind"] == "cut":
                 self._process.cut()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from amqp_tasks.app import App
     from amqp_tasks.settings import Settings
 
-__all__ = ("Asked", "WorkerOptions", "node_name", "resolve", "select_queues")
+__all__ = ("Asked", "WorkerOptions", "node_name", "node_path", "resolve", "select_queues")
 
 DEFAULT_NODE = "worker@%h"
 
@@ -73,13 +73,22 @@ def node_name(pattern: str | None) -> str:
     pattern = pattern or DEFAULT_NODE
     if "@" not in pattern:
         pattern += "@%h"
-    known = {"%%": "%", "%h": host, "%n": first, "%d": domain}
-    name, at = "", 0
+    return _expand(pattern, {"%%": "%", "%h": host, "%n": first, "%d": domain})
+
+
+def node_path(pattern: str, node: str) -> str:
+    """Expand `%h` (the node's name), `%n` (its part before the `@`), `%d` (the part after it) and `%%`."""
+    name, _, host = node.partition("@")
+    return _expand(pattern, {"%%": "%", "%h": node, "%n": name, "%d": host})
+
+
+def _expand(pattern: str, known: Mapping[str, str]) -> str:
+    text, at = "", 0
     while at < len(pattern):
         pair = pattern[at : at + 2]
-        name += known.get(pair, pattern[at])
+        text += known.get(pair, pattern[at])
         at += 2 if pair in known else 1
-    return name
+    return text
 
 
 def select_queues(

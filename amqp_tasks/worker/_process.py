@@ -110,6 +110,10 @@ class WorkerProcess:
             lambda: self._end(_CUT_TIMEOUT) if self._is_stopping else self._begin_stop(timeout)
         )
 
+    def recycle(self, why: str) -> None:
+        """Have a successor started and end when the running tasks have."""
+        self.loop.call_soon(lambda: self._recycle(why))
+
     def cut(self) -> None:
         """Stop cold: close the connections now; the broker requeues what is not acked."""
         self.loop.call_soon(lambda: self._end(_CUT_TIMEOUT))

@@ -25,6 +25,7 @@ def acting_on_signals(
     *,
     stop: Callable[[], None],
     dump_children: Callable[[], None] = _nothing,
+    restart: Callable[[], None] | None = None,
     reap: Callable[[], None] = _nothing,
 ) -> Generator[None]:
     """Let the loop act on signals: the interpreter writes their numbers to the loop's pipe. Main thread only.
@@ -33,6 +34,7 @@ def acting_on_signals(
         loop: that of the node.
         stop: on TERM and INT.
         dump_children: on QUIT and USR1, after our own stacks.
+        restart: on HUP; None: that stops too. A HUP that our starter had us ignore (`nohup`) stays ignored.
         reap: on CHLD, as PID 1.
     """
 
@@ -40,6 +42,8 @@ def acting_on_signals(
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT):
                 stop()
+            elif number == signal.SIGHUP:
+                (restart or stop)()
             elif number in (signal.SIGQUIT, signal.SIGUSR1):
                 faulthandler.dump_traceback(file=STDERR_FD, all_threads=True)
                 dump_children()
@@ -47,6 +51,8 @@ def acting_on_signals(
                 reap()
 
     watched = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        watched.append(signal.SIGHUP)
     if os.getpid() == 1:
         watched.append(signal.SIGCHLD)
     loop.on_wake_bytes(act)

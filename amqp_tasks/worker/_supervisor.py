@@ -114,7 +114,7 @@ class Supervisor:
         Raises:
             AmqpTasksError: it could not start.
         """
-        self._template_pid, self._template = fork_template(self._child_main)
+        self._template_pid, self._template = fork_template(self._child_main, self._rules.node)
         try:
             self.loop.add_reader(self._template.socket.fileno(), self._on_template)
             threading.Thread(target=self._prepare_aside, name="amqp-tasks-prepare", daemon=True).start()
@@ -130,6 +130,14 @@ class Supervisor:
     def stop(self, timeout: float | None = None) -> None:
         """Stop warm; a second call stops cold. Any thread."""
         self.loop.call_soon(partial(self._advance_stop, timeout))
+
+    def restart(self) -> None:
+        """Replace all processes: successors start at once, the old ones end when their tasks have. Owner thread only."""
+        if self._state is not StopState.RUNNING:
+            return
+        logger.info("%s: all processes are replaced", self._rules.node, extra={"action": "restart"})
+        for process in self._processes.values():
+            process.send({"kind": "recycle"})
 
     def dump_stacks(self) -> None:
         """Let all processes print their stacks."""

@@ -22,6 +22,7 @@ from typing import NoReturn
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.worker._link import Link, LinkClosed, Message
 from amqp_tasks.worker._orphans import die_with_parent
+from amqp_tasks.worker._titles import set_title
 
 __all__ = ("STDERR_FD", "ChildMain", "end_template", "fork_template")
 
@@ -37,7 +38,7 @@ _LONGEST_WAIT = 60.0
 _SHARED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
-def fork_template(child_main: ChildMain) -> tuple[int, Link]:
+def fork_template(child_main: ChildMain, node: str) -> tuple[int, Link]:
     """Fork the template; returns its pid and the supervisor's end of its link.
 
     To be called by the main thread while it is the only one; other threads are warned about, for their locks
@@ -65,6 +66,7 @@ def fork_template(child_main: ChildMain) -> tuple[int, Link]:
     ignore_shared_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     ours.close()
+    set_title(node, "template")
     return _run_and_exit(lambda: _Template(Link(theirs), child_main).run(supervisor_pid))
 
 

@@ -28,6 +28,7 @@ from amqp_tasks.worker._process import ProcessReports, WorkerProcess
 from amqp_tasks.worker._records import NoRecords, RecordTable
 from amqp_tasks.worker._signals import acting_on_signals, noting_signals
 from amqp_tasks.worker._supervisor import Supervisor, SupervisorRules
+from amqp_tasks.worker._titles import set_title
 from amqp_tasks.worker._verdicts import NoVerdicts
 
 if TYPE_CHECKING:
@@ -205,17 +206,24 @@ class Worker:
         supervisor = Supervisor(
             rules,
             records=records,
-            child_main=make_child_main(self.app, options, records, self._enter_process),
+            child_main=make_child_main(
+                self.app, options, records, partial(self._enter_process, options.node)
+            ),
             prepare=partial(self._prepare_aside, options),
             on_ready=partial(self._announce, options),
         )
         self._offer_stop(supervisor.stop, lambda: supervisor.is_consuming)
         with acting_on_signals(
-            supervisor.loop, stop=supervisor.stop, dump_children=supervisor.dump_stacks, reap=reap_strays
+            supervisor.loop,
+            stop=supervisor.stop,
+            dump_children=supervisor.dump_stacks,
+            restart=None if _has_terminal() else supervisor.restart,
+            reap=reap_strays,
         ):
             return supervisor.run()
 
-    def _enter_process(self, number: int) -> None:
+    def _enter_process(self, node: str, number: int) -> None:
+        set_title(node, f"process {number}")
         if self._logs is not None:
             self._logs.enter_process(f"Worker-{number}")
 
@@ -370,6 +378,11 @@ def _preload(app: App) -> None:
             task.parameters  # noqa: B018 - kept by the task
     gc.collect()
     gc.freeze()
+
+
+def _has_terminal() -> bool:
+    """Whether a HUP means that the terminal was closed: a worker that went on would go on unseen."""
+    return sys.__stdout__ is not None and sys.__stdout__.isatty()
 
 
 def _warn_of_root() -> None:

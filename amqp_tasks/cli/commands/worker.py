@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -10,6 +11,10 @@ import click
 from amqp_tasks.cli._globals import Command, Globals, global_options, import_errors_shown, pass_globals
 from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._values import comma_separated, concurrency
+from amqp_tasks.worker._identity import become, identity_of
+from amqp_tasks.worker._options import node_name, node_path
+from amqp_tasks.worker._pidfile import holding_pidfile
+from amqp_tasks.worker._titles import set_title
 
 __all__ = ("worker",)
 
@@ -75,6 +80,21 @@ _POOLS = ("prefork", "threads", "solo")
     help="Append log lines to this file. [default: stderr]",
 )
 @click.option(
+    "--pidfile",
+    metavar="PATH",
+    help="Hold the process id there, and refuse to start while the process in it lives; %n is the worker's name before the @, %d the part after it, %h both. [default: none]",
+)
+@click.option(
+    "--uid",
+    metavar="USER",
+    help="Become this user (name or number) before anything else; only for root. [default: stay who starts it]",
+)
+@click.option(
+    "--gid",
+    metavar="GROUP",
+    help="Become this group. [default: with --uid, that user's own]",
+)
+@click.option(
     "--prefetch-multiplier",
     type=click.IntRange(min=1),
     metavar="N",
@@ -115,6 +135,9 @@ def worker(
     hostname: str | None,
     loglevel: str,
     logfile: str | None,
+    pidfile: str | None,
+    uid: str | None,
+    gid: str | None,
     include: tuple[str, ...] | None,
     soft_time_limit: float | None,
     **settings: Any,
@@ -122,8 +145,12 @@ def worker(
     """Run tasks until stopped.
 
     TERM or INT stops warm: running tasks end, the rest goes back to the broker. A second one stops cold. QUIT dumps
-    the stacks of all threads.
+    the stacks of all threads. HUP replaces all processes, each when its task has ended; on a terminal, or in solo, it
+    stops.
     """
+    # First of all: not even the app's modules are imported as root.
+    if uid is not None or gid is not None:
+        become(identity_of(uid, gid))
     app = state.load_app(required=True)
     app.conf.update({f"worker_{name}": value for name, value in settings.items() if value is not None})
     if include:
@@ -141,4 +168,7 @@ def worker(
         logfile=logfile,
         show_banner=not state.quiet,
     )
-    return int(node.start())
+    name = node_name(hostname)
+    set_title(name)
+    with holding_pidfile(node_path(pidfile, name)) if pidfile else nullcontext():
+        return int(node.start())
