@@ -183,6 +183,8 @@ class Parameters:
         """
         if self._returns is not None:
             return self._returns.dump_loosely(value)
+        if value is None or type(value) in _PLAIN:
+            return value
         if "pydantic" in sys.modules and self._is_typed:
             from amqp_tasks.app._adapter import dump_model
 
@@ -229,7 +231,9 @@ class Parameters:
         if len(args) > len(checks):
             checks = checks + [self._var_positional] * (len(args) - len(checks))
         out = [
-            value if check is None else self._one(check, value, convert)
+            value
+            if check is None or ((plain := check.plain) is not None and type(value) in plain)
+            else self._one(check, value, convert)
             for check, value in zip(checks, args, strict=False)
         ]
         if not kwargs:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 
 from amqp_tasks.errors import DepthLimitExceeded
 
@@ -18,6 +19,7 @@ __all__ = (
     "DeliveryInfo",
     "Frame",
     "Request",
+    "UnreadRequest",
     "child_depth",
     "current_frame",
     "current_request",
@@ -100,6 +102,34 @@ class Request:
     lang: str = "py"
     argsrepr: str | None = None
     kwargsrepr: str | None = None
+
+
+class UnreadRequest(Request):
+    """The request of a received message, made when somebody looks at it: most tasks never do.
+
+    The first look turns it into a plain `Request`. Thread safety: any thread; a race only does the work twice.
+
+    Args:
+        make: the request as the message tells it; what was set before the first look wins over it.
+    """
+
+    def __init__(self, make: Callable[[], Request]) -> None:
+        self._make = make
+
+    def __getattribute__(self, name: str) -> Any:
+        own: dict[str, Any] = object.__getattribute__(self, "__dict__")
+        make: Callable[[], Request] | None = own.get("_make")
+        if make is not None:
+            told: dict[str, Any] = vars(make())
+            own.update(told | own)
+            object.__setattr__(self, "__class__", Request)
+            own.pop("_make", None)
+        return object.__getattribute__(self, name)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        # Asked of the class, before any attribute of the instance.
+        self.__class__  # noqa: B018 - the first look
+        return super().__reduce_ex__(protocol)
 
 
 @dataclass(slots=True, eq=False)

@@ -106,7 +106,11 @@ def read_envelope(properties: Properties) -> Envelope:
     get = headers.get
     task_id = _read_identity(get("id"), get("task"))
     try:
-        found = [_read_optional(get(name), name, kinds, wanted) for name, kinds, wanted in _TABLE]
+        # The usual answer, void, without a call.
+        found = [
+            None if (value := get(name)) is None else _read_optional(value, name, kinds, wanted)
+            for name, kinds, wanted in _TABLE
+        ]
         root_id, parent_id, group, shadow, origin, lang, compression, group_index, ignore_result = found
         hard, soft = _read_time_limits(get("timelimit"))
         return Envelope(
@@ -152,8 +156,6 @@ def _is_short(value: object) -> TypeGuard[str]:
 
 
 def _read_optional(value: HeaderValue, name: str, kinds: tuple[type, ...], wanted: str) -> Any:
-    if value is None:
-        return None
     if not isinstance(value, kinds) or (kinds is _INT and isinstance(value, bool)):
         raise _bad(name, wanted, value)
     if isinstance(value, str) and len(value) > MAX_REPR:
@@ -271,7 +273,7 @@ def _split(value: Any) -> Payload:
         if not isinstance(args, tuple):
             raise _bad_body("args must be an array", args)
         args = list(args)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(kwargs, dict) or (kwargs and not all(isinstance(key, str) for key in kwargs)):  # pyright: ignore[reportUnknownVariableType]
         raise _bad_body("kwargs must be an object with text keys", kwargs)
     if embed is None:
         embed = {}
@@ -281,7 +283,12 @@ def _split(value: Any) -> Payload:
     return Payload(args, kwargs, embed)  # pyright: ignore[reportUnknownArgumentType]
 
 
+_NO_EMBED = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
+
+
 def _check_embed(embed: dict[str, Any]) -> None:
+    if _NO_EMBED.items() >= embed.items():
+        return
     for name in ("callbacks", "errbacks", "chain"):
         part = embed.get(name)
         if part is not None and not isinstance(part, list | tuple):

@@ -64,9 +64,8 @@ class ProcessRecords:
         """See `Records.mark`."""
         at = self._offset + slot * _RECORD
         encoded = key.encode("utf-8", "surrogatepass")[:MAX_KEY]
-        memory = self._memory
-        memory[at + 1], memory[at + 2] = divmod(len(encoded), 256)
-        memory[at + _HEAD : at + _HEAD + len(encoded)] = encoded
+        length, memory = len(encoded), self._memory
+        memory[at + 1 : at + _HEAD + length] = length.to_bytes(2, "big") + encoded
         memory[at] = _RUNNING
 
     def clear(self, slot: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app import DeliveryInfo, Request
 from amqp_tasks.app._execution import Outcome, execute, request_from
+from amqp_tasks.app._request import UnreadRequest
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import (
     DeadLetterReason,
@@ -139,7 +140,11 @@ class Runner:
     def _attempt_marked(self, job: Job, slot: int, task: Task[..., Any], envelope: Envelope) -> bool:
         rules = self._rules
         payload = read_payload(envelope, job.delivery.body, accept=rules.accept, limits=rules.limits)
-        request = request_from(envelope, delivery_info=_delivery_info(job, envelope), hostname=rules.hostname)
+        request = UnreadRequest(
+            lambda: request_from(
+                envelope, delivery_info=_delivery_info(job, envelope), hostname=rules.hostname
+            )
+        )
         if rules.is_tracked(task) and envelope.reply_to:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):
