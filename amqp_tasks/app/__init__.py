@@ -15,14 +15,18 @@ from amqp_tasks.app._shared import shared_task
 from amqp_tasks.app._task import Task, TaskCall
 
 if TYPE_CHECKING:
+    from amqp_tasks.app._dead_letters import DeadLetterFilter, DeadLetters, Requeued
     from amqp_tasks.app._lookup import find_app
 
 __all__ = (
     "App",
     "AsyncResult",
     "CallOptions",
+    "DeadLetterFilter",
+    "DeadLetters",
     "DeliveryInfo",
     "Request",
+    "Requeued",
     "ResultSet",
     "RetryPolicy",
     "Task",
@@ -45,4 +49,8 @@ def __getattr__(name: str) -> Any:
         from amqp_tasks.app._lookup import find_app
 
         return find_app
+    if name in {"DeadLetterFilter", "DeadLetters", "Requeued"}:
+        from amqp_tasks.app import _dead_letters
+
+        return getattr(_dead_letters, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from amqp_routing import Binding, Router, Topology
     from amqp_tasks.app._bulk import Pipeline
     from amqp_tasks.app._calls import Calls
+    from amqp_tasks.app._dead_letters import DeadLetters
     from amqp_tasks.app._resources import Resources
     from amqp_tasks.app._result import AsyncResult
     from amqp_tasks.app._result_set import ResultSet
@@ -358,6 +359,13 @@ class App:
     def backend(self) -> ResultBackend:
         """Where results go."""
         return self.resources.backend
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What was set aside: look at it, put it back, remove it."""
+        from amqp_tasks.app._dead_letters import DeadLetters
+
+        return DeadLetters(self)
 
     # -- calling
 

@@ -66,6 +66,11 @@ class Topologies:
         """The binding by which a configured queue hangs on its exchange; None: on the default exchange only."""
         return next((binding for binding in self.whole.bindings if _leads_to(binding, queue_name)), None)
 
+    def dead_letters_of(self, name: str) -> Queue:
+        """The dead-letter queue of a task queue, configured or not."""
+        dead_name = dead_letter_queue_name(name)
+        return self.whole.queue(dead_name) or _dead_queue(dead_name)
+
     def _part(self, name: str) -> Topology:
         queue = self.whole.queue(name)
         if queue is None:
@@ -166,7 +171,7 @@ class Topologies:
             dead_name = dead_letter_queue_name(queue.name)
             if queue.dead_letter_exchange is None:
                 changes |= {"dead_letter_exchange": "", "dead_letter_routing_key": dead_name}
-            yield Queue(dead_name, type=QueueType.QUORUM, delivery_limit=_DEAD_DELIVERY_LIMIT)
+            yield _dead_queue(dead_name)
         yield replace(queue, **changes)
 
 
@@ -184,6 +189,10 @@ _DEAD_DELIVERY_LIMIT = 2**31 - 1
 """In effect none. Who looks at a dead letter hands it back, and each return counts: under the limit of 20 that RabbitMQ 4.0
 applies to a queue which declares none, looking too often would drop it. With a limit 3.10 keeps the order of what comes
 back, too. (-1 is no way to say 'none': 3.10 takes it for 'drop at the first return'.)"""
+
+
+def _dead_queue(name: str) -> Queue:
+    return Queue(name, type=QueueType.QUORUM, delivery_limit=_DEAD_DELIVERY_LIMIT)
 
 
 def _leads_to(binding: Binding, queue_name: str) -> bool:

@@ -4,10 +4,11 @@ See `docs/reference/wire-protocol.md` for the format.
 """
 
 from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessage, Properties
-from amqp_tasks.message._dead_letter import dead_letter, dead_letter_queue_name
+from amqp_tasks.message._dead_letter import dead_letter, dead_letter_note, dead_letter_queue_name
 from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_payload
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
 from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
+from amqp_tasks.message._letters import DeadLetter
 from amqp_tasks.message._printable import bounded_repr, printable
 from amqp_tasks.message._process import current_origin, new_task_id
 from amqp_tasks.message._results import ResultRecord, State, build_result, read_result
@@ -18,6 +19,7 @@ from amqp_tasks.serialization._reasons import DeadLetterReason
 __all__ = (
     "DEFAULT_LIMITS",
     "FURTHER_PROPERTIES",
+    "DeadLetter",
     "DeadLetterReason",
     "Envelope",
     "HeaderTemplate",
@@ -36,6 +38,7 @@ __all__ = (
     "check_task_name",
     "current_origin",
     "dead_letter",
+    "dead_letter_note",
     "dead_letter_queue_name",
     "exception_from_data",
     "exception_to_data",

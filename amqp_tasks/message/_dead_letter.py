@@ -12,19 +12,25 @@ from amqp_tasks.message._headers import FIRST_ERROR_TIME, is_broker_header, is_t
 from amqp_tasks.message._printable import header_text
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
-__all__ = ("dead_letter", "dead_letter_queue_name")
+__all__ = ("dead_letter", "dead_letter_note", "dead_letter_queue_name")
 
 _MAX_MESSAGE = 1024
 _MAX_TRACEBACK = 32 * 1024
 _MAX_HEADERS = 80 * 1024
 """Bytes of original headers that are kept: all properties must fit one frame (128 KiB), with ours beside them."""
-_ROUTERS = ("CC", "BCC")
+ROUTERS = ("CC", "BCC")
 """RabbitMQ routes by these headers; published again they would send copies to where the original already went."""
 
 
 def dead_letter_queue_name(queue_name: str) -> str:
     """Where messages of a queue are set aside."""
     return f"{queue_name}.dead"
+
+
+def dead_letter_note(queue_name: str, count: int) -> str:
+    """What a person is told of a queue that has dead letters, with the command to look at them."""
+    what = "1 dead letter lies" if count == 1 else f"{count} dead letters lie"
+    return f"{what} in {dead_letter_queue_name(queue_name)}; to see why: amqp-tasks dlq list -Q {queue_name}"
 
 
 def dead_letter(
@@ -109,7 +115,7 @@ def _kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], l
     for name, value in headers.items():
         if is_broker_header(name) or name.startswith("x-error-"):
             continue
-        if name in _ROUTERS or not is_table_value({name: value}):
+        if name in ROUTERS or not is_table_value({name: value}):
             dropped.append(header_text(name, 255))
         else:
             kept[name] = value

@@ -1,0 +1,242 @@
+"""Looking after dead letters: `app.dead_letters`.
+
+A look takes messages without acknowledging them and hands back what it does not remove, in order, when its consumer
+closes. Each return counts as a delivery, which is why dead-letter queues are declared with a delivery limit that never
+comes, and why a queue that is declared otherwise is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from amqp_routing import Topology
+from amqp_tasks.app._look import Found, Look
+from amqp_tasks.errors import AmqpTasksError, MalformedMessage, TopologyMismatch, UnknownQueue
+from amqp_tasks.message import DeadLetter, dead_letter_queue_name
+from amqp_tasks.message._letters import revived
+
+if TYPE_CHECKING:
+    from amqp_tasks.app._app import App
+    from amqp_tasks.message import OutgoingMessage
+    from amqp_tasks.transport import Transport
+
+__all__ = ("DeadLetterFilter", "DeadLetters", "Requeued", "dead_letter_counts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterFilter:
+    """Which dead letters are meant: those that fit every field that is given. Patterns are globs, case counts.
+
+    Attributes:
+        ids: any of these ids.
+        tasks: any of these patterns of task names.
+        reasons: any of these patterns of reasons.
+        errors: any of these patterns of exception class names.
+        older: set aside at least this long ago; what has no time never fits.
+        newer: set aside less than this ago; likewise.
+    """
+
+    ids: Collection[str] = ()
+    tasks: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    errors: Sequence[str] = ()
+    older: timedelta | None = None
+    newer: timedelta | None = None
+
+    def fits(self, letter: DeadLetter, now: datetime) -> bool:
+        """Whether `letter` is one of them at the time `now` (aware)."""
+        return (
+            (not self.ids or letter.id in self.ids)
+            and _is_any(letter.task, self.tasks)
+            and _is_any(letter.reason, self.reasons)
+            and _is_any(letter.error_type, self.errors)
+            and (self.older is None or (letter.time is not None and now - letter.time >= self.older))
+            and (self.newer is None or (letter.time is not None and now - letter.time < self.newer))
+        )
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no field is given."""
+        return self == DeadLetterFilter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeued:
+    """What `DeadLetters.requeue` did.
+
+    Attributes:
+        count: how many are in their queues again.
+        failures: those that are not and stay dead letters, each with the error.
+    """
+
+    count: int
+    failures: tuple[tuple[DeadLetter, AmqpTasksError], ...]
+
+
+EVERYTHING = DeadLetterFilter()
+
+
+class DeadLetters:
+    """The dead letters of an app's queues.
+
+    Queues are named by the task queue or by its `<queue>.dead`; None means all of the app's topology. While somebody
+    looks at a queue, its letters are hidden from others who look. One look sees the first 10,000 letters of a queue.
+
+    Thread safety: any thread.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def counts(self, queues: Iterable[str] | None = None) -> dict[str, int]:
+        """How many lie in each `<queue>.dead` that exists, by the name of the task queue.
+
+        Raises:
+            BrokerConnectionError, BrokerOperationError: the broker cannot be asked.
+        """
+        return dead_letter_counts(self._app.transport, self._names(queues))
+
+    def find(
+        self,
+        queues: Iterable[str] | None = None,
+        where: DeadLetterFilter = EVERYTHING,
+        *,
+        limit: int | None = None,
+        bodies: bool = False,
+    ) -> list[DeadLetter]:
+        """Those that fit, oldest first in each queue; all stay where they are.
+
+        Args:
+            queues: see the class.
+            where: which.
+            limit: at most so many; None: all.
+            bodies: keep their bodies.
+
+        Raises:
+            UnknownQueue: a named queue has no dead-letter queue at the broker.
+            TopologyMismatch: looking could lose messages, as the queue was declared with other arguments.
+            BrokerConnectionError, BrokerOperationError: the broker cannot be asked, or went away.
+        """
+        found: list[DeadLetter] = []
+        for name in self._present(queues):
+            left = None if limit is None else limit - len(found)
+            with self._look(name, where, bodies=bodies, limit=left) as look:
+                for batch in look:
+                    found += [each.letter for each in batch]
+        return found
+
+    def requeue(
+        self,
+        queues: Iterable[str] | None = None,
+        where: DeadLetterFilter = EVERYTHING,
+        *,
+        limit: int | None = None,
+    ) -> Requeued:
+        """Put them back into the queues that they were set aside from, as they were: same id, body, headers, properties.
+
+        Each is published, confirmed, and only then removed: what ends this in between leaves a duplicate, never a loss.
+        The headers that tell of its death are taken off. The `expires` of a task stays, and so does its count of retries.
+
+        Raises:
+            as `find`. What could not be published is in `Requeued.failures`.
+        """
+        count, failures = 0, list[tuple[DeadLetter, AmqpTasksError]]()
+        for name in self._present(queues):
+            left = None if limit is None else limit - count - len(failures)
+            with self._look(name, where, bodies=True, limit=left) as look:
+                outcomes = (_published(self._app.transport, name, batch) for batch in look)
+                for found, error in chain.from_iterable(outcomes):
+                    if error is None:
+                        look.remove(found)
+                        count += 1
+                    else:
+                        failures.append((found.letter, error))
+        return Requeued(count=count, failures=tuple(failures))
+
+    def purge(
+        self,
+        queues: Iterable[str] | None = None,
+        where: DeadLetterFilter = EVERYTHING,
+        *,
+        limit: int | None = None,
+    ) -> int:
+        """Remove them for good; returns how many.
+
+        Raises:
+            as `find`.
+        """
+        count = 0
+        for name in self._present(queues):
+            if where.is_everything and limit is None:
+                count += self._app.transport.purge_queue(dead_letter_queue_name(name))
+                continue
+            with self._look(name, where, limit=None if limit is None else limit - count) as look:
+                for found in chain.from_iterable(look):
+                    look.remove(found)
+                    count += 1
+        return count
+
+    def _names(self, queues: Iterable[str] | None) -> list[str]:
+        """Names of task queues."""
+        known = self._app.topology.queue_names
+        if queues is None:
+            dead = {dead_letter_queue_name(name) for name in known}
+            return [name for name in known if name not in dead]
+        suffix = dead_letter_queue_name("")
+        return list(dict.fromkeys(name.removesuffix(suffix) or name for name in queues))
+
+    def _present(self, queues: Iterable[str] | None) -> Iterator[str]:
+        names = self._names(queues)
+        counts = dead_letter_counts(self._app.transport, names)
+        missing = [name for name in names if name not in counts]
+        if queues is not None and missing:
+            raise UnknownQueue(dead_letter_queue_name(missing[0]), hint="the broker has no such queue")
+        return (name for name in names if counts.get(name))
+
+    def _look(
+        self, name: str, where: DeadLetterFilter, *, bodies: bool = False, limit: int | None = None
+    ) -> Look:
+        transport, now = self._app.transport, datetime.now(UTC)
+        differences = transport.compare_topology(self._declared(name))
+        if differences:
+            raise TopologyMismatch(differences)
+        return Look(transport, name, lambda letter: where.fits(letter, now), keeps_bodies=bodies, limit=limit)
+
+    def _declared(self, name: str) -> Topology:
+        dead = self._app.resources.topologies.dead_letters_of(name)
+        return Topology(queues=(dead,))
+
+
+def dead_letter_counts(transport: Transport, queue_names: Iterable[str]) -> dict[str, int]:
+    """How many dead letters each of these task queues has, for those whose `<queue>.dead` exists.
+
+    Raises:
+        BrokerConnectionError, BrokerOperationError: the broker cannot be asked.
+    """
+    found = {name: transport.queue_status(dead_letter_queue_name(name)) for name in queue_names}
+    return {name: status.messages for name, status in found.items() if status is not None}
+
+
+def _published(
+    transport: Transport, queue_name: str, batch: Sequence[Found]
+) -> Iterator[tuple[Found, AmqpTasksError | None]]:
+    """Publish them to their queue; each with None when it is confirmed, else with the error."""
+    sent: list[Found] = []
+    messages: list[OutgoingMessage] = []
+    for found in batch:
+        try:
+            messages.append(revived(queue_name, found.delivery.properties, found.delivery.body))
+        except MalformedMessage as exc:
+            yield found, exc
+        else:
+            sent.append(found)
+    yield from zip(sent, transport.publish_many(messages), strict=True)
+
+
+def _is_any(text: str | None, patterns: Sequence[str]) -> bool:
+    return not patterns or (text is not None and any(fnmatchcase(text, pattern) for pattern in patterns))
