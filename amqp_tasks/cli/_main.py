@@ -38,6 +38,7 @@ _COMMANDS = "amqp_tasks.cli.commands"
         "queues": f"{_COMMANDS}.queues:queues",
         "topology": f"{_COMMANDS}.topology:topology",
         "purge": f"{_COMMANDS}.purge:purge",
+        "dlq": f"{_COMMANDS}.dlq:dlq",
         "config": f"{_COMMANDS}.config:config",
         "report": f"{_COMMANDS}.report:report",
         "demo": f"{_COMMANDS}.demo:demo",

@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from amqp_tasks.app._dead_letters import dead_letter_counts
 from amqp_tasks.clock import SYSTEM_CLOCK
-from amqp_tasks.errors import BrokerConnectionError, ConfigurationError
+from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, ConfigurationError
+from amqp_tasks.message import dead_letter_note, printable
 from amqp_tasks.settings import Level
 from amqp_tasks.transport import ConsumerState, TopologyMode
 from amqp_tasks.transport._connect import connect
@@ -301,13 +303,14 @@ class Worker:
     # Both.
 
     def _prepare(self, transport: Transport, options: WorkerOptions) -> None:
-        """Connect, see to the topology, print the banner."""
+        """Connect, see to the topology, print the banner and what else a person should know."""
         self._open(transport)
         settings = self.app.settings
         transport.ensure_topology(options.topology, mode=TopologyMode(settings.app.topology))
         if self._show_banner:
             text = banner(self.app, options, transport.open(timeout=5.0), now=SYSTEM_CLOCK.now())
             print(text, file=sys.__stdout__, flush=True)
+        _warn_of_dead_letters(transport, options.queue_names)
 
     def _open(self, transport: Transport) -> None:
         """Connect, however long the broker takes to come up, unless settings or a stop say otherwise.
@@ -391,6 +394,21 @@ def _warn_of_root() -> None:
             "running as root: a task that is tricked into something can do everything; use an own user",
             extra={"action": "root"},
         )
+
+
+def _warn_of_dead_letters(transport: Transport, queue_names: Sequence[str]) -> None:
+    try:
+        counts = dead_letter_counts(transport, queue_names)
+    except AmqpTasksError as exc:
+        logger.debug("dead letters cannot be counted: %s", exc, extra={"action": "dead_letters"})
+        return
+    for name, count in counts.items():
+        if count:
+            logger.warning(
+                "%s",
+                printable(dead_letter_note(name, count), 1024),
+                extra={"action": "dead_letters", "queue": name},
+            )
 
 
 def _warn_of_time_limits(app: App) -> None:

@@ -9,6 +9,7 @@ import click
 from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globals
 from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._output import json_option, print_json, print_table
+from amqp_tasks.message import dead_letter_note
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
@@ -33,11 +34,15 @@ def queues(state: Globals, names: tuple[str, ...], as_json: bool) -> None:
     """
     with state.connected_app() as app:
         rows = [_row(app, name) for name in names or sorted(app.topology.queue_names)]
+        counts = app.dead_letters.counts(names or None)
     if as_json:
         print_json(rows)
         return
     headings = ("queue", "type", "ready", "consumers", "state")
     print_table(headings, [[row[heading] for heading in headings] for row in rows])
+    for name, count in counts.items():
+        if count:
+            state.note(dead_letter_note(name, count))
 
 
 def _row(app: App, queue_name: str) -> dict[str, Any]:

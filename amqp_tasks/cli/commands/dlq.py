@@ -1,0 +1,217 @@
+"""`amqp-tasks dlq`: look at dead letters, put them back, remove them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import click
+
+from amqp_tasks.app import App, DeadLetterFilter
+from amqp_tasks.cli._conditions import where
+from amqp_tasks.cli._exit import ExitCode
+from amqp_tasks.cli._globals import Globals, Group, global_options, pass_globals
+from amqp_tasks.cli._help import command_epilog
+from amqp_tasks.cli._letters import HEADINGS, as_data, as_lines, as_row
+from amqp_tasks.cli._output import json_option, print_json, print_table
+from amqp_tasks.cli._values import comma_separated
+from amqp_tasks.message import printable
+from amqp_tasks.settings import mask_secrets
+
+__all__ = ("dlq",)
+
+_SHOWN = 100
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _selection(command: F) -> F:
+    """Add `-Q` and `--where`."""
+    command = click.option(
+        "-w",
+        "--where",
+        callback=where,
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Only those that fit; repeatable. id, task, reason, error (exception class): a glob, of several for one key any; "
+        "older, newer: than 90s, 10m, 2h, 3d or 1w. [default: all]",
+    )(command)
+    return click.option(
+        "-Q",
+        "--queues",
+        callback=comma_separated,
+        metavar="A,B",
+        help="Task queues whose dead letters are meant. [default: all queues of the app]",
+    )(command)
+
+
+def _limit(default: int | None) -> Callable[[F], F]:
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=default is not None,
+        metavar="N",
+        help="At most so many, oldest first." + ("" if default else " [default: no limit]"),
+    )
+
+
+@click.group(cls=Group, short_help="Look at dead letters, put them back or remove them.")
+@global_options
+def dlq() -> None:
+    """Look after dead letters: messages in `<queue>.dead`, each with the reason why it lies there."""
+
+
+@dlq.command(
+    "list",
+    epilog=command_epilog(
+        "amqp-tasks dlq list", "amqp-tasks dlq list -Q hipri -w reason=failed -w older=2h --json"
+    ),
+)
+@_selection
+@_limit(_SHOWN)
+@json_option
+@global_options
+@pass_globals
+def list_(
+    state: Globals, queues: tuple[str, ...] | None, where: DeadLetterFilter, limit: int, as_json: bool
+) -> None:
+    """Print dead letters, a line each. They stay where they are."""
+    with state.connected_app() as app:
+        letters = app.dead_letters.find(queues, where, limit=limit)
+    if as_json:
+        print_json([as_data(letter) for letter in letters])
+    elif letters:
+        print_table(HEADINGS, [as_row(letter) for letter in letters])
+    else:
+        state.note("no dead letters")
+    if len(letters) == limit:
+        state.note(f"stopped at --limit {limit}")
+
+
+@dlq.command(
+    epilog=command_epilog(
+        "amqp-tasks dlq show 6e3f0a1c-5f0e-4b5a-9d27-0e3c1b8f2d11", "amqp-tasks dlq show --limit 1"
+    )
+)
+@click.argument("ids", nargs=-1)
+@_selection
+@_limit(10)
+@json_option
+@global_options
+@pass_globals
+def show(
+    state: Globals,
+    ids: tuple[str, ...],
+    queues: tuple[str, ...] | None,
+    where: DeadLetterFilter,
+    limit: int,
+    as_json: bool,
+) -> int:
+    """Print all that is known of dead letters: those with IDS, or those that fit. They stay where they are."""
+    with state.connected_app() as app:
+        letters = app.dead_letters.find(queues, _narrowed(where, ids), limit=limit, bodies=True)
+    if as_json:
+        print_json([as_data(letter) for letter in letters])
+    for letter in letters if not as_json else ():
+        click.echo("\n".join(as_lines(letter)) + "\n")
+    if not letters:
+        state.note("no such dead letter")
+    return ExitCode.OK if letters else ExitCode.FAILED
+
+
+@dlq.command(
+    epilog=command_epilog(
+        "amqp-tasks dlq requeue 6e3f0a1c-5f0e-4b5a-9d27-0e3c1b8f2d11",
+        "amqp-tasks dlq requeue -Q hipri -w task=proj.send_* -w reason=failed",
+    )
+)
+@click.argument("ids", nargs=-1)
+@_selection
+@_limit(None)
+@json_option
+@global_options
+@pass_globals
+def requeue(
+    state: Globals,
+    ids: tuple[str, ...],
+    queues: tuple[str, ...] | None,
+    where: DeadLetterFilter,
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    """Put dead letters back into the queues they come from: those with IDS, or those that fit.
+
+    Each is published as it was, with the same id, and removed when the broker has confirmed it: what ends this command
+    half-way leaves a duplicate, never a loss. A task that is still broken comes back.
+    """
+    with state.connected_app() as app:
+        done = app.dead_letters.requeue(queues, _narrowed(where, ids), limit=limit)
+    failures = [
+        {"id": printable(letter.id), "queue": letter.queue_name, "error": mask_secrets(str(error))}
+        for letter, error in done.failures
+    ]
+    if as_json:
+        print_json({"requeued": done.count, "failed": failures})
+    else:
+        click.echo(f"{done.count} requeued")
+        for failure in failures:
+            click.echo(
+                printable(f"not requeued: {failure['id']} to {failure['queue']}: {failure['error']}", 1024),
+                err=True,
+            )
+    is_done = not failures and (done.count or not ids)
+    return ExitCode.OK if is_done else ExitCode.FAILED
+
+
+@dlq.command(
+    epilog=command_epilog("amqp-tasks dlq purge -w older=30d", "amqp-tasks dlq purge -Q hipri --yes --json")
+)
+@click.argument("ids", nargs=-1)
+@_selection
+@_limit(None)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@json_option
+@global_options
+@pass_globals
+def purge(
+    state: Globals,
+    ids: tuple[str, ...],
+    queues: tuple[str, ...] | None,
+    where: DeadLetterFilter,
+    limit: int | None,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Remove dead letters for good: those with IDS, or those that fit."""
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError(
+            "purge asks before it removes dead letters, and there is no terminal: add --yes"
+        )
+    chosen = _narrowed(where, ids)
+    with state.connected_app() as app:
+        if not yes and not _confirmed(app, queues, chosen, limit):
+            click.echo("nothing was removed", err=True)
+            return ExitCode.FAILED
+        count = app.dead_letters.purge(queues, chosen, limit=limit)
+    if as_json:
+        print_json({"purged": count})
+    else:
+        click.echo(f"{count} removed")
+    return ExitCode.OK
+
+
+def _confirmed(app: App, queues: tuple[str, ...] | None, chosen: DeadLetterFilter, limit: int | None) -> bool:
+    if chosen.is_everything and limit is None:
+        count = sum(app.dead_letters.counts(queues).values())
+    else:
+        count = len(app.dead_letters.find(queues, chosen, limit=limit))
+    return click.confirm(f"Remove {count} dead letter{'' if count == 1 else 's'} for good?", err=True)
+
+
+def _narrowed(where: DeadLetterFilter, ids: tuple[str, ...]) -> DeadLetterFilter:
+    if ids and where.ids:
+        raise click.UsageError("give ids as arguments or as --where id=…, not both")
+    return replace(where, ids=ids) if ids else where

@@ -1,0 +1,55 @@
+"""Dead letters are shown safely, whatever they hold."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from amqp_tasks.cli._letters import HEADINGS, as_data, as_lines, as_row
+from amqp_tasks.message import DeadLetter, Properties
+from amqp_tasks.message._letters import read_dead_letter
+
+HOSTILE: dict[str, Any] = {
+    "id": "\x1b[2Jid", "task": "a\nb\u202e", "argsrepr": "amqp://me:hunter2@mq", "nan": float("nan"), "inf": [float("-inf")],
+    "bytes": b"\xff\x00", "table": {"k\x1b": Decimal("1.5")}, "at": datetime(2026, 1, 1, tzinfo=UTC), "lone": "\ud800",
+    "x-error-reason": "failed\x1b", "x-error-message": "no\r\npassword=hunter2", "x-error-traceback": "a\x1b[31m\npassword: hunter2",
+    "x-error-worker": "w\x07",
+}  # fmt: skip
+
+
+def letter(body: bytes = b"") -> DeadLetter:
+    return read_dead_letter("mail", Properties(headers=HOSTILE), body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff\xfe\x00\x1b", b'{"password": "hunter2"}', b"\x1b[2J", "é".encode()]
+)
+def test_json_is_valid_and_masked_for_any_bytes(body: bytes) -> None:
+    text = json.dumps(as_data(letter(body)), ensure_ascii=True, allow_nan=False)
+
+    data = json.loads(text)
+    text.encode("ascii")
+    assert "hunter2" not in text
+    assert data["headers"]["lone"].encode("utf-8")
+    assert ("body" in data) != ("body_base64" in data)
+    assert data["headers"]["nan"] == "nan"
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe\x00\x1b", b'{"password": "hunter2"}', b"\x1b[2J" * 9000])
+def test_text_is_printable_and_masked(body: bytes) -> None:
+    lines = list(as_lines(letter(body)))
+
+    assert all(line.isprintable() for line in lines), lines
+    assert "hunter2" not in "".join(lines)
+    assert sum(map(len, lines)) < 50_000
+
+
+def test_a_row_is_short_and_masked() -> None:
+    row = as_row(letter())
+
+    assert len(row) == len(HEADINGS)
+    assert "hunter2" not in str(row)
