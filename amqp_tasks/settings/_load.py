@@ -53,8 +53,20 @@ def load_source(source: object) -> tuple[str, Mapping[str, object], bool]:
         source: a module's name, `module:attribute`, a module, a class, an instance or a mapping.
 
     Raises:
-        ConfigurationError: there is no such module or attribute, or importing it failed; the cause is chained.
+        ConfigurationError: there is no such module or attribute, or importing or reading it failed; the cause is
+            chained.
     """
+    try:
+        return _load(source)
+    except ConfigurationError:
+        raise
+    except Exception as exc:
+        # An object that makes its attributes up runs the user's code when it is looked at, as Django's settings do.
+        label = source if type(source) is str else type(source).__name__
+        raise ConfigurationError(_failed(label, exc, "reading")) from exc
+
+
+def _load(source: object) -> tuple[str, Mapping[str, object], bool]:
     label = ""
     if isinstance(source, str):
         label, source = source, _import(source)
@@ -137,10 +149,10 @@ def _import_from_here(module_name: str) -> ModuleType:
         sys.path.remove(here)
 
 
-def _failed(name: str, exc: Exception) -> str:
+def _failed(name: str, exc: Exception, doing: str = "importing") -> str:
     trace, where = exc.__traceback__, ""
     while trace is not None:
         where = f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
         trace = trace.tb_next
     said = mask_secrets(str(exc)).replace("\n", " ")
-    return f"config {name!r}: importing it raised {type(exc).__name__}: {said}{where}"
+    return f"config {name!r}: {doing} it raised {type(exc).__name__}: {said}{where}"
