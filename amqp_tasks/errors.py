@@ -27,10 +27,16 @@
     ├── InvalidArguments (TypeError)        a call that does not fit the task's signature
     ├── MalformedMessage                    a received message that must not run; carries its dead-letter reason
     ├── ClosedError                         used after close()
+    ├── TaskPredicate                       raised in a task to say what becomes of it; no error
+    │   ├── Retry                           run it again; made by `Task.retry`
+    │   ├── Snooze                          run it again later, without counting that
+    │   ├── Ignore                          forget it: no result, no further run
+    │   └── Reject                          to the dead letters, or back to its queue
     └── TaskError                           the outcome of a task, raised by `AsyncResult.get()`
         ├── RemoteError                     the task raised; type, message and traceback as data
         ├── TaskRevokedError
         │   └── TaskExpired                 not started before its `expires`
+        ├── MaxRetriesExceededError         retried too often, for no reason that was given
         ├── TaskDied                        its worker process died too often
         ├── SoftTimeLimitExceeded           raised in a task that runs longer than its soft limit
         ├── TimeLimitExceeded               it ran longer than its hard limit, so its process was ended
@@ -43,7 +49,9 @@ Facts are attributes and the message is built from them, so that errors pickle a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Self
 
 from amqp_routing import FactualError
@@ -62,23 +70,29 @@ __all__ = (
     "ConfigurationError",
     "DepthLimitExceeded",
     "EncodeError",
+    "Ignore",
     "InvalidArguments",
     "MalformedMessage",
+    "MaxRetriesExceededError",
     "MessageTooLarge",
     "NotRegistered",
     "NotSent",
     "PublishError",
     "PublishNacked",
+    "Reject",
     "RemoteError",
     "ResultLost",
     "ResultTimeout",
     "ResultUnavailable",
+    "Retry",
     "SendUnknown",
     "SettingsError",
+    "Snooze",
     "SoftTimeLimitExceeded",
     "TaskDied",
     "TaskError",
     "TaskExpired",
+    "TaskPredicate",
     "TaskRevokedError",
     "TimeLimitExceeded",
     "TopologyMismatch",
@@ -277,6 +291,59 @@ class ClosedError(AmqpTasksError):
     """Used after it was closed by us."""
 
 
+class TaskPredicate(AmqpTasksError):
+    """Raised in a task to say what becomes of it; control flow, never logged as an error."""
+
+
+class Retry(TaskPredicate):
+    """The task runs again later, counted in `request.retries`. `Task.retry` makes and raises it.
+
+    Raising one of your own is the same as `self.retry(exc=..., countdown=when)`, or `eta=when` for a datetime.
+
+    Attributes:
+        message: said instead of the text made from the other two.
+        exc: why, if there is an exception.
+        when: seconds from now, or a datetime; None for the task's `default_retry_delay`.
+        is_eager: it happened in `apply()` or under `task_always_eager`.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        exc: Exception | None = None,
+        when: float | datetime | None = None,
+        is_eager: bool = False,
+    ) -> None:
+        self.message, self.exc, self.when, self.is_eager = message, exc, when, is_eager
+        at = f"at {when}" if isinstance(when, datetime) else f"in {when}s"
+        super().__init__(message or f"Retry{'' if when is None else ' ' + at}{f': {exc!r}' if exc else ''}")
+
+
+class Snooze(TaskPredicate):
+    """The task runs again under the same id after `seconds`; `request.retries` stays as it is."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"Snooze for {seconds}s")
+
+
+class Ignore(TaskPredicate):
+    """The task is over: its message is acknowledged and no result is sent. Who waits for one waits in vain."""
+
+
+class Reject(TaskPredicate):
+    """The message is set aside in the dead letters, and who waits is told; or it goes back to its queue.
+
+    Attributes:
+        reason: why; text or an exception.
+        requeue: back to the queue, to be delivered again.
+    """
+
+    def __init__(self, reason: object = None, requeue: bool = False) -> None:
+        self.reason, self.requeue = reason, requeue
+        super().__init__(f"{reason or 'no reason given'}{', back to its queue' if requeue else ''}")
+
+
 class TaskError(AmqpTasksError):
     """The outcome of a task that did not succeed; raised by `AsyncResult.get()`."""
 
@@ -315,6 +382,18 @@ class TaskRevokedError(TaskError):
 
 class TaskExpired(TaskRevokedError):
     """The task was not started before its `expires`."""
+
+
+class MaxRetriesExceededError(TaskError):
+    """The task asked for more retries than `max_retries`, and gave no exception to raise in place of this one.
+
+    Attributes:
+        task_args: positional arguments that the next run would have had; known in the worker only.
+        task_kwargs: keyword arguments likewise.
+    """
+
+    task_args: Sequence[Any] = ()
+    task_kwargs: Mapping[str, Any] = MappingProxyType({})
 
 
 class TaskDied(TaskError):

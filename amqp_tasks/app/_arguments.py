@@ -152,6 +152,11 @@ class Parameters:
                     f"task {self._task_name!r}: sensitive names {name!r}, which is no parameter of {self._signature}"
                 )
 
+    @property
+    def positional(self) -> Sequence[inspect.Parameter]:
+        """The parameters that a call may give by position, in order."""
+        return self._positional
+
     def dump(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """What is sent for a call: arguments that fit, as plain data where their type is no plain builtin.
 

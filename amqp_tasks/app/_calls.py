@@ -306,6 +306,19 @@ class Calls:
             return UnknowableResult(f"the result of task {task_id} goes to reply_to={reply_to!r}")
         return self._backend.expect(task_id, reply_to=reply_to)
 
+    def destination_of(self, queue_name: str) -> Destination:
+        """Where a message for a queue is published; the queue is there afterwards.
+
+        Raises:
+            UnknownQueue: it is not configured and may not be created.
+            TopologyMismatch: the broker holds it with other arguments.
+            BrokerConnectionError: the broker cannot be asked.
+        """
+        _, destination = self._destinations.resolve("", (), {}, {}, {"queue": queue_name})
+        if not self._destinations.is_ready(destination):
+            self._destinations.make_ready(destination, timeout=self._timeout)
+        return destination
+
     def timeout(self, options: CallOptions) -> float:
         """Seconds that one publish may take as a whole."""
         given = options.get("timeout")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqp_tasks.app._execution import Outcome, execute, format_traceback
+from amqp_tasks.app._hooks import run_hooks
 from amqp_tasks.app._options import CallOptions
 from amqp_tasks.app._properties import further_options
 from amqp_tasks.app._request import Request, child_depth, enclosing_frame
 from amqp_tasks.app._result import AsyncResult
 from amqp_tasks.backend import ExpectedResult
-from amqp_tasks.errors import EncodeError
+from amqp_tasks.errors import EncodeError, Retry, Snooze, TaskPredicate
 from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State, check_task_id, current_origin, new_task_id
 from amqp_tasks.serialization import content_type_of, dumps, loads
 
@@ -79,7 +80,7 @@ def run_eagerly(
         args: positional arguments.
         kwargs: keyword arguments.
         options: of the call; `task_id`, `headers`, `serializer` and `ignore_result` matter here.
-        throw: re-raise what it raises.
+        throw: re-raise what it raises; a `Retry`, too. Else retries are run here as well, at once.
         serialize: arguments and result go through the serializers, as they would on the wire.
 
     Raises:
@@ -88,16 +89,20 @@ def run_eagerly(
         NotImplementedError: a task known by name only.
         DepthLimitExceeded: called by tasks that call tasks, more than `task_depth_limit` deep.
     """
-    sent_args, sent_kwargs = task.parameters.dump(args, kwargs)
+    sent = _Arguments(*task.parameters.dump(args, kwargs))
+    request = _request(task, options)
+    serializer = None
     if serialize:
         serializer = options.get("serializer") or task.serializer or task.app.settings.task.serializer
-        sent_args, sent_kwargs = _through(
-            serializer, (list(sent_args), dict(sent_kwargs)), ("args", "kwargs")
-        )
-    request = _request(task, options)
-    outcome = execute(task, request, _Arguments(sent_args, sent_kwargs))
-    if serialize and outcome.exception is None:
-        outcome = _through_result(task, outcome)
+    outcome = _run_once(task, request, sent, serializer)
+    while not (throw and outcome.exception is not None) and isinstance(outcome.exception, Retry | Snooze):
+        again = outcome.again
+        assert again is not None
+        # At once, whatever its time: nobody waits in a test.
+        request = replace(request, args=(), kwargs={}, retries=request.retries + again.is_counted)
+        if again.args is not None and again.kwargs is not None:
+            sent = _Arguments(again.args, again.kwargs)
+        outcome = _run_once(task, request, sent, serializer)
     if throw and outcome.exception is not None:
         raise outcome.exception
     parent = enclosing_frame()
@@ -106,6 +111,18 @@ def run_eagerly(
     return EagerResult(
         request.id or "", app=task.app, task=task, expected=_Finished(_record(task, request, outcome))
     )
+
+
+def _run_once(task: Task[..., Any], request: Request, sent: _Arguments, serializer: str | None) -> Outcome:
+    if serializer is not None:
+        args, kwargs = _through(serializer, (list(sent.args), dict(sent.kwargs)), ("args", "kwargs"))
+        sent = _Arguments(args, kwargs)
+    outcome = execute(task, request, sent)
+    if serializer is not None and outcome.exception is None:
+        outcome = _through_result(task, outcome)
+    if task.hooks:
+        run_hooks(task, request, outcome)
+    return outcome
 
 
 def _request(task: Task[..., Any], options: CallOptions) -> Request:
@@ -147,7 +164,7 @@ def _record(task: Task[..., Any], request: Request, outcome: Outcome) -> ResultR
     return ResultRecord(
         task_id=request.id or "",
         status=outcome.state,
-        result=outcome.exception if outcome.exception is not None else outcome.value,
+        result=outcome.value if isinstance(outcome.exception, TaskPredicate | None) else outcome.exception,
         traceback=outcome.traceback_text,
         children=list(outcome.children),
         date_done=datetime.now(UTC),
@@ -156,5 +173,5 @@ def _record(task: Task[..., Any], request: Request, outcome: Outcome) -> ResultR
         args=list(request.args),
         kwargs=request.kwargs,
         worker=request.hostname,
-        retries=0,
+        retries=request.retries,
     )

@@ -14,20 +14,32 @@ from dataclasses import dataclass
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
-from amqp_tasks.app import _task
+from amqp_tasks.app import _retry, _task
 from amqp_tasks.app._request import DEPTH_HEADER, FRAME, DeliveryInfo, Frame, Request
+from amqp_tasks.app._retry import Again, autoretry, snoozed, wanted_by
 from amqp_tasks.app._task import Task
-from amqp_tasks.errors import InvalidArguments
-from amqp_tasks.message import State, further_properties
+from amqp_tasks.errors import Ignore, InvalidArguments, Reject, Retry, Snooze, TaskPredicate
+from amqp_tasks.message import FIRST_ERROR_TIME, SNOOZES_HEADER, State, further_properties
 
 if TYPE_CHECKING:
     from amqp_tasks.message import Envelope
 
-_OUR_FILES = frozenset({__file__, _task.__file__})
+_OUR_FILES = frozenset({__file__, _retry.__file__, _task.__file__})
 
 _PLAIN_CALL: Any = vars(Task)["__call__"]
 
-__all__ = ("Arguments", "Guard", "Outcome", "execute", "format_traceback", "request_from", "run_to_end")
+_WORDS = {Retry: State.RETRY, Snooze: "SNOOZED", Ignore: "IGNORED", Reject: "REJECTED"}
+
+__all__ = (
+    "Arguments",
+    "Guard",
+    "Outcome",
+    "execute",
+    "failed",
+    "format_traceback",
+    "request_from",
+    "run_to_end",
+)
 
 
 class Arguments(Protocol):
@@ -57,18 +69,19 @@ class Outcome:
     """How one execution ended. Treat as read-only.
 
     Attributes:
-        state: SUCCESS or FAILURE.
+        state: SUCCESS, FAILURE or RETRY; SNOOZED, IGNORED or REJECTED, which are told to nobody.
         value: what is stored: the return value, with models written as plain data; None after a failure.
         retval: the return value as the function gave it.
-        exception: what it raised.
+        exception: what it raised; a `TaskPredicate` is no failure.
         traceback_text: the traceback, without our own frames.
         runtime: seconds on the monotonic clock.
         children: ids of the tasks that it sent.
         is_invalid: the arguments did not fit, so the function was never entered.
         is_expected: the exception is one that the task announces with `throws`.
+        again: the run that is to follow; also after a success or a failure, if the task asked for one and went on.
     """
 
-    state: State
+    state: str
     value: Any = None
     retval: Any = None
     exception: Exception | None = None
@@ -77,6 +90,7 @@ class Outcome:
     children: tuple[str, ...] = ()
     is_invalid: bool = False
     is_expected: bool = False
+    again: Again | None = None
 
 
 def execute(
@@ -110,16 +124,61 @@ def _attempt(frame: Frame, payload: Arguments, guard: Guard | None) -> Outcome:
     try:
         args, kwargs = task.parameters.load(payload.args, payload.kwargs)
     except InvalidArguments as exc:
-        return _failure(task, exc, is_invalid=True)
+        return failed(task, exc, is_invalid=True)
     except Exception as exc:  # noqa: BLE001 - validators are users' code too
-        return _failure(task, exc)
+        return failed(task, exc)
     request.args, request.kwargs = tuple(args), dict(kwargs)
     try:
-        retval = _call(frame, args, kwargs) if guard is None else _call_guarded(frame, args, kwargs, guard)
+        if task.hooks and "before_start" in task.hooks:
+            _before_start(frame)
+        if task.autoretry_for:
+            retval = _call_retrying(frame, args, kwargs, guard)
+        else:
+            retval = (
+                _call(frame, args, kwargs) if guard is None else _call_guarded(frame, args, kwargs, guard)
+            )
         value = task.parameters.dump_return(retval)
     except Exception as exc:  # noqa: BLE001 - whatever a task raises is its outcome
-        return _failure(task, exc)
+        return _raised(frame, exc)
+    if frame.again is not None:
+        return Outcome(state=State.SUCCESS, value=value, retval=retval, again=frame.again)
     return Outcome(state=State.SUCCESS, value=value, retval=retval)
+
+
+def _before_start(frame: Frame) -> None:
+    request = frame.request
+    returned: Any = frame.task.before_start(request.id or "", request.args, request.kwargs)  # type: ignore[func-returns-value]  # it may be async
+    if iscoroutine(returned):
+        run_to_end(returned)
+
+
+def _call_retrying(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any], guard: Guard | None) -> Any:
+    try:
+        return _call(frame, args, kwargs) if guard is None else _call_guarded(frame, args, kwargs, guard)
+    except Exception as exc:
+        autoretry(frame, exc)
+        raise
+
+
+def _raised(frame: Frame, exc: Exception) -> Outcome:
+    """The outcome of a run that ended with an exception, or with a word about what becomes of the task."""
+    if not isinstance(exc, TaskPredicate):
+        outcome = failed(frame.task, exc)
+    else:
+        try:
+            if isinstance(exc, Retry):
+                wanted_by(frame, exc)
+            elif isinstance(exc, Snooze):
+                frame.again = snoozed(exc)
+        except Exception as refusal:  # noqa: BLE001 - a retry that cannot be is the end of the task
+            return failed(frame.task, refusal)
+        outcome = Outcome(state=_word(exc), exception=exc, traceback_text=format_traceback(exc))
+    outcome.again = frame.again
+    return outcome
+
+
+def _word(exc: TaskPredicate) -> str:
+    return next((word for kind, word in _WORDS.items() if isinstance(exc, kind)), "IGNORED")
 
 
 def _call(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -158,7 +217,8 @@ def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return executor.submit(copy_context().run, asyncio.run, coroutine).result()
 
 
-def _failure(task: Task[..., Any], exc: Exception, *, is_invalid: bool = False) -> Outcome:
+def failed(task: Task[..., Any], exc: Exception, *, is_invalid: bool = False) -> Outcome:
+    """The outcome of a run that ended with `exc`."""
     return Outcome(
         state=State.FAILURE,
         exception=exc,
@@ -185,6 +245,9 @@ def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: s
         hostname: node name of the worker.
     """
     headers = envelope.user_headers
+    if headers:
+        headers.pop(SNOOZES_HEADER, None)
+        headers.pop(FIRST_ERROR_TIME, None)
     depth = headers.pop(DEPTH_HEADER, 0)
     return Request(
         id=envelope.id,

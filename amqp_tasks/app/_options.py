@@ -17,6 +17,7 @@ __all__ = (
     "RetryPolicy",
     "TaskOptions",
     "check_call_options",
+    "check_retry_options",
     "check_task_options",
 )
 
@@ -95,9 +96,23 @@ class TaskOptions(TypedDict, total=False):
     sensitive: Iterable[str]
     resultrepr_maxsize: int
     trail: bool
+    max_retries: int | None
+    default_retry_delay: float
+    autoretry_for: Iterable[type[Exception]]
+    dont_autoretry_for: Iterable[type[Exception]]
+    retry_kwargs: Mapping[str, Any]
+    retry_backoff: bool | float
+    retry_backoff_max: float
+    retry_jitter: bool
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+RETRY_OPTIONS = frozenset(
+    {
+        "queue", "priority", "headers", "expires", "shadow", "ignore_result", "time_limit", "soft_time_limit",
+    }
+)  # fmt: skip
+"""What a retry may change beside arguments and time; the rest stays as the first call had it."""
 
 _MAX_SHORT = 255
 """Bytes of UTF-8 that a name in AMQP can have."""
@@ -190,6 +205,14 @@ _KINDS: dict[str, _Kind] = {
     "type": _SHORT,
     "user_id": _SHORT,
     "timestamp": _Kind((int, datetime), "whole seconds since 1970 or a datetime", _always),
+    "max_retries": _Kind((int,), "a whole number from 0, or None for no limit", (-1).__lt__),
+    "default_retry_delay": _Kind((int, float), "a finite number of seconds", _is_limit, may_be_none=False),
+    "retry_kwargs": _Kind((Mapping,), "a mapping of arguments to retry()", _always, may_be_none=False),
+    "retry_backoff": _Kind(
+        (bool, int, float), "True, False or a number of seconds", _is_limit, may_be_none=False
+    ),
+    "retry_backoff_max": _Kind((int, float), "a finite number of seconds", _is_limit, may_be_none=False),
+    "retry_jitter": _CALL_FLAG,
 }
 """What the values of options may be; None stands for "not given" where it may be given at all."""
 
@@ -212,13 +235,6 @@ _LATER = {
     "cluster_id": "RabbitMQ makes no use of it: put it into `headers`",
     "immediate": "RabbitMQ does not implement it",
     "confirm_timeout": "named `timeout` here, as it covers the whole publish",
-    "autoretry_for": "retries of tasks are not supported yet",
-    "retry_kwargs": "retries of tasks are not supported yet",
-    "retry_backoff": "retries of tasks are not supported yet",
-    "retry_backoff_max": "retries of tasks are not supported yet",
-    "retry_jitter": "retries of tasks are not supported yet",
-    "max_retries": "retries of tasks are not supported yet",
-    "default_retry_delay": "retries of tasks are not supported yet",
     "rate_limit": "rate limits are not supported yet",
 }
 
@@ -232,6 +248,17 @@ def check_call_options(options: Mapping[str, Any]) -> None:
     if not options.keys() <= CALL_OPTIONS:
         _refuse(options.keys() - CALL_OPTIONS, CALL_OPTIONS, "call option")
     _check_values(options, "call option")
+
+
+def check_retry_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no retry can change.
+
+    Raises:
+        ConfigurationError: an option that a retry cannot change, or a value of a wrong type.
+    """
+    if not options.keys() <= RETRY_OPTIONS:
+        _refuse(options.keys() - RETRY_OPTIONS, RETRY_OPTIONS, "option of a retry")
+    _check_values(options, "option of a retry")
 
 
 def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_name: str) -> None:
@@ -250,8 +277,8 @@ def _check_values(options: Mapping[str, Any], what: str) -> None:
         kind = _KINDS.get(name)
         if kind is None or (value is None and kind.may_be_none):
             continue
-        is_flag = isinstance(value, bool)
-        if is_flag != (bool in kind.types) or not isinstance(value, kind.types) or not kind.accepts(value):
+        is_odd_flag = isinstance(value, bool) and bool not in kind.types
+        if is_odd_flag or not isinstance(value, kind.types) or not kind.accepts(value):
             raise ConfigurationError(f"{what} {name!r} must be {kind.wanted}, got {value!r:.80}")
     _check_limits(options.get("time_limit"), options.get("soft_time_limit"), what)
 

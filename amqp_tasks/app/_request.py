@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 from amqp_tasks.errors import DepthLimitExceeded
 
 if TYPE_CHECKING:
+    from amqp_tasks.app._retry import Again
     from amqp_tasks.app._task import Task
 
 __all__ = (
@@ -136,7 +137,9 @@ class UnreadRequest(Request):
 class Frame:
     """One execution in progress: what the context variable holds. `parent` is the execution it was called in.
 
-    `children` is appended to by calls made in this execution, from any thread that inherited the context.
+    `children` is appended to by calls made in this execution, from any thread that inherited the context. `again` is
+    the run that is to follow, `max_retries` the limit that the last `retry` was given. `is_over`: its outcome is known,
+    and its hooks run.
     """
 
     task: Task[..., Any]
@@ -144,6 +147,9 @@ class Frame:
     parent: Frame | None = None
     is_dispatching: bool = False
     children: list[str] = field(default_factory=list[str])
+    again: Again | None = None
+    max_retries: int | None = None
+    is_over: bool = False
 
 
 FRAME: ContextVar[Frame | None] = ContextVar("amqp_tasks_frame", default=None)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from amqp_tasks.app._options import CallOptions, check_call_options, check_task_options
 from amqp_tasks.app._request import FRAME, Frame, Request
-from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.errors import ConfigurationError, Retry
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
     from amqp_tasks.app._arguments import Parameters
     from amqp_tasks.app._eager import EagerResult
+    from amqp_tasks.app._hooks import ExceptionInfo
     from amqp_tasks.app._result import AsyncResult
     from amqp_tasks.app._result_set import ResultSet
 
@@ -23,7 +26,9 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 _DIRECT = Request(called_directly=True)
-_TUPLES = frozenset({"throws", "sensitive"})
+_CLASSES = frozenset({"autoretry_for", "dont_autoretry_for"})
+_TUPLES = _CLASSES | {"throws", "sensitive"}
+_HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 
 
 class Task(Generic[P, R_co]):
@@ -55,6 +60,16 @@ class Task(Generic[P, R_co]):
         sensitive: names of parameters that logs do not show.
         resultrepr_maxsize: characters of the result in logs.
         trail: calls made while it runs are listed in its result's `children`.
+        max_retries: how often it may be retried; None: without limit.
+        default_retry_delay: seconds until a retry for which no time is given.
+        autoretry_for: exception classes for which it is retried by itself.
+        dont_autoretry_for: exception classes for which it is not, though they are in `autoretry_for`.
+        retry_kwargs: arguments of these retries; see `retry`.
+        retry_backoff: seconds before the first of these retries, doubled with each further one; True is 1, False leaves
+            the time to `retry_kwargs` and `default_retry_delay`.
+        retry_backoff_max: seconds at most.
+        retry_jitter: the time is drawn evenly between 0 and what it would be, so that failures together do not come
+            back together.
     """
 
     name: str = ""
@@ -79,11 +94,20 @@ class Task(Generic[P, R_co]):
     sensitive: tuple[str, ...] = ()
     resultrepr_maxsize: int = 1024
     trail: bool = True
+    max_retries: int | None = 3
+    default_retry_delay: float = 180.0
+    autoretry_for: tuple[type[Exception], ...] = ()
+    dont_autoretry_for: tuple[type[Exception], ...] = ()
+    retry_kwargs: Mapping[str, Any] = MappingProxyType({})
+    retry_backoff: bool | float = False
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True
 
     _app: App | None = None
     _function: Callable[..., Any] | None = None
     _is_bound: bool = False
     _parameters: Parameters | None = None
+    _hooks: frozenset[str] = frozenset()
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The body; a decorated function takes its place. Not called by users: call the task itself.
@@ -111,12 +135,21 @@ class Task(Generic[P, R_co]):
     @property
     def request(self) -> Request:
         """The request of the execution that runs in this context; one with `called_directly` outside of any."""
+        frame = self.frame
+        return frame.request if frame is not None else _DIRECT
+
+    @property
+    def frame(self) -> Frame | None:
+        """Its innermost execution in this context; None outside of any. For our own use."""
         frame = FRAME.get()
-        while frame is not None:
-            if frame.task is self:
-                return frame.request
+        while frame is not None and frame.task is not self:
             frame = frame.parent
-        return _DIRECT
+        return frame
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """Names of the hooks that its class has of its own."""
+        return self._hooks
 
     @property
     def parameters(self) -> Parameters:
@@ -221,6 +254,87 @@ class Task(Generic[P, R_co]):
             )
         return self.app.send_many((self, _as_args(call), None, options) for call in calls)
 
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: Exception | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Have the running task run again later, under the same id, from the queue it came from.
+
+        The message of the next run is sent when this one has ended, and is confirmed before the present one is
+        acknowledged. Write `raise self.retry(...)`, so that readers see that nothing after it is run.
+
+        Args:
+            args: positional arguments of the next run; by default as they were sent.
+            kwargs: keyword arguments of the next run; by default as they were sent.
+            exc: the reason; raised when there may be no further retry.
+            throw: False returns the `Retry` instead of raising it: the task goes on, and its outcome stands.
+            eta: when to run (naive: the app's timezone).
+            countdown: seconds until it runs; wins over `eta`. Neither: `default_retry_delay`.
+            max_retries: in place of the task's own, for this execution; None takes the task's own.
+            options: `queue`, `priority`, `headers` (added to the others), `expires`, `shadow`, `ignore_result`,
+                `time_limit`, `soft_time_limit`.
+
+        Raises:
+            Retry: always, unless `throw` is false.
+            MaxRetriesExceededError: no further retry, and no `exc`.
+            Exception: `exc`, when there may be no further retry or the task was called directly.
+            InvalidArguments: the arguments do not fit the signature.
+            ConfigurationError: an option that a retry cannot change, or a wrong time.
+            RuntimeError: called in a hook, after the end of the task.
+        """
+        from amqp_tasks.app._retry import retry
+
+        return retry(
+            self, args, kwargs, exc=exc, throw=throw, eta=eta, countdown=countdown, max_retries=max_retries,
+            options=options,
+        )  # fmt: skip
+
+    # Hooks. An exception in one is logged and changes nothing, but for `before_start`.
+
+    def before_start(self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Override: called before each run. What it raises is the outcome: the function is not called."""
+
+    def on_success(self, retval: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Override: called in the worker when the function has returned, before its result is sent."""
+
+    def on_failure(
+        self,
+        exc: Exception,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> None:
+        """Override: called in the worker when the task has failed for good, before that is sent."""
+
+    def on_retry(
+        self,
+        exc: Exception | None,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> None:
+        """Override: called in the worker when the task is to run again; `exc` is the reason given, if any."""
+
+    def after_return(
+        self,
+        status: str,
+        retval: Any,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo | None,
+    ) -> None:
+        """Override: called last, with SUCCESS, FAILURE or RETRY; `retval` is the value or the exception."""
+
     def AsyncResult(self, task_id: str) -> AsyncResult[R_co]:  # noqa: N802 - the field's name
         """The result of a call by its id; see `App.AsyncResult`."""
         from amqp_tasks.app._result import AsyncResult
@@ -242,6 +356,9 @@ class Task(Generic[P, R_co]):
     def _register(self, app: App, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
         self._app = app
+        self._hooks = frozenset(
+            hook for hook in _HOOKS if getattr(type(self), hook) is not getattr(Task, hook)
+        )
         self._set_options({**{key: getattr(self, key) for key in _TUPLES}, **options})
 
     def _set_options(self, options: Mapping[str, Any]) -> None:
@@ -278,7 +395,14 @@ def _several(option: str, value: Any, task_name: str) -> tuple[Any, ...]:
         raise ConfigurationError(
             f"option of task {task_name!r}: {option} takes several, got {value!r}: write {option}=(...,)"
         )
-    return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - any values
+    items: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - any values
+    if option in _CLASSES and not all(
+        isinstance(item, type) and issubclass(item, Exception) for item in items
+    ):
+        raise ConfigurationError(
+            f"option of task {task_name!r}: {option} takes exception classes, got {items!r}"
+        )
+    return items
 
 
 def _as_args(call: Any) -> tuple[Any, ...]:

@@ -3,11 +3,13 @@
 See `docs/reference/wire-protocol.md` for the format.
 """
 
+from amqp_tasks.message._again import new_body, run_again
 from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessage, Properties
 from amqp_tasks.message._dead_letter import dead_letter, dead_letter_note, dead_letter_queue_name
 from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_payload
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
 from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
+from amqp_tasks.message._headers import FIRST_ERROR_TIME, SNOOZES_HEADER
 from amqp_tasks.message._letters import DeadLetter
 from amqp_tasks.message._printable import bounded_repr, printable
 from amqp_tasks.message._process import current_origin, new_task_id
@@ -18,7 +20,9 @@ from amqp_tasks.serialization._reasons import DeadLetterReason
 
 __all__ = (
     "DEFAULT_LIMITS",
+    "FIRST_ERROR_TIME",
     "FURTHER_PROPERTIES",
+    "SNOOZES_HEADER",
     "DeadLetter",
     "DeadLetterReason",
     "Envelope",
@@ -43,9 +47,11 @@ __all__ = (
     "exception_from_data",
     "exception_to_data",
     "further_properties",
+    "new_body",
     "new_task_id",
     "printable",
     "read_envelope",
     "read_payload",
     "read_result",
+    "run_again",
 )

@@ -12,7 +12,7 @@ from amqp_tasks.message._headers import FIRST_ERROR_TIME, is_broker_header, is_t
 from amqp_tasks.message._printable import header_text
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
-__all__ = ("dead_letter", "dead_letter_note", "dead_letter_queue_name")
+__all__ = ("dead_letter", "dead_letter_note", "dead_letter_queue_name", "kept_headers")
 
 _MAX_MESSAGE = 1024
 _MAX_TRACEBACK = 32 * 1024
@@ -69,7 +69,7 @@ def dead_letter(
     """
     original = properties or Properties()
     received = original.all_headers()
-    headers, dropped = _kept_headers(received)
+    headers, dropped = kept_headers(received)
     time = (now or datetime.now(UTC)).isoformat()
     facts: dict[str, HeaderValue] = {
         "x-error-reason": str(reason),
@@ -108,7 +108,7 @@ def _first_time(value: HeaderValue) -> str | None:
         return None
 
 
-def _kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], list[str]]:
+def kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], list[str]]:
     """What can be published again, and the names of what cannot."""
     kept: dict[str, HeaderValue] = {}
     dropped: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message._amqp import HeaderValue, Properties
-from amqp_tasks.message._headers import MAX_SHORT, PROTOCOL_HEADERS, is_broker_header
+from amqp_tasks.message._headers import MAX_SHORT, PROTOCOL_HEADERS, SNOOZES_HEADER, is_broker_header
 from amqp_tasks.message._printable import MAX_REPR, printable
 from amqp_tasks.serialization import DEFAULT_LIMITS, Limits, decompress, loads
 from amqp_tasks.serialization._reasons import DeadLetterReason
@@ -63,6 +63,12 @@ class Envelope:
             for name, value in self.headers.items()
             if name in others and not is_broker_header(name)
         }
+
+    @property
+    def snoozes(self) -> int:
+        """How often it was put off without that being a retry."""
+        count = self.headers.get(SNOOZES_HEADER, 0)
+        return count if isinstance(count, int) and count > 0 else 0
 
     @property
     def delivery_count(self) -> int:

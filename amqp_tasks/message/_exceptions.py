@@ -12,10 +12,12 @@ from amqp_tasks import errors
 from amqp_tasks.errors import (
     AmqpTasksError,
     InvalidArguments,
+    MaxRetriesExceededError,
     NotRegistered,
     RemoteError,
     SoftTimeLimitExceeded,
     TaskExpired,
+    TaskPredicate,
     TaskRevokedError,
     TimeLimitExceeded,
 )
@@ -32,6 +34,7 @@ _PLAIN = (str, int, float, bool, type(None))
 # Stock clients find these classes among their own, so isinstance checks on their side hold.
 _CELERY_NAMES: MappingProxyType[type[BaseException], tuple[str, str]] = MappingProxyType(
     {
+        MaxRetriesExceededError: ("celery.exceptions", "MaxRetriesExceededError"),
         NotRegistered: ("celery.exceptions", "NotRegistered"),
         TaskRevokedError: ("celery.exceptions", "TaskRevokedError"),
         TaskExpired: ("celery.exceptions", "TaskRevokedError"),
@@ -67,11 +70,14 @@ _OWN: dict[tuple[str, str], type[Exception]] = {
     ("amqp_tasks.errors", name): kind
     for name in errors.__all__
     if _takes_message_only(kind := getattr(errors, name))
+    # These steer tasks: one that comes out of a result must not end the task that waits for it as if it had said so.
+    and not issubclass(kind, TaskPredicate)
 }
 _KNOWN = MappingProxyType(
     {
         **_BUILT_IN,
         **_OWN,
+        ("celery.exceptions", "MaxRetriesExceededError"): MaxRetriesExceededError,
         ("celery.exceptions", "NotRegistered"): NotRegistered,
         ("celery.exceptions", "TaskRevokedError"): TaskRevokedError,
         ("billiard.exceptions", "SoftTimeLimitExceeded"): SoftTimeLimitExceeded,

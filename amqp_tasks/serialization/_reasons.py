@@ -41,5 +41,7 @@ class DeadLetterReason(StrEnum):
     """Its worker process died `task_crash_limit` times while running it."""
     UNSERIALIZABLE_RESULT = "unserializable-result"
     """The task ran, and its return value cannot be written by the result serializer."""
+    REJECTED = "rejected"
+    """The task raised `Reject`."""
     FAILED = "failed"
     """The task raised, and nobody gets its result."""

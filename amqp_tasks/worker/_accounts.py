@@ -11,6 +11,7 @@ from amqp_tasks.message import DeadLetterReason, OutgoingMessage, ResultRecord, 
 if TYPE_CHECKING:
     from amqp_tasks.app import Request
     from amqp_tasks.app._execution import Outcome
+    from amqp_tasks.errors import Retry
     from amqp_tasks.message import Envelope
     from amqp_tasks.worker._job import Job
 
@@ -21,6 +22,7 @@ __all__ = (
     "failure_refusal",
     "outcome_record",
     "refusal_record",
+    "retry_record",
     "started_record",
 )
 
@@ -54,6 +56,23 @@ def started_record(job: Job, *, pid: int, hostname: str) -> ResultRecord:
     """The STARTED state, as Celery writes it."""
     return ResultRecord(
         task_id=_envelope(job).id, status=State.STARTED, result={"pid": pid, "hostname": hostname}
+    )
+
+
+def retry_record(job: Job, signal: Retry, traceback: str | None, *, hostname: str) -> ResultRecord:
+    """The RETRY state: why it is run again."""
+    envelope = _envelope(job)
+    return ResultRecord(
+        task_id=envelope.id,
+        status=State.RETRY,
+        result=signal.exc or signal,
+        traceback=traceback,
+        group_id=envelope.group,
+        parent_id=envelope.parent_id,
+        name=envelope.task,
+        worker=hostname,
+        retries=envelope.retries,
+        queue=job.delivery.routing_key,
     )
 
 

@@ -231,7 +231,8 @@ class Engine:
         now = self._parts.clock.now()
         record = refusal_record(job, error, now=now, hostname=rules.hostname)
         is_expired = error.reason == DeadLetterReason.EXPIRED
-        _log_refusal(job, error, is_expired=is_expired)
+        if error.reason != DeadLetterReason.REJECTED:  # that is the task's own wish, and told as its outcome
+            _log_refusal(job, error, is_expired=is_expired)
         if is_expired or not self._rules.dead_letter_queues:
             self._finish_refusal(job, record, is_expired=is_expired)
             return

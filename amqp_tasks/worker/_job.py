@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 __all__ = ("Job", "key_of")
 
 
-def key_of(task_id: str, retries: int) -> str:
-    """What names one run of a task: a retry is published under the same id, and is not a redelivery.
+def key_of(task_id: str, retries: int, snoozes: int = 0) -> str:
+    """What names one run of a task: a retry or a snooze is published under the same id, and is not a redelivery.
 
     Keys are logged, so an id that could forge a line is named by its digest.
     """
     if not task_id.isprintable():
         task_id = f"sha256:{sha256(task_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
-    return task_id if not retries else f"{task_id} retry {retries}"
+    if retries:
+        task_id = f"{task_id} retry {retries}"
+    return f"{task_id} snooze {snoozes}" if snoozes else task_id
 
 
 # Not a dataclass: one is made per delivery on the hot path.
@@ -49,7 +51,7 @@ class Job:
         self.delivery = delivery
         self.envelope = envelope
         self.task = task
-        self.key = key_of(envelope.id, envelope.retries) if envelope is not None else ""
+        self.key = key_of(envelope.id, envelope.retries, envelope.snoozes) if envelope is not None else ""
         self.crashes = 0
         self.is_acked = False
         self._run = run

@@ -68,6 +68,20 @@ class Ledger:
                     self._acked.append((delivery.epoch, job.key))
         return delivery, is_lost or was_told
 
+    def release(self, job: Job) -> Delivery | None:
+        """End a job that is not finished and give the delivery to requeue; None when its connection is or was lost.
+
+        The supervisor then holds its redelivery back until it hears that the job is finished, so the job stays open.
+        """
+        with self._lock:
+            delivery = job.delivery
+            if delivery.epoch <= self._lost_epoch or job.key in self._told_open:
+                return None
+            self._count -= 1
+            if self._open.get(job.key) is job:
+                del self._open[job.key]
+        return delivery
+
     def adopt(self, redelivered: Job) -> Job | None:
         """Let a redelivery take the place of the stale delivery of an open job, and return that job.
 

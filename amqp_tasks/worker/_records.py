@@ -13,8 +13,8 @@ from typing import Protocol
 
 __all__ = ("MAX_KEY", "NoRecords", "ProcessRecords", "RecordTable", "Records")
 
-MAX_KEY = 285
-"""Bytes: a task id is an AMQP short string (255), and a retry adds its number."""
+MAX_KEY = 320
+"""Bytes: a task id is an AMQP short string (255), and retries and snoozes add their numbers."""
 _HEAD = 3
 _RECORD = _HEAD + MAX_KEY
 _FREE, _RUNNING = 0, 1

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app import DeliveryInfo, Request
-from amqp_tasks.app._execution import Outcome, execute, request_from
+from amqp_tasks.app._execution import Outcome, execute, failed, request_from
+from amqp_tasks.app._hooks import run_hooks
 from amqp_tasks.app._request import UnreadRequest
-from amqp_tasks.errors import MalformedMessage
+from amqp_tasks.errors import MalformedMessage, Reject, Retry, TaskPredicate
 from amqp_tasks.message import (
     DeadLetterReason,
     Envelope,
     Limits,
+    OutgoingMessage,
     Payload,
     State,
     bounded_repr,
     printable,
     read_payload,
 )
-from amqp_tasks.worker._accounts import error_text, outcome_record, started_record
+from amqp_tasks.worker._accounts import error_text, outcome_record, retry_record, started_record
+from amqp_tasks.worker._again import message_of, requeued
 from amqp_tasks.worker._guards import check_expiry
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._limits import Timekeeper, Watch
@@ -152,11 +155,38 @@ class Runner:
         # The call's word first, then the task's, then the worker's.
         soft = envelope.soft_time_limit or task.soft_time_limit or rules.soft_time_limit
         watch = Watch(self._timekeeper, job, slot, soft=soft) if soft else None
-        outcome = _execute(task, request, payload, watch)
-        self._conclude(job, task, request, outcome)
+        outcome, again = _execute(task, request, payload, watch), None
+        if outcome.again is not None:
+            outcome, again = self._prepare_again(job, task, payload, outcome)
+        if task.hooks:
+            run_hooks(task, request, outcome)
+        self._conclude(job, task, request, outcome, again)
         return isinstance(outcome.exception, MemoryError)
 
-    def _conclude(self, job: Job, task: Task[..., Any], request: Request, outcome: Outcome) -> None:
+    def _prepare_again(
+        self, job: Job, task: Task[..., Any], payload: Payload, outcome: Outcome
+    ) -> tuple[Outcome, OutgoingMessage | None]:
+        """The message of the next run; where there can be none, the task has failed."""
+        assert outcome.again is not None
+        try:
+            return outcome, message_of(
+                job,
+                outcome.again,
+                payload,
+                now=self._clock.now(),
+                max_bytes=self._rules.limits.max_message_bytes,
+            )
+        except Exception as exc:  # noqa: BLE001 - arguments are users' values
+            return failed(task, exc), None
+
+    def _conclude(
+        self,
+        job: Job,
+        task: Task[..., Any],
+        request: Request,
+        outcome: Outcome,
+        again: OutgoingMessage | None,
+    ) -> None:
         _log_outcome(job, task, outcome)
         envelope = job.envelope
         assert envelope is not None
@@ -165,15 +195,49 @@ class Runner:
                 DeadLetterReason.INVALID_ARGUMENTS, str(outcome.exception), task_id=envelope.id
             )
             raise error from outcome.exception
-        rules = self._rules
+        if isinstance(outcome.exception, TaskPredicate):
+            self._obey(job, task, envelope, outcome, again)
+            return
+        rules, record = self._rules, None
         is_failure = outcome.state == State.FAILURE
         if rules.is_stored(task, envelope, is_failure=is_failure):
             record = outcome_record(
                 job, request, outcome, now=self._clock.now(), is_extended=rules.result_extended
             )
+        if again is not None:
+            self._settler.forward(job, again, record)
+        elif record is not None:
             self._settler.store(job, record)
         elif is_failure:
             self._keep(job, outcome)
+        else:
+            self._settler.acknowledge(job)
+
+    def _obey(
+        self,
+        job: Job,
+        task: Task[..., Any],
+        envelope: Envelope,
+        outcome: Outcome,
+        again: OutgoingMessage | None,
+    ) -> None:
+        """Do what the task said of itself; see `docs/explanation/retries.md`."""
+        signal = outcome.exception
+        if isinstance(signal, Reject):
+            if not signal.requeue:
+                raise MalformedMessage(
+                    DeadLetterReason.REJECTED, f"{signal.reason}", task_id=envelope.id
+                ) from signal
+            self._settler.requeue(job, requeued(job))
+            return
+        rules = self._rules
+        if isinstance(signal, Retry) and rules.is_stored(task, envelope, is_failure=False):
+            # Before the message of the next run, on the same channel: RETRY cannot overtake what that run tells.
+            self._settler.tell(
+                job, retry_record(job, signal, outcome.traceback_text, hostname=rules.hostname)
+            )
+        if again is not None:
+            self._settler.forward(job, again, None)
         else:
             self._settler.acknowledge(job)
 
@@ -213,7 +277,18 @@ def _log_outcome(job: Job, task: Task[..., Any], outcome: Outcome) -> None:
                 extra=_about("succeeded", envelope),
             )  # fmt: skip
         return
+    if isinstance(outcome.exception, TaskPredicate):
+        _log_signal(envelope, outcome.exception, outcome.state)
+        return
     _log_failure(envelope, task, outcome)
+
+
+def _log_signal(envelope: Envelope, signal: TaskPredicate, state: str) -> None:
+    logger.info(
+        "Task %s[%s] %s: %s",
+        printable(envelope.shadow or envelope.task), printable(envelope.id), state.lower(),
+        printable(f"{signal}", 1024), extra=_about(state.lower(), envelope),
+    )  # fmt: skip
 
 
 def _log_failure(envelope: Envelope, task: Task[..., Any], outcome: Outcome) -> None:

@@ -36,7 +36,7 @@ class SettlerParts:
     """What a settler works with.
 
     Attributes:
-        transport: publishes dead letters.
+        transport: publishes dead letters and retries.
         backend: stores results; None when results are disabled.
         ledger: knows what is open.
         verdicts: is told of outcomes whose acks may be lost.
@@ -82,13 +82,33 @@ class Settler:
         backend, envelope = self._parts.backend, job.envelope
         if backend is None or envelope is None:
             return
-        backend.store_nowait(
-            record, reply_to=envelope.reply_to, correlation_id=envelope.correlation_id, on_stored=_ignore
-        )
+        try:
+            backend.store_nowait(
+                record, reply_to=envelope.reply_to, correlation_id=envelope.correlation_id, on_stored=_ignore
+            )
+        except Exception:
+            # Why a task is retried may be anything; that it cannot be told must not keep it from its retry.
+            logger.warning("state %s of task %s cannot be sent", record.status, job.key, exc_info=True)
 
     def set_aside(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
         """Publish a dead letter, then tell who waits, then ack."""
         self._set_aside(job, message, record, _FIRST_PAUSE)
+
+    def forward(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
+        """Publish the message of the task's next run, then store the outcome if there is one, then ack.
+
+        A crash in between leaves the task twice, under one id, and never not at all.
+        """
+        self._set_aside(job, message, record, _FIRST_PAUSE)
+
+    def requeue(self, job: Job, copy: OutgoingMessage) -> None:
+        """Give the delivery back to its queue; `copy` takes its place where that is not possible any more."""
+        delivery = None if job.is_acked else self._parts.ledger.release(job)
+        if delivery is None:
+            self._set_aside(job, copy, None, _FIRST_PAUSE)
+            return
+        self.consumer.settle(delivery, Settlement.REQUEUE)
+        self._parts.on_settled()
 
     def drop(self, job: Job) -> None:
         """Refuse without a dead letter of ours: the queue's own dead-letter exchange, if any, gets it."""
@@ -164,9 +184,9 @@ class Settler:
             self._close(job, Settlement.ACK)
         else:
             logger.error(
-                "cannot dead-letter a message of queue %r to %r, trying again in %.1f s: %s",
+                "cannot publish a message of queue %r to %r, trying again in %.1f s: %s",
                 job.delivery.queue_name, message.routing_key, pause, error,
-                extra={"action": "dead_letter_again", "queue": job.delivery.queue_name},
+                extra={"action": "publish_again", "queue": job.delivery.queue_name},
             )  # fmt: skip
             again = partial(self._set_aside, job, message, record, min(MAX_PAUSE, pause * 2))
             self._parts.call_later(pause, again)

@@ -66,7 +66,7 @@ def test_two_tasks_of_one_name_are_an_error_that_shows_both() -> None:
     ("option", "said"),
     [
         ("quue", "did you mean 'queue'"),
-        ("max_retries", "not supported yet"),
+        ("rate_limit", "not supported yet"),
         ("delay", "unknown option"),
         ("correlation_id", "set `task_id`"),
         ("content_type", "set `serializer`"),

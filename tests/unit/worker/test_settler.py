@@ -210,3 +210,74 @@ def test_an_adopted_redelivery_is_the_one_that_is_acked(it: Fixture) -> None:
     assert isinstance(again.delivery, FakeDelivery)
     # The supervisor was told that it is open: else every later redelivery of the id would be held for ever.
     assert it.told.finished == ["a"]
+
+
+NEXT = OutgoingMessage(exchange="", routing_key="work", body=b"", properties=Properties(correlation_id="a"))
+
+
+def test_the_ack_follows_the_confirmed_retry_however_often_it_is_refused(it: Fixture) -> None:
+    it.settler.forward(it.job, NEXT, None)
+    for error in (BrokerBlocked("alarm"), NotSent("nobody")):
+        it.door.sent.pop()[1](error)
+        assert it.settlements == []
+        it.later.pop()[1]()
+
+    message, report = it.door.sent.pop()
+    report(None)
+
+    assert message is NEXT
+    assert it.settlements == [Settlement.ACK]
+    assert it.ledger.count == 0
+
+
+def test_the_outcome_of_a_task_that_went_on_after_its_retry_is_stored_between(it: Fixture) -> None:
+    it.settler.forward(it.job, NEXT, RECORD)
+    assert it.backend.stored == []
+    it.door.sent[0][1](None)
+    assert it.settlements == []
+
+    it.backend.stored[0][1](None)
+
+    assert it.settlements == [Settlement.ACK]
+
+
+def test_a_state_that_cannot_be_told_keeps_nobody_from_going_on(it: Fixture) -> None:
+    it.backend.refuses = [EncodeError("odd")]
+
+    it.settler.tell(it.job, RECORD)
+
+    assert it.settlements == []
+    assert it.ledger.count == 1
+
+
+def test_a_requeued_delivery_is_no_finished_one(it: Fixture) -> None:
+    it.settler.requeue(it.job, NEXT)
+
+    assert it.settlements == [Settlement.REQUEUE]
+    assert it.door.sent == []
+    assert it.ledger.count == 0
+    assert it.ledger.lose(1) == ((), ())
+    assert not it.ledger.is_finished(it.job.key)
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+def test_a_copy_takes_the_place_of_a_delivery_that_was_lost(it: Fixture, is_adopted: bool) -> None:
+    it.ledger.lose(1)
+    if is_adopted:
+        it.ledger.adopt(job_of("a", epoch=2))
+    it.settler.requeue(it.job, NEXT)
+    assert it.settlements == []
+
+    it.door.sent[0][1](None)
+
+    # A redelivery of the old one is acked as a duplicate; the copy is another run.
+    assert it.told.finished == ["a"]
+    assert it.ledger.count == 0
+
+
+def test_what_was_acked_early_is_requeued_as_a_copy(it: Fixture) -> None:
+    it.settler.acknowledge_early(it.job)
+    it.settler.requeue(it.job, NEXT)
+    it.door.sent[0][1](None)
+
+    assert it.settlements == [Settlement.ACK]

@@ -1,0 +1,71 @@
+"""The messages of runs that follow others: a pure function from a job and what its task wants to what is sent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.message import FIRST_ERROR_TIME, SNOOZES_HEADER, OutgoingMessage, new_body, run_again
+
+if TYPE_CHECKING:
+    from amqp_tasks.app._retry import Again
+    from amqp_tasks.message import Envelope, Payload
+    from amqp_tasks.worker._job import Job
+
+__all__ = ("message_of", "requeued")
+
+
+def message_of(job: Job, again: Again, payload: Payload, *, now: datetime, max_bytes: int) -> OutgoingMessage:
+    """The next run's message.
+
+    Raises:
+        EncodeError, MessageTooLarge, ConfigurationError: new arguments that cannot be sent.
+    """
+    envelope, delivery = job.envelope, job.delivery
+    assert envelope is not None
+    changes: dict[str, Any] = {
+        **_noted(envelope),
+        **again.changes,
+        "eta": None,  # the message itself waits: a header that says when would be waited for once more
+    }
+    if again.is_counted:
+        changes["retries"] = envelope.retries + 1
+        changes.setdefault(FIRST_ERROR_TIME, now.isoformat())
+    else:
+        changes[SNOOZES_HEADER] = envelope.snoozes + 1
+    body = delivery.body
+    if again.args is not None and again.kwargs is not None:
+        body = new_body(envelope, again.args, again.kwargs, payload.embed, max_bytes=max_bytes)
+    if again.labels is not None:
+        changes["argsrepr"], changes["kwargsrepr"] = again.labels
+    # By default straight into the queue it came from: through its exchange it could reach others as well.
+    exchange, routing_key = "", delivery.queue_name
+    if again.destination is not None:
+        exchange, routing_key = again.destination.exchange, again.destination.routing_key
+    return run_again(
+        delivery.properties,
+        body,
+        exchange=exchange,
+        routing_key=routing_key,
+        changes=changes,
+        priority=again.priority,
+        delay=again.delay,
+    )
+
+
+def requeued(job: Job) -> OutgoingMessage:
+    """The same once more, at once; a snooze of no time."""
+    assert job.envelope is not None
+    return run_again(
+        job.delivery.properties,
+        job.delivery.body,
+        exchange="",
+        routing_key=job.delivery.queue_name,
+        changes={**_noted(job.envelope), SNOOZES_HEADER: job.envelope.snoozes + 1},
+    )
+
+
+def _noted(envelope: Envelope) -> dict[str, Any]:
+    """When the task first failed, if that was noted: a copy loses such headers, which tell of its last stay."""
+    first = envelope.headers.get(FIRST_ERROR_TIME)
+    return {FIRST_ERROR_TIME: first} if isinstance(first, str) else {}
