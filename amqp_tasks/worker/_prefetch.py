@@ -50,13 +50,14 @@ class Prefetch:
         multiplier: `worker_prefetch_multiplier`: fixes the prefetch to so many per slot; None lets it follow.
     """
 
-    __slots__ = ("_durations", "_maximum", "_multiplier", "_patience", "_slots", "_until_decision", "value")
+    __slots__ = ("_durations", "_is_cold", "_maximum", "_multiplier", "_patience", "_slots", "_until_decision", "value")
 
     def __init__(self, *, slots: int, maximum: int, multiplier: int | None = None) -> None:
         self._slots, self._maximum, self._multiplier = slots, maximum, multiplier
         self._durations: deque[float] = deque(maxlen=_SAMPLES)
         self._until_decision = _DECIDE_EVERY
         self._patience = _PATIENCE
+        self._is_cold = True
         self.value = slots * (multiplier or 1)
 
     def observe(self, duration: float) -> bool:
@@ -83,4 +84,8 @@ class Prefetch:
         is_due = is_urgent or self._patience <= 0 if is_too_large else self.value * _FACTOR <= wanted
         if is_due:
             self.value, self._patience = wanted, _PATIENCE
+            if self._is_cold:
+                # The first runs of a process load what later ones find: these are judged by themselves.
+                self._is_cold = False
+                self._durations.clear()
         return is_due

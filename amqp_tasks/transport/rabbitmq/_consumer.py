@@ -484,7 +484,13 @@ class RabbitConsumer(Consumer):
         if self._is_busy:
             self._loop.call_guarded(0.01, partial(self._renew, prefetch))
             return
-        self._cancel_all(self._reconciled)
+        self._cancel_all(partial(self._consume_again, list(self._tags.values())))
+
+    def _consume_again(self, names: list[str]) -> None:
+        """What was consumed a moment ago need not be looked for; the rest follows."""
+        names = [name for name in names if name not in self._absent]
+        self._again = self._again or len(names) < len(self._wanted)
+        self._consume(names)
 
     # --- deliveries and settlements ---
 

@@ -33,6 +33,18 @@ def test_it_starts_at_the_slots_and_grows_at_the_first_decision() -> None:
     assert changes == [False] * 7 + [True]
 
 
+def test_the_cold_first_runs_count_for_the_first_decision_only() -> None:
+    prefetch = Prefetch(slots=1, maximum=256)
+    for duration in (0.004, *[0.0005] * 7):
+        prefetch.observe(duration)
+    assert prefetch.value == 5
+
+    for _ in range(8):
+        prefetch.observe(0.00002)
+
+    assert prefetch.value == 256
+
+
 def test_it_falls_when_tasks_become_long() -> None:
     prefetch = Prefetch(slots=1, maximum=256)
     for _ in range(64):
