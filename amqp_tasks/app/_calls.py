@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._destination import Destination, Destinations
-from amqp_tasks.app._options import CallOptions
+from amqp_tasks.app._options import CallOptions, start_of
 from amqp_tasks.app._properties import aware, further_options
 from amqp_tasks.app._publishing import ONE_ATTEMPT, PublishPolicy, connect_with_policy, publish_with_policy
 from amqp_tasks.app._request import DEPTH_HEADER, Frame, child_depth, enclosing_frame
@@ -54,6 +54,7 @@ class _Plan:
         destination: where it goes.
         wants_result: whether a result is expected.
         priority: of the message; None when neither call, task nor route say.
+        start: seconds from now or a point in time before which it does not start.
         expires: seconds or a point in time after which it does not start.
     """
 
@@ -61,6 +62,7 @@ class _Plan:
     destination: Destination
     wants_result: bool
     priority: int | None
+    start: float | datetime | None
     expires: float | datetime | timedelta | None
 
 
@@ -97,6 +99,7 @@ class Calls:
         self._warn_bytes, self._max_bytes = settings.app.warn_message_bytes, settings.app.max_message_bytes
         # When a task's size was last warned of. Any thread writes; a race only warns twice.
         self._warned: dict[str, float] = {}
+        self._has_warned_of_naive = False  # by any thread, once
         # Plans of calls without options. Any thread may add one; a race only prepares it twice.
         self._plans: dict[Task[..., Any], _Plan] = {}
         self._templates: dict[tuple[Any, ...], TaskTemplate] = {}
@@ -197,6 +200,7 @@ class Calls:
             destination=destination,
             wants_result=not ignore_result,
             priority=merged.get("priority"),
+            start=start_of(merged),
             expires=merged.get("expires"),
         )
 
@@ -237,6 +241,7 @@ class Calls:
             args=sent_args if isinstance(sent_args, list | tuple) else list(sent_args),
             kwargs=sent_kwargs,
             priority=plan.priority if plan.priority is not None else self._usual_priority(frame),
+            eta=None if plan.start is None else self._start(plan.start),
             expires=None if plan.expires is None else self._expiry(plan.expires),
             shadow=options.get("shadow"),
             headers=headers,
@@ -253,6 +258,18 @@ class Calls:
             if inherited is not None:
                 return inherited
         return self._task_settings.default_priority
+
+    def _start(self, start: float | datetime) -> float | datetime:
+        if not isinstance(start, datetime):
+            return start
+        if start.tzinfo is None and not self._has_warned_of_naive:
+            self._has_warned_of_naive = True
+            _log.warning(
+                "a naive eta is read as a time in %s (setting timezone): give it a tzinfo to mean another zone",
+                self._app.timezone,
+                extra={"action": "naive_eta"},
+            )
+        return aware(start, self._app.timezone)
 
     def _expiry(self, expires: float | datetime | timedelta) -> float | datetime:
         if isinstance(expires, timedelta):

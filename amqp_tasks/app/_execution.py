@@ -257,6 +257,7 @@ def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: s
         group=envelope.group,
         group_index=envelope.group_index,
         retries=envelope.retries,
+        eta=envelope.eta,
         expires=envelope.expires,
         shadow=envelope.shadow,
         delivery_info=delivery_info,

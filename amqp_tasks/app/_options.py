@@ -19,6 +19,7 @@ __all__ = (
     "check_call_options",
     "check_retry_options",
     "check_task_options",
+    "start_of",
 )
 
 
@@ -35,7 +36,8 @@ class CallOptions(TypedDict, total=False):
     """What one call may set; everything else comes from the task, its route and the settings, in this order.
 
     `queue` or `exchange` with `routing_key` say where the message goes; a queue that is not configured is created
-    when `task_create_missing_queues` allows. `expires` is seconds from now or a datetime (naive: the app's
+    when `task_create_missing_queues` allows. `countdown` is seconds from now and `eta` a datetime before which the
+    task does not start; give one of them. `expires` is seconds from now or a datetime (naive: the app's
     timezone). `timeout` limits the publish as a whole. `confirm=False` returns when the message was handed to the
     I/O thread; a failed publish then surfaces in `AsyncResult.get()`. `add_to_parent=False` leaves a call made in a
     task out of that task's `children`.
@@ -52,6 +54,8 @@ class CallOptions(TypedDict, total=False):
     serializer: str | None
     compression: str | None
     headers: Mapping[str, Any] | None
+    countdown: float | None
+    eta: datetime | None
     expires: float | datetime | timedelta | None
     shadow: str | None
     ignore_result: bool | None
@@ -146,6 +150,10 @@ def _is_limit(value: float) -> bool:
     return 0 <= value <= MAX_SECONDS
 
 
+def _is_countdown(value: float) -> bool:
+    return -math.inf < value <= MAX_SECONDS  # what is past is now
+
+
 def _is_period(value: float | datetime | timedelta) -> bool:
     if isinstance(value, datetime):
         return True  # one in the past is a deadline that was missed: the task expires
@@ -178,6 +186,8 @@ _KINDS: dict[str, _Kind] = {
     "serializer": _Kind((str,), "the name of a serializer, e.g. 'json'"),
     "compression": _Kind((str,), "the name of a compression, e.g. 'gzip', or None"),
     "headers": _Kind((Mapping,), "a mapping", _always),
+    "countdown": _Kind((int, float), "a number of seconds (at most a century)", _is_countdown),
+    "eta": _Kind((datetime,), "a datetime", _always),
     "expires": _Kind(
         (int, float, datetime, timedelta), "seconds from now, not negative, or a datetime", _is_period
     ),
@@ -217,8 +227,6 @@ _KINDS: dict[str, _Kind] = {
 """What the values of options may be; None stands for "not given" where it may be given at all."""
 
 _LATER = {
-    "countdown": "countdown and eta are not supported yet",
-    "eta": "countdown and eta are not supported yet",
     "link": "link and link_error are not supported yet",
     "link_error": "link and link_error are not supported yet",
     "chain": "workflows are not supported yet",
@@ -259,6 +267,20 @@ def check_retry_options(options: Mapping[str, Any]) -> None:
     if not options.keys() <= RETRY_OPTIONS:
         _refuse(options.keys() - RETRY_OPTIONS, RETRY_OPTIONS, "option of a retry")
     _check_values(options, "option of a retry")
+
+
+def start_of(options: Mapping[str, Any]) -> float | datetime | None:
+    """When a call may start: its `countdown` or its `eta`; None for at once.
+
+    Raises:
+        ConfigurationError: both are given.
+    """
+    countdown, eta = options.get("countdown"), options.get("eta")
+    if countdown is not None and eta is not None:
+        raise ConfigurationError(
+            f"countdown={countdown!r} and eta={eta!r} exclude each other: give one of them"
+        )
+    return eta if countdown is None else countdown
 
 
 def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_name: str) -> None:

@@ -57,6 +57,7 @@ class Request:
         group: id of the group it belongs to.
         group_index: its place in the group.
         retries: how often it was retried by its own wish; 0 first.
+        eta: it was not to start before this time (aware).
         expires: it is not started after this time (aware).
         shadow: display name in logs.
         is_eager: runs through `apply()` or `task_always_eager`.
@@ -86,6 +87,7 @@ class Request:
     group: str | None = None
     group_index: int | None = None
     retries: int = 0
+    eta: datetime | None = None
     expires: datetime | None = None
     shadow: str | None = None
     is_eager: bool = False

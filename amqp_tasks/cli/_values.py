@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ("comma_separated", "concurrency", "json_list", "json_object")
+__all__ = ("comma_separated", "concurrency", "json_list", "json_object", "point_in_time")
 
 T = TypeVar("T")
 
@@ -46,6 +47,18 @@ def json_object(ctx: click.Context, param: click.Parameter, value: str) -> dict[
         click.BadParameter: it is not one.
     """
     return _decoded(ctx, param, value, _OBJECT, "an object such as '{\"x\": 1}'")
+
+
+def point_in_time(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """An ISO 8601 time; None when the option was not given.
+
+    Raises:
+        click.BadParameter: it is not one.
+    """
+    try:
+        return None if value is None else datetime.fromisoformat(value)
+    except ValueError as exc:
+        raise click.BadParameter(f"{value!r} is no time; write 2041-05-01T09:00+02:00", ctx, param) from exc
 
 
 def _decoded(ctx: click.Context, param: click.Parameter, value: str, kind: type[T], expected: str) -> T:

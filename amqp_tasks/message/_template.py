@@ -113,6 +113,7 @@ class TaskTemplate:
         kwargs: Mapping[str, Any] | None = None,
         reply_to: str | None = None,
         priority: int | None = None,
+        eta: float | datetime | None = None,
         expires: float | datetime | None = None,
         now: datetime | None = None,
         shadow: str | None = None,
@@ -135,8 +136,9 @@ class TaskTemplate:
             kwargs: keyword arguments.
             reply_to: the caller's reply queue, None for none.
             priority: 0 to 255, None for 0.
-            expires: seconds from now, or an aware datetime, after which the task must not start.
-            now: the present, for `expires`; by default the system's clock.
+            eta: seconds from now, or an aware datetime, before which the task must not start.
+            expires: the same, after which it must not start.
+            now: the present, for `eta` and `expires`; by default the system's clock.
             shadow: another name for logs and events.
             headers: users' headers, merged at the top level.
             root_id: first task of the workflow; by default this one.
@@ -148,7 +150,7 @@ class TaskTemplate:
             further: AMQP properties of the caller's own, from `check_further_properties`.
 
         Raises:
-            ConfigurationError: a task id, priority, exchange, routing key, header name or `expires` that cannot be sent.
+            ConfigurationError: a task id, priority, exchange, routing key, header name, `eta` or `expires` that cannot be sent.
             InvalidArguments: `args` is no list or tuple, or `kwargs` no mapping with text keys.
             EncodeError: an argument or header that cannot be written; the message names it.
         """
@@ -162,9 +164,11 @@ class TaskTemplate:
             "argsrepr": _label(args, argsrepr, body),
             "kwargsrepr": _label(kwargs, kwargsrepr, body) if kwargs or kwargsrepr else "{}",
         }
-        expiration = None
+        expiration = delay = None
         if expires is not None:
             own["expires"], expiration = _expiry(expires, now or datetime.now(UTC))
+        if eta is not None:
+            own["eta"], delay = _start(eta, now or datetime.now(UTC))
         if shadow or changes or headers:
             _add_rare(own, shadow, changes, headers)
         return OutgoingMessage(
@@ -183,6 +187,7 @@ class TaskTemplate:
                 expiration=expiration,
                 **(further or {}),
             ),
+            delay=delay,
         )
 
     def _current_template(self) -> HeaderTemplate:
@@ -255,24 +260,30 @@ def _check_priority(priority: int) -> int:
     return priority
 
 
+def _start(eta: float | datetime, now: datetime) -> tuple[str, float | None]:
+    """The `eta` header and the delay until then; none when that is past."""
+    at = _point_in_time(eta, now, "eta")
+    left = (at - now).total_seconds()
+    return at.isoformat(), left if left > 0 else None
+
+
 def _expiry(expires: float | datetime, now: datetime) -> tuple[str, str | None]:
     """The `expires` header and the `expiration` property; none where RabbitMQ could not hold it."""
-    if isinstance(expires, datetime):
-        if expires.tzinfo is None:
-            raise ConfigurationError(
-                "expires must be an aware datetime: which zone's clock does a naive one mean?"
-            )
-        at = expires
-    else:
-        at = _add_seconds(now, expires)
+    at = _point_in_time(expires, now, "expires")
     left = max(0, round((at - now).total_seconds() * 1000))
     return at.isoformat(), str(left) if left <= _MAX_EXPIRATION else None
 
 
-def _add_seconds(now: datetime, seconds: float) -> datetime:
+def _point_in_time(value: float | datetime, now: datetime, what: str) -> datetime:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ConfigurationError(
+                f"{what} must be an aware datetime: which zone's clock does a naive one mean?"
+            )
+        return value
     try:
-        return now + timedelta(seconds=seconds)
+        return now + timedelta(seconds=value)
     except (ValueError, OverflowError) as exc:
         raise ConfigurationError(
-            f"expires must be seconds from now that a calendar can hold, got {seconds!r:.40}"
+            f"{what} must be seconds from now that a calendar can hold, got {value!r:.40}"
         ) from exc

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from amqp_tasks.message import Envelope, Payload
     from amqp_tasks.worker._job import Job
 
-__all__ = ("message_of", "requeued")
+__all__ = ("message_of", "requeued", "sent_round")
 
 
 def message_of(job: Job, again: Again, payload: Payload, *, now: datetime, max_bytes: int) -> OutgoingMessage:
@@ -62,6 +62,19 @@ def requeued(job: Job) -> OutgoingMessage:
         exchange="",
         routing_key=job.delivery.queue_name,
         changes={**_noted(job.envelope), SNOOZES_HEADER: job.envelope.snoozes + 1},
+    )
+
+
+def sent_round(job: Job, seconds: float) -> OutgoingMessage:
+    """The same message for its queue, with so many seconds to wait in the broker."""
+    assert job.envelope is not None
+    return run_again(
+        job.delivery.properties,
+        job.delivery.body,
+        exchange="",
+        routing_key=job.delivery.queue_name,
+        changes=_noted(job.envelope),
+        delay=seconds,
     )
 
 

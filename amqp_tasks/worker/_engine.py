@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import DeadLetterReason, printable
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
-from amqp_tasks.worker._accounts import crash_refusal, dead_letter_of, failure_refusal, refusal_record
+from amqp_tasks.worker._accounts import (
+    crash_refusal,
+    dead_letter_of,
+    failure_refusal,
+    refusal_record,
+)
+from amqp_tasks.worker._again import sent_round
 from amqp_tasks.worker._dispatcher import Dispatcher
+from amqp_tasks.worker._early import Early
 from amqp_tasks.worker._guards import Guards
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
@@ -126,7 +133,8 @@ class Engine:
             crash_limit=rules.crash_limit,
             clock=parts.clock,
         )
-        self._held = 0
+        self._early = Early(ledger=self._ledger, effects=self, call_later=parts.call_later, clock=parts.clock)
+        self._held = self._room = 0
         self._consumer: Consumer | None = None
         # The transport may call back from its own thread before `consume` has returned.
         self._starting = threading.Lock()
@@ -147,16 +155,19 @@ class Engine:
         """Hand back what waits behind long tasks, ask again about what is held."""
         self._dispatcher.tick()
         self._redeliveries.tick()
+        self._early.tick()
 
     def drain(self) -> None:
         """Take nothing more; idempotent."""
         self._dispatcher.close()
         self._redeliveries.close()
+        self._early.close()
 
     @property
     def is_idle(self) -> bool:
         """Nothing runs and everything begun is settled."""
-        return not self._dispatcher.running and not self._ledger.count and not self._redeliveries.count
+        is_waiting = self._redeliveries.count or self._early.count
+        return not self._dispatcher.running and not self._ledger.count and not is_waiting
 
     @property
     def unfinished(self) -> int:
@@ -175,6 +186,7 @@ class Engine:
             still_open, maybe_lost = self._ledger.lose(event.epoch)
             self._dispatcher.drop(self._is_lost)
             self._redeliveries.drop(self._is_lost)
+            self._early.drop(self._is_lost)
             if still_open:
                 self._parts.verdicts.tell_open(still_open)
             if maybe_lost:
@@ -188,19 +200,21 @@ class Engine:
         if self._consumer is None:
             with self._starting:
                 pass
+        self.admit([job for delivery in deliveries if (job := self._check(delivery)) is not None])
+
+    def admit(self, jobs: Sequence[Job]) -> None:
+        """See `EarlyEffects.admit`."""
         fresh: list[Job] = []
         redelivered: list[Job] = []
-        for delivery in deliveries:
-            job = self._admit(delivery)
-            if job is not None:
-                (redelivered if delivery.redelivered else fresh).append(job)
+        for job in jobs:
+            (redelivered if job.delivery.redelivered else fresh).append(job)
         if fresh:
             self._dispatcher.take(fresh)
         if redelivered:
             self._redeliveries.take(redelivered)
 
-    def _admit(self, delivery: Delivery) -> Job | None:
-        """The job of a delivery that passes the guards; None when it was refused."""
+    def _check(self, delivery: Delivery) -> Job | None:
+        """The job of a delivery that passes the guards; None when it was refused, or came too early."""
         guards, envelope = self._parts.guards, None
         try:
             guards.check_size(delivery)
@@ -219,7 +233,8 @@ class Engine:
                 "Task %s[%s] received", printable(envelope.shadow or task.name), printable(envelope.id),
                 extra={"action": "received", "task_id": envelope.id, "task_name": envelope.task},
             )  # fmt: skip
-        return Job(delivery, envelope, task, self._runner.run)
+        job = Job(delivery, envelope, task, self._runner.run)
+        return None if envelope.eta is not None and self._early.keeps(job, envelope.eta) else job
 
     def _refuse(self, job: Job, error: MalformedMessage) -> None:
         self._ledger.open(job)
@@ -293,7 +308,7 @@ class Engine:
     def set_prefetch(self, prefetch: int) -> None:
         """See `Effects.set_prefetch`."""
         if self._consumer is not None:
-            self._consumer.set_prefetch(prefetch + self._held)
+            self._consumer.set_prefetch(prefetch + self._held + self._room)
 
     def proceed(self, jobs: Sequence[Job]) -> None:
         """See `RedeliveryEffects.proceed`."""
@@ -315,6 +330,18 @@ class Engine:
         if held != self._held:
             self._held = held
             self.set_prefetch(self._parts.prefetch.value)
+
+    def make_room(self, room: int) -> None:
+        """See `EarlyEffects.make_room`."""
+        self._room = room
+        self.set_prefetch(self._parts.prefetch.value)
+
+    def send_round(self, job: Job, seconds: float) -> None:
+        """See `EarlyEffects.send_round`."""
+        # Without its key: when it comes again it is not a duplicate of a task that has ended here.
+        job.key = ""
+        self._ledger.open(job)
+        self._settler.forward(job, sent_round(job, seconds), None)
 
 
 def _log_refusal(job: Job, error: MalformedMessage, *, is_expired: bool) -> None:

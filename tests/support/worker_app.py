@@ -63,6 +63,11 @@ def _sleep(key: str, argument: Any) -> Any:
     return key
 
 
+def _time(key: str, argument: Any) -> Any:
+    """When it ran, by the system's clock."""
+    return time.time()
+
+
 def _spin(key: str, argument: Any) -> Any:
     """Busy in Python for so many seconds."""
     deadline = time.monotonic() + argument
@@ -132,6 +137,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "segfault": _segfault,
     "wait": _wait,
     "sleep": _sleep,
+    "time": _time,
     "spin": _spin,
     "tidy": _tidy,
     "grow": _grow,

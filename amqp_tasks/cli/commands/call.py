@@ -11,7 +11,7 @@ from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globa
 from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._outcome import print_outcome, print_sent
 from amqp_tasks.cli._output import json_option
-from amqp_tasks.cli._values import json_list, json_object
+from amqp_tasks.cli._values import json_list, json_object, point_in_time
 
 __all__ = ("call",)
 
@@ -52,6 +52,18 @@ __all__ = ("call",)
     "--priority",
     type=click.IntRange(0, 255),
     help="Message priority, larger first. [default: task_default_priority]",
+)
+@click.option(
+    "--countdown",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Not run before so many seconds have passed. [default: 0]",
+)
+@click.option(
+    "--eta",
+    callback=point_in_time,
+    metavar="TIME",
+    help="Not run before this time, ISO 8601; without an offset in the app's timezone. [default: at once]",
 )
 @click.option(
     "--expires",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,26 @@ def test_the_client_that_declares_the_queue_again_meets_no_clash(
     raw_client.declare("celery")  # as stock Celery does: durable, without arguments
     assert (queue["durable"], queue["arguments"].get("x-queue-type", "classic")) == (True, "classic")
     assert queue["arguments"].keys() <= {"x-queue-type"}
+
+
+def test_a_countdown_of_the_client_is_kept(stock_client: StockClient) -> None:
+    began = time.monotonic()
+
+    answer = stock_client.call("echo", "late", countdown=2.4, timeout=15.0)
+
+    assert (answer.state, answer.value) == ("SUCCESS", "late"), answer.error
+    assert time.monotonic() - began >= 2.4 - 0.05
+
+
+def test_a_countdown_of_the_client_waits_in_the_broker(
+    stock_client: StockClient, raw_client: RawClient
+) -> None:
+    stock_client.send("echo", "much later", countdown=0xF00)
+
+    # The worker has sent it into the wheel: a few seconds less than 0xF00 begin with the digit e.
+    eventually(lambda: _assert(raw_client.depth("amqp_tasks.delay.2.e") == 1), within=15)
+    assert b"much later" in raw_client.get("amqp_tasks.delay.2.e").body
+
+
+def _assert(condition: bool) -> None:
+    assert condition

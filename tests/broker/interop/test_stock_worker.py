@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,3 +149,12 @@ def test_the_worker_complains_about_none_of_our_messages(
     assert not re.search(complaints, stock_worker.output)
     # RabbitMQ 4 shows the type of a queue that was declared without one.
     assert vhost.queue("celery")["arguments"].keys() <= {"x-queue-type"}
+
+
+def test_a_countdown_of_ours_is_kept_by_it(our_client: App) -> None:
+    began = time.monotonic()
+
+    got = our_client.send_task("echo", ("late",), countdown=1.3).get(timeout=15)
+
+    assert got == "late"
+    assert time.monotonic() - began >= 1.3 - 0.05

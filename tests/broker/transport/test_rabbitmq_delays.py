@@ -88,3 +88,15 @@ def test_a_wheel_that_cannot_be_declared_refuses_the_message_and_no_other(
     assert isinstance(outcomes[0].__cause__, TopologyMismatch)
     assert list(outcomes[1:]) == [None, None]
     assert [raw_client.get("q").body, raw_client.get("q").body] == [b"b", b"c"]
+
+
+def test_the_rights_that_the_security_page_names_are_enough(
+    vhost: Vhost, make_transport: Make, message: Message, raw_client: RawClient
+) -> None:
+    make_transport(vhost.url).ensure_topology(Topology(queues=(Queue("q"),)), mode=DECLARE)
+    own = r"^amqp_tasks\.(reply|delay)\..*"
+
+    url = vhost.limited_url(configure=own, write=r"^(amq\.default|amqp_tasks\.delay\..*|q)$", read=own)
+    make_transport(url).publish(delayed(message("q", "x"), 17.0))
+
+    assert raw_client.depth("amqp_tasks.delay.1.1") == 1

@@ -80,14 +80,6 @@ def test_an_option_no_task_has_is_refused(option: str, said: str) -> None:
         App("proj").task(**{option: 1})(add)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("option", ["countdown", "eta"])
-def test_delays_are_refused_for_now(option: str) -> None:
-    task: Any = App("proj").task(add)
-
-    with pytest.raises(ConfigurationError, match="countdown and eta are not supported yet"):
-        task.apply_async((1, 2), **{option: 1})
-
-
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
@@ -97,6 +89,10 @@ def test_delays_are_refused_for_now(option: str) -> None:
         ("exchange", object(), "name of an exchange"),
         ("task_id", 5, "text"),
         ("headers", "tenant", "a mapping"),
+        ("countdown", "soon", "number of seconds"),
+        ("countdown", float("nan"), "number of seconds"),
+        ("countdown", 1e10, "at most a century"),
+        ("eta", 5, "a datetime"),
         ("expires", "tomorrow", "seconds from now, not negative, or a datetime"),
         ("time_limit", "10", "number of seconds"),
         ("timeout", "soon", "number of seconds"),

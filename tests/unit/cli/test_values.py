@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 import pytest
 
-from amqp_tasks.cli._values import comma_separated, concurrency, json_list, json_object
+from amqp_tasks.cli._values import comma_separated, concurrency, json_list, json_object, point_in_time
 
 OPTION = click.Option(["--option"])
 
@@ -41,6 +42,13 @@ def test_concurrency_is_a_number_or_auto() -> None:
 def test_any_other_concurrency_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="at least 1"):
         convert(concurrency, text)
+
+
+def test_a_time_is_iso_8601() -> None:
+    assert convert(point_in_time, "2041-05-01T09:00Z") == datetime(2041, 5, 1, 9, tzinfo=UTC)
+    assert convert(point_in_time, None) is None
+    with pytest.raises(click.BadParameter, match="is no time"):
+        convert(point_in_time, "tomorrow")
 
 
 def test_json_arguments_are_decoded() -> None:

@@ -48,10 +48,13 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 
 def test_the_code_of_the_pages_runs(project: dict[str, Any]) -> None:
-    one_call, many_calls = code("how-to/call-tasks.md")
+    one_call, later, many_calls = code("how-to/call-tasks.md")
 
     exec(compile(one_call, "call-tasks.md", "exec"), project)
     assert project["value"] == 3
+
+    exec(compile(later, "call-tasks.md", "exec"), project)
+    assert project["reminder"].get(10) == 42
 
     exec(compile(many_calls.replace("100_000", "100"), "call-tasks.md", "exec"), project)
     assert project["results"].get(10) == [2 * i for i in range(100)]
