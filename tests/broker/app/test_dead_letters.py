@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import pika
 import pytest
 
 from amqp_tasks import App
@@ -19,7 +18,7 @@ LOOKS = 50
 
 
 @pytest.fixture
-def app(make_app: Callable[..., App]) -> Iterator[App]:
+def app(make_app: Callable[..., App]) -> App:
     """An app whose queue `mail` is there."""
     made = make_app(task_queues=["mail"])
     made.transport.ensure_topology(made.topology, mode=TopologyMode.DECLARE)
@@ -115,8 +114,7 @@ def test_what_the_broker_dead_letters_has_its_reason_and_comes_back(
     if reason == "delivery-limit":
         _return_until_gone(raw_client)
     elif reason == "rejected":
-        method, _, _ = raw_client.channel.basic_get("mail")
-        raw_client.channel.basic_reject(method.delivery_tag, requeue=False)
+        raw_client.channel.basic_reject(_tag(raw_client), requeue=False)
     eventually(lambda: _assert(raw_client.depth("mail.dead") == 1), within=10)
 
     (letter,) = app.dead_letters.find(["mail"])
@@ -135,11 +133,17 @@ def _headers(message: RawMessage) -> dict[str, Any]:
     return {name: value for name, value in message.headers.items() if name != "x-delivery-count"}
 
 
+def _tag(raw: RawClient) -> int:
+    """The delivery tag of the next message of `mail`; 0 when there is none."""
+    method, _, _ = raw.channel.basic_get("mail")
+    return method.delivery_tag or 0 if method is not None else 0
+
+
 def _return_until_gone(raw: RawClient) -> None:
     def returned() -> None:
-        method, _, _ = raw.channel.basic_get("mail")
-        if isinstance(method, pika.spec.Basic.GetOk):
-            raw.channel.basic_nack(method.delivery_tag, requeue=True)
+        tag = _tag(raw)
+        if tag:
+            raw.channel.basic_nack(tag, requeue=True)
         assert raw.depth("mail.dead") == 1
 
     eventually(returned, within=10)
