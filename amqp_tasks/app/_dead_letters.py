@@ -140,7 +140,7 @@ class DeadLetters:
         """Put them back into the queues that they were set aside from, as they were: same id, body, headers, properties.
 
         Each is published, confirmed, and only then removed: what ends this in between leaves a duplicate, never a loss.
-        The headers that tell of its death are taken off. The `expires` of a task stays, and so does its count of retries.
+        The headers that tell of its death are taken off; `x-amqp-tasks-snoozes` is one higher. The `expires` of a task stays, and so does its count of retries.
 
         Raises:
             as `find`. What could not be published is in `Requeued.failures`.

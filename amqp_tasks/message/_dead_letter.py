@@ -18,7 +18,7 @@ _MAX_MESSAGE = 1024
 _MAX_TRACEBACK = 32 * 1024
 _MAX_HEADERS = 80 * 1024
 """Bytes of original headers that are kept: all properties must fit one frame (128 KiB), with ours beside them."""
-ROUTERS = ("CC", "BCC")
+_ROUTERS = ("CC", "BCC")
 """RabbitMQ routes by these headers; published again they would send copies to where the original already went."""
 
 
@@ -115,7 +115,7 @@ def kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], li
     for name, value in headers.items():
         if is_broker_header(name) or name.startswith("x-error-"):
             continue
-        if name in ROUTERS or not is_table_value({name: value}):
+        if name in _ROUTERS or not is_table_value({name: value}):
             dropped.append(header_text(name, 255))
         else:
             kept[name] = value

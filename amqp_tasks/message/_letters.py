@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, cast
 
+from amqp_tasks.message._again import run_again
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
-from amqp_tasks.message._dead_letter import ROUTERS
-from amqp_tasks.message._headers import FIRST_ERROR_TIME, is_broker_header
+from amqp_tasks.message._headers import FIRST_ERROR_TIME, SNOOZES_HEADER, is_broker_header
 
 __all__ = ("UNKNOWN_REASON", "DeadLetter", "read_dead_letter", "revived")
 
@@ -103,16 +103,15 @@ def read_dead_letter(queue_name: str, properties: Properties | None, body: bytes
 
 
 def revived(queue_name: str, properties: Properties, body: bytes) -> OutgoingMessage:
-    """The message as it was before it was set aside, for its queue alone: not again for all that its exchange feeds."""
-    headers = {name: value for name, value in _own(properties.all_headers()).items() if name not in ROUTERS}
-    return OutgoingMessage(
-        exchange="",
-        routing_key=queue_name,
-        body=body,
-        is_relayed=True,
-        properties=replace(
-            properties, headers=headers, template=None, delivery_mode=2, expiration=None, user_id=None
-        ),
+    """The message as it was before it was set aside, for its queue alone: not again for all that its exchange feeds.
+
+    It counts as a snooze of no time, which tells this run apart from the one that ended: under one name, a worker that
+    gets it redelivered could take it for what it had finished with, and ack it.
+    """
+    count = properties.headers.get(SNOOZES_HEADER)
+    snoozes = count if isinstance(count, int) and count > 0 else 0
+    return run_again(
+        properties, body, exchange="", routing_key=queue_name, changes={SNOOZES_HEADER: snoozes + 1}
     )
 
 

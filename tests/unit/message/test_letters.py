@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from amqp_tasks.message import OutgoingMessage, Properties, dead_letter
+from amqp_tasks.message import OutgoingMessage, Properties, dead_letter, read_envelope
 from amqp_tasks.message._letters import read_dead_letter, revived
+from amqp_tasks.worker._job import key_of
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HEADERS: dict[str, Any] = {
@@ -129,7 +131,20 @@ def test_it_comes_back_to_its_queue_as_it_was() -> None:
 
     assert (again.exchange, again.routing_key, again.mandatory) == ("", "mail", True)
     assert again.body == b"\xff\x00body"
-    assert again.properties == original
+    assert again.properties == replace(original, headers=HEADERS | {"x-amqp-tasks-snoozes": 1})
+
+
+def test_each_time_it_comes_back_it_is_another_run_to_the_workers() -> None:
+    message = Properties(headers=HEADERS)
+    keys = set[str]()
+
+    for _ in range(3):
+        envelope = read_envelope(message)
+        keys.add(key_of(envelope.id, envelope.retries, envelope.snoozes))
+        aside = set_aside(message)
+        message = revived("mail", aside.properties, aside.body).properties
+
+    assert len(keys) == 3
 
 
 def test_what_the_broker_noted_and_routing_headers_are_taken_off() -> None:
@@ -142,5 +157,5 @@ def test_what_the_broker_noted_and_routing_headers_are_taken_off() -> None:
 
     again = revived("mail", Properties(headers=headers, user_id="guest"), b"")
 
-    assert again.properties.headers == HEADERS
+    assert again.properties.headers == HEADERS | {"x-amqp-tasks-snoozes": 1}
     assert again.properties.user_id is None
