@@ -19,9 +19,19 @@ from amqp_tasks.errors import (
     BrokerUnreachable,
 )
 
-__all__ = ("REMEDY_UNREACHABLE", "connection_error", "lost_error", "operation_error", "reply_of")
+__all__ = (
+    "REMEDY_UNREACHABLE",
+    "connection_error",
+    "lost_error",
+    "operation_error",
+    "reply_of",
+    "unknown_exchange_type",
+)
 
 _QUOTED_CODE = re.compile(r"ConnectionClosedByBroker: \((\d+)\) (.*)", re.DOTALL)
+# "Invalid" is one whose plugin was enabled before, in the life of this node.
+_UNKNOWN_TYPE = re.compile(r"(?:unknown|invalid) exchange type '(.*?)'")
+_PLUGINS = {"x-consistent-hash": "rabbitmq_consistent_hash_exchange"}
 _LIMIT = re.compile(r"limit", re.IGNORECASE)
 
 REMEDY_UNREACHABLE = "; check that a broker runs there and that broker_url is right"
@@ -30,9 +40,17 @@ REMEDY_UNREACHABLE = "; check that a broker runs there and that broker_url is ri
 def operation_error(doing: str, exc: BaseException) -> BrokerOperationError:
     """A channel that the broker closed over one method."""
     code, text = reply_of(exc)
+    plugin = _PLUGINS.get(unknown_exchange_type(exc))
+    remedy = f"; enable its plugin with `rabbitmq-plugins enable {plugin}`" if plugin else ""
     return BrokerOperationError(
-        f"{doing}: the broker answered {code} {text}", reply_code=code, reply_text=text
+        f"{doing}: the broker answered {code} {text}{remedy}", reply_code=code, reply_text=text
     )
+
+
+def unknown_exchange_type(exc: BaseException | None) -> str:
+    """The type that the broker does not know, or nothing; before RabbitMQ 4 it closes the whole connection over it."""
+    match = _UNKNOWN_TYPE.search(reply_of(exc)[1])
+    return match[1] if match else ""
 
 
 def reply_of(exc: BaseException | None) -> tuple[int, str]:

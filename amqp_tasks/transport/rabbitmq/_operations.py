@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pika import exceptions as pika_errors
 
 from amqp_tasks.errors import BrokerUnreachable
-from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of
+from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of, unknown_exchange_type
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 
@@ -112,12 +112,20 @@ class Operation:
             return
         self._channel = None
         code, _text = reply_of(reason)
-        if not code or not self._connection.is_open:
+        if self._connection.is_open and code:
+            assert self._ask is not None
+            error = operation_error(self._ask.doing, reason)
+            self._advance(lambda: self._script.throw(error))
+        elif self._is_to_blame(reason):
+            # Asked again it would close the next connection as well, and disturb all who share it.
+            self._finish(None, operation_error(self._doing, reason))
+        else:
             self._fail_lost(reason)
-            return
-        assert self._ask is not None
-        error = operation_error(self._ask.doing, reason)
-        self._advance(lambda: self._script.throw(error))
+
+    def _is_to_blame(self, reason: BaseException) -> bool:
+        """Whether the whole connection was closed over our ask, and not over what another channel did."""
+        asked = self._ask.arguments.get("exchange_type") if self._ask is not None else None
+        return asked is not None and asked == unknown_exchange_type(reason)
 
     def _fail_lost(self, reason: BaseException | None) -> None:
         error = BrokerUnreachable(f"the connection was lost while {self._doing}")
