@@ -50,7 +50,16 @@ class Prefetch:
         multiplier: `worker_prefetch_multiplier`: fixes the prefetch to so many per slot; None lets it follow.
     """
 
-    __slots__ = ("_durations", "_is_cold", "_maximum", "_multiplier", "_patience", "_slots", "_until_decision", "value")
+    __slots__ = (
+        "_durations",
+        "_is_cold",
+        "_maximum",
+        "_multiplier",
+        "_patience",
+        "_slots",
+        "_until_decision",
+        "value",
+    )
 
     def __init__(self, *, slots: int, maximum: int, multiplier: int | None = None) -> None:
         self._slots, self._maximum, self._multiplier = slots, maximum, multiplier

@@ -103,6 +103,7 @@ class RabbitConsumer(Consumer):
         # Filled by any thread, emptied by ours: a deque's append and popleft are atomic.
         self._settlements: deque[tuple[FastDelivery, Settlement]] = deque()
         self._is_flush_armed = self._is_flush_urgent = False
+        self._flush_timer: Any = None
         self._is_handing_out = False
         self._closing: list[Waiter] = []
         self._link = Link(
@@ -506,14 +507,24 @@ class RabbitConsumer(Consumer):
             self._flush()
 
     def _arm_flush(self, _none: Any) -> None:
-        self._loop.call_guarded(SETTLE_DELAY, self._flush)
+        if self._flush_timer is None:
+            self._flush_timer = self._loop.call_guarded(SETTLE_DELAY, self._flush_by_timer)
+
+    def _flush_by_timer(self) -> None:
+        self._flush_timer = None
+        # Before the deque is read: a settlement that comes in from now on arms anew, at worst for nothing.
+        self._is_flush_armed = False
+        if self._settlements:
+            self._flush()
+            # More are to be expected, and arming from here spares their threads the waking of this one.
+            self._is_flush_armed = True
+            self._arm_flush(None)
 
     def _flush_now(self, _none: Any) -> None:
         self._flush()
 
     def _flush(self) -> None:
-        # Before the deque is read: a settlement that comes in from now on arms anew, at worst for nothing.
-        self._is_flush_armed = self._is_flush_urgent = False
+        self._is_flush_urgent = False  # before the deque is read: from now on it is asked for anew
         settlements: dict[int, Settlement] = {}
         source, epoch = self._settlements, self._epoch
         for _ in range(len(source)):
