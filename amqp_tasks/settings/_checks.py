@@ -20,7 +20,7 @@ class Clash:
 
 def clashes(settings: Settings) -> Iterator[Clash]:
     """Every clash in settings whose values are right one by one."""
-    for check in (_broker, _urls, _priorities, _contents, _sizes, _pool):
+    for check in (_broker, _urls, _priorities, _contents, _sizes, _limits, _pool):
         yield from check(settings)
 
 
@@ -95,6 +95,16 @@ def _sizes(settings: Settings) -> Iterator[Clash]:
         yield Clash(
             ("warn_message_bytes", "max_message_bytes"),
             f"warn_message_bytes={warn} is above max_message_bytes={limit}, so it would never warn; lower it",
+        )
+
+
+def _limits(settings: Settings) -> Iterator[Clash]:
+    hard, soft = settings.task.time_limit, settings.task.soft_time_limit
+    if hard and soft and soft >= hard:
+        yield Clash(
+            ("task_soft_time_limit", "task_time_limit"),
+            f"task_soft_time_limit={soft:g} is not below task_time_limit={hard:g}, which would always be first; "
+            "lower the one or raise the other",
         )
 
 

@@ -137,6 +137,11 @@ class TaskSettings(Section):
         description="True: a message is acknowledged when its outcome is stored, so a task whose worker dies runs again."
         " False: when it starts, so it does not.",
     )
+    time_limit: PositiveSeconds | None = Field(
+        default=None,
+        description="Seconds after which the process of a running task is ended and the task has failed with"
+        " `TimeLimitExceeded`; calls and tasks may set their own. Only with the pool `prefork`. None: no limit.",
+    )
     soft_time_limit: PositiveSeconds | None = Field(
         default=None,
         description="Seconds after which `SoftTimeLimitExceeded` is raised in a running task; calls and tasks may set"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from amqp_tasks.worker._verdicts import UNKNOWN, CrashTable, FinishedTable, Verdict
+from amqp_tasks.worker._verdicts import UNKNOWN, CrashTable, RecentKeys, Verdict
 
 if TYPE_CHECKING:
     from amqp_tasks.clock import Clock
@@ -49,7 +49,7 @@ class Answers:
 
     def __init__(self, *, reply: Callable[[int, int, dict[str, Verdict]], None], clock: Clock) -> None:
         self._reply, self._clock = reply, clock
-        self._crashes, self._finished = CrashTable(), FinishedTable()
+        self._crashes, self._finished, self._timed_out = CrashTable(), RecentKeys(), RecentKeys()
         self._places: dict[int, Whereabouts] = {}
         self._waiting: list[_Waiting] = []
 
@@ -57,12 +57,20 @@ class Answers:
         """A process was started."""
         self._places[process] = Whereabouts(running)
 
-    def left(self, process: int, cause: str | None) -> tuple[tuple[str, int], ...]:
-        """A process has ended; charges what it ran unless `cause` is None. Returns keys with their number of crashes."""
+    def left(
+        self, process: int, cause: str | None, overdue: Collection[str] = ()
+    ) -> tuple[tuple[str, int], ...]:
+        """A process has ended; charges what it ran unless `cause` is None. Returns keys with their number of crashes.
+
+        What was `overdue` is not charged: whoever gets its redelivery answers that it has timed out.
+        """
+        self._timed_out.add(overdue)
         place = self._places.pop(process, None)
         charged: tuple[tuple[str, int], ...] = ()
         if place is not None and cause is not None:
-            charged = tuple((key, self._crashes.charge(key, cause)) for key in place.running())
+            charged = tuple(
+                (key, self._crashes.charge(key, cause)) for key in place.running() if key not in overdue
+            )
         self._waiting = [question for question in self._waiting if question.asker != process]
         self.review()
         return charged
@@ -121,6 +129,7 @@ class Answers:
             crashes=crashes,
             cause=cause,
             is_finished=key in self._finished,
+            is_timed_out=key in self._timed_out,
             is_running=any(
                 key in place.open or key in place.running()
                 for process, place in self._places.items()

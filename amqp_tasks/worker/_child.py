@@ -87,10 +87,11 @@ class _Child:
         self._link = link
         self._loop = Loop()
         self._verdicts = LinkVerdicts(self._send)
+        self._records = records.of_process(index)
         self._process = WorkerProcess(
             app,
             options,
-            records=records.of_process(index),
+            records=self._records,
             verdicts=self._verdicts,
             reports=ProcessReports(event=self._on_event, recycling=self._on_recycling, ended=self._on_ended),
             loop=self._loop,
@@ -141,10 +142,14 @@ class _Child:
         self._send({"kind": "recycling", "why": why})
 
     def _on_ended(self, is_clean: bool) -> None:
-        if not is_clean:
-            # Slots still run something; its delivery is back with the broker, so waiting for it helps nobody.
+        if is_clean:
+            # Also of a task beyond its hard limit: it was answered for.
+            self._records.reset()
+        else:
             logger.warning("process ends with unfinished tasks", extra={"action": "unfinished"})
+        if not is_clean or self._process.has_overdue:
+            # Slots still run something; nothing waits for it any more, so nor do we.
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
                 sys.stderr.flush()
-            os._exit(1)
+            os._exit(0 if is_clean else 1)

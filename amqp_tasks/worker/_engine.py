@@ -78,6 +78,7 @@ class EngineParts:
         on_event: what the consumer does, on the I/O thread.
         on_done: called after each task, in its slot's thread, with True when it left the process short of memory;
             returns True when the process must start nothing more.
+        on_overdue: called when a task has passed its hard limit: the process must end.
         on_settled: called after each settlement.
         call_later: runs something on the control thread after some seconds.
     """
@@ -93,6 +94,7 @@ class EngineParts:
     clock: Clock
     on_event: Callable[[ConsumerEvent], None]
     on_done: Callable[[bool], bool]
+    on_overdue: Callable[[], None]
     on_settled: Callable[[], None]
     call_later: Callable[[float, Callable[[], None]], object]
 
@@ -117,7 +119,12 @@ class Engine:
             rules=parts.run_rules,
             settler=self._settler,
             records=parts.records,
-            timekeeper=Timekeeper(clock=parts.clock, call_later=parts.call_later),
+            timekeeper=Timekeeper(
+                clock=parts.clock,
+                call_later=parts.call_later,
+                records=parts.records,
+                on_overdue=self._end_overdue,
+            ),
             refuse=self._refuse_open,
             keep=self._keep_failure,
             on_done=self._done,
@@ -289,6 +296,12 @@ class Engine:
             self._dispatcher.close()
         self._dispatcher.done(job, duration)
 
+    def _end_overdue(self, job: Job) -> None:
+        """Answer for a task that its slot will not answer for any more. On the control thread."""
+        self._parts.on_overdue()
+        self._runner.time_out(job)
+        self._dispatcher.done(job, 0.0)
+
     # What dispatcher and redeliveries ask for.
 
     def begin(self, job: Job) -> None:
@@ -324,6 +337,11 @@ class Engine:
         """See `RedeliveryEffects.give_up`."""
         task_id = job.envelope.id if job.envelope is not None else ""
         self._refuse(job, crash_refusal(task_id, verdict.crashes, verdict.cause))
+
+    def time_out(self, job: Job) -> None:
+        """See `RedeliveryEffects.time_out`."""
+        self._ledger.open(job)
+        self._runner.time_out(job)
 
     def hold(self, held: int) -> None:
         """See `RedeliveryEffects.hold`."""

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from amqp_tasks.worker._job import Job
-from amqp_tasks.worker._verdicts import FinishedTable
+from amqp_tasks.worker._verdicts import RecentKeys
 
 if TYPE_CHECKING:
     from amqp_tasks.transport import Delivery
@@ -34,7 +34,7 @@ class Ledger:
         self._open: dict[str, Job] = {}
         self._count = 0
         self._acked: deque[tuple[int, str]] = deque(maxlen=in_flight)
-        self._finished = FinishedTable()
+        self._finished = RecentKeys()
         self._lost_epoch = -1
         self._told_open: set[str] = set()
 

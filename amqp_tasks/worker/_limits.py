@@ -2,7 +2,8 @@
 
 Life of a watch: 1. made by the slot, with the limits of this run; 2. `open`: the task's function is about to be called, the
 clock runs; 3. `close`: it has returned or raised. In between the soft limit may interrupt it, and only then: `close` waits
-for an interruption that is under way, so that none ever hits the worker's own code or the next task.
+for an interruption that is under way, so that none ever hits the worker's own code or the next task; 4. `finish`: the
+slot answers for the run, unless the control thread does already because the hard limit has passed.
 """
 
 from __future__ import annotations
@@ -21,42 +22,64 @@ from amqp_tasks.errors import SoftTimeLimitExceeded
 if TYPE_CHECKING:
     from amqp_tasks.clock import Clock
     from amqp_tasks.worker._job import Job
+    from amqp_tasks.worker._records import Records
 
-__all__ = ("SOFT_SIGNAL", "Timekeeper", "Watch", "soft_signal_kept")
+__all__ = ("KILL_AFTER", "OVERDUE_GRACE", "SOFT_SIGNAL", "Overdue", "Timekeeper", "Watch", "soft_signal_kept")
 
 logger = logging.getLogger(__name__)
 
 SOFT_SIGNAL = signal.SIGUSR2
 """Interrupts the main thread, blocking system calls included. USR1 prints stacks, ALRM belongs to users."""
 
+OVERDUE_GRACE = 5.0
+"""Seconds in which a process answers for a task beyond its hard limit, before it ends whatever became of that."""
+KILL_AFTER = 2.0
+"""Seconds beyond a hard limit after which the supervisor kills a process that did not get to end itself."""
+
 _LONGEST_WAIT = 1.0
 """Seconds between looks at least, while something is watched: timers that became pointless do not pile up."""
 _ARRIVAL_PAUSE, _ARRIVAL_PAUSES = 0.001, 5000
 
 
-class Watch:
-    """The limits of one run. Thread safety: `open` and `close` by the slot's thread, `check` by the control thread.
+class Overdue(Exception):
+    """The control thread answers for this run, and ends the process."""
 
-    Attributes:
-        due: monotonic time of the next limit; infinite when there is none.
+
+class Watch:
+    """The limits of one run. Thread safety: `check` by the control thread, the rest by the slot's.
+
+    Args:
+        keeper: looks after it.
+        job: what runs.
+        slot: where.
+        soft: seconds, or None.
+        hard: seconds, or None.
     """
 
     __slots__ = (
         "_before",
+        "_hard",
+        "_hard_due",
         "_is_arrived",
         "_is_claimed",
         "_job",
         "_keeper",
+        "_outcome",
         "_slot",
         "_soft",
+        "_soft_due",
         "_thread",
         "_window",
-        "due",
     )
 
-    def __init__(self, keeper: Timekeeper, job: Job, slot: int, *, soft: float) -> None:
-        self._keeper, self._job, self._slot, self._soft = keeper, job, slot, soft
-        self.due = math.inf
+    def __init__(
+        self, keeper: Timekeeper, job: Job, slot: int, *, soft: float | None, hard: float | None
+    ) -> None:
+        self._keeper, self._job, self._slot = keeper, job, slot
+        self._soft, self._hard = soft, hard
+        self._soft_due = self._hard_due = math.inf
+        # Whoever gets it answers for the run: `finish`, or the control thread.
+        self._outcome = threading.Lock()
         # Held: must not be interrupted. Whoever gets it ends the window: `close`, or the one interruption.
         self._window = threading.Lock()
         self._window.acquire()
@@ -69,7 +92,12 @@ class Watch:
         if self._is_main:
             self._before = signal.signal(SOFT_SIGNAL, self._on_signal)
         self._window.release()
-        self.due = self._keeper.now + self._soft
+        now = self._keeper.now
+        if self._hard:
+            self._hard_due = now + self._hard
+            self._keeper.records.limit(self._slot, self._hard_due)
+        if self._soft:
+            self._soft_due = now + self._soft
         self._keeper.begin(self._slot, self)
 
     def close(self) -> None:
@@ -82,11 +110,34 @@ class Watch:
             if self._is_main:
                 signal.signal(SOFT_SIGNAL, self._before)
 
+    def finish(self) -> None:
+        """Answer for the run.
+
+        Raises:
+            Overdue: too late.
+        """
+        if not self._outcome.acquire(blocking=False):
+            raise Overdue
+        if self._hard:
+            self._keeper.records.limit(self._slot, 0.0)
+
+    @property
+    def due(self) -> float:
+        """Monotonic time of the next limit; infinite when there is none any more."""
+        return min(self._soft_due, self._hard_due)
+
     def check(self, now: float) -> None:
-        """Interrupt the task if its limit has passed."""
-        if now < self.due:
-            return
-        self.due = math.inf
+        """Do what a limit that has passed asks for."""
+        if now >= self._hard_due:
+            due, self._soft_due, self._hard_due = self._hard_due, math.inf, math.inf
+            if self._outcome.acquire(blocking=False):
+                self._keeper.records.limit(self._slot, due + OVERDUE_GRACE)
+                self._keeper.on_overdue(self._job)
+        elif now >= self._soft_due:
+            self._soft_due = math.inf
+            self._claim_window()
+
+    def _claim_window(self) -> None:
         if self._window.acquire(blocking=False):
             self._is_claimed = True
             logger.warning(
@@ -131,10 +182,24 @@ class Timekeeper:
 
     Thread safety: `begin` and `end` by the slots, the rest on the control thread. Slots and control thread share a
     dictionary, which the interpreter changes and copies in one step each.
+
+    Args:
+        clock: monotonic time.
+        call_later: runs something on the control thread after some seconds.
+        records: tell the supervisor when a process that cannot end itself is to be killed.
+        on_overdue: answers for a job beyond its hard limit, in place of its slot, and ends the process.
     """
 
-    def __init__(self, *, clock: Clock, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        call_later: Callable[[float, Callable[[], None]], object],
+        records: Records,
+        on_overdue: Callable[[Job], None],
+    ) -> None:
         self._clock, self._call_later = clock, call_later
+        self.records, self.on_overdue = records, on_overdue
         self._watches: dict[int, Watch] = {}
         self._wakes_at = math.inf
 

@@ -35,6 +35,7 @@ class Asked:
     prefetch_multiplier: int | None = None
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
+    time_limit: float | None = None
     soft_time_limit: float | None = None
 
 
@@ -51,7 +52,8 @@ class WorkerOptions:
         prefetch_multiplier: messages per slot, fixed; None: adaptive.
         max_tasks: of a process before it is replaced; None: no limit.
         max_memory_kib: resident, likewise.
-        soft_time_limit: seconds, for tasks and calls that set none; None: no limit.
+        time_limit: seconds, for tasks and calls that set none; None: no limit.
+        soft_time_limit: likewise.
     """
 
     node: str
@@ -63,6 +65,7 @@ class WorkerOptions:
     prefetch_multiplier: int | None
     max_tasks: int | None
     max_memory_kib: int | None
+    time_limit: float | None
     soft_time_limit: float | None
 
 
@@ -135,6 +138,7 @@ def resolve(app: App, asked: Asked, *, default_pool: str) -> WorkerOptions:
     ):
         if value is not None:
             require(pool, capability="recycle", asked_by=name)
+    hard, soft = _limits(settings, asked, pool)
     return WorkerOptions(
         node=node_name(asked.hostname),
         queue_names=queue_names,
@@ -145,5 +149,20 @@ def resolve(app: App, asked: Asked, *, default_pool: str) -> WorkerOptions:
         prefetch_multiplier=asked.prefetch_multiplier or worker.prefetch_multiplier,
         max_tasks=max_tasks,
         max_memory_kib=max_memory,
-        soft_time_limit=asked.soft_time_limit or settings.task.soft_time_limit,
+        time_limit=hard,
+        soft_time_limit=soft,
     )
+
+
+def _limits(settings: Settings, asked: Asked, pool: type[Pool]) -> tuple[float | None, float | None]:
+    hard = asked.time_limit or settings.task.time_limit
+    soft = asked.soft_time_limit or settings.task.soft_time_limit
+    # With memory:// no pool can: a program's tests must not need settings of their own for that.
+    if hard and settings.broker.url[0].scheme != "memory":
+        require(pool, capability="end_a_task", asked_by="task_time_limit")
+    if hard and soft and soft >= hard:
+        raise ConfigurationError(
+            f"the soft time limit ({soft:g} s) must be below the hard one ({hard:g} s), which would always be first: "
+            "lower the one or raise the other"
+        )
+    return hard, soft

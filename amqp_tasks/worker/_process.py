@@ -22,7 +22,7 @@ from amqp_tasks.serialization import content_types
 from amqp_tasks.transport import ConsumerEvent, ConsumerState, TopologyMode
 from amqp_tasks.worker._engine import Engine, EngineParts, EngineRules
 from amqp_tasks.worker._guards import Guards
-from amqp_tasks.worker._limits import soft_signal_kept
+from amqp_tasks.worker._limits import OVERDUE_GRACE, soft_signal_kept
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import WorkerOptions
 from amqp_tasks.worker._prefetch import Prefetch
@@ -84,6 +84,7 @@ class WorkerProcess:
         self._is_ended = False
         self._deadline = 0.0
         self._ended_clean = True
+        self.has_overdue = False
 
     @property
     def pool(self) -> object:
@@ -202,6 +203,13 @@ class WorkerProcess:
             return True
         return False
 
+    def on_overdue(self) -> None:
+        """A task has passed its hard limit: end soon, whatever it still does. On the control thread."""
+        self.has_overdue = True
+        if not self._is_stopping:
+            self._reports.recycling("a task has exceeded its time limit")
+        self._begin_stop(OVERDUE_GRACE)
+
     def on_settled(self) -> None:
         """After each settlement: was that the last one of a stop?"""
         if self._is_stopping:
@@ -255,6 +263,7 @@ def _build_engine(
         clock=SYSTEM_CLOCK,
         on_event=process.on_event,
         on_done=process.on_done,
+        on_overdue=process.on_overdue,
         on_settled=process.on_settled,
         call_later=process.loop.call_later,
     )
@@ -282,5 +291,7 @@ def run_rules(settings: Settings, options: WorkerOptions) -> RunRules:
         track_started=task.track_started,
         result_extended=settings.result.extended,
         has_backend=settings.result.backend is not None,
+        time_limit=options.time_limit,
         soft_time_limit=options.soft_time_limit,
+        can_end_a_task=options.pool.capabilities.end_a_task,
     )

@@ -2,21 +2,25 @@
 
 A record outlives its writer, however that died: it is how the supervisor knows whom to charge for a crash. One writer
 (the slot's own thread) and one reader (the supervisor). The id is written before the flag is set and the flag is
-cleared before the next id is written, so a reader of a dead process never sees half an id.
+cleared before the next id is written, so a reader of a dead process never sees half an id. The time by which a run with a
+hard limit must have ended stands first, aligned, as it is read while it may be written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import mmap
+import struct
+from collections.abc import Iterable
 from typing import Protocol
 
 __all__ = ("MAX_KEY", "NoRecords", "ProcessRecords", "RecordTable", "Records")
 
 MAX_KEY = 320
 """Bytes: a task id is an AMQP short string (255), and retries and snoozes add their numbers."""
-_HEAD = 3
-_RECORD = _HEAD + MAX_KEY
+_DUE = struct.Struct("=d")
+_FLAG, _LENGTH, _HEAD = 8, 9, 11
+_RECORD = (_HEAD + MAX_KEY + 7) // 8 * 8
 _FREE, _RUNNING = 0, 1
 
 
@@ -29,6 +33,9 @@ class Records(Protocol):
     def clear(self, slot: int) -> None:
         """Say that `slot` runs nothing."""
 
+    def limit(self, slot: int, due: float) -> None:
+        """Say that what `slot` runs must have ended by `due` (monotonic seconds); 0: there is no such time."""
+
 
 class NoRecords:
     """For pools in the supervisor's own process, where nobody is left to read them."""
@@ -38,6 +45,9 @@ class NoRecords:
 
     def clear(self, slot: int) -> None:
         """See `Records.clear`."""
+
+    def limit(self, slot: int, due: float) -> None:
+        """See `Records.limit`."""
 
 
 class RecordTable:
@@ -65,27 +75,46 @@ class ProcessRecords:
         at = self._offset + slot * _RECORD
         encoded = key.encode("utf-8", "surrogatepass")[:MAX_KEY]
         length, memory = len(encoded), self._memory
-        memory[at + 1 : at + _HEAD + length] = length.to_bytes(2, "big") + encoded
-        memory[at] = _RUNNING
+        memory[at + _LENGTH : at + _HEAD + length] = length.to_bytes(2, "big") + encoded
+        memory[at + _FLAG] = _RUNNING
 
     def clear(self, slot: int) -> None:
         """See `Records.clear`."""
-        self._memory[self._offset + slot * _RECORD] = _FREE
+        self._memory[self._offset + slot * _RECORD + _FLAG] = _FREE
+
+    def limit(self, slot: int, due: float) -> None:
+        """See `Records.limit`."""
+        _DUE.pack_into(self._memory, self._offset + slot * _RECORD, due)
 
     def reset(self) -> None:
         """Clear all; by the supervisor, before the place is given to another process."""
         for slot in range(self._slots):
             self.clear(slot)
+            self.limit(slot, 0.0)
 
     def running(self) -> tuple[str, ...]:
-        """The keys that are marked."""
+        """The keys that are marked, or that somebody else than the slot still answers for."""
+        return self._keys(
+            at for at in self._places() if self._memory[at + _FLAG] == _RUNNING or self._due(at)
+        )
+
+    def overdue(self, now: float) -> tuple[str, ...]:
+        """The keys of those that should have ended before `now`."""
+        return self._keys(at for at in self._places() if 0.0 < self._due(at) <= now)
+
+    def _due(self, at: int) -> float:
+        due: float = _DUE.unpack_from(self._memory, at)[0]
+        return due
+
+    def _places(self) -> range:
+        return range(self._offset, self._offset + self._slots * _RECORD, _RECORD)
+
+    def _keys(self, places: Iterable[int]) -> tuple[str, ...]:
         found: list[str] = []
-        for slot in range(self._slots):
-            at = self._offset + slot * _RECORD
-            if self._memory[at] == _RUNNING:
-                length = self._memory[at + 1] * 256 + self._memory[at + 2]
-                raw = self._memory[at + _HEAD : at + _HEAD + length]
-                with contextlib.suppress(UnicodeDecodeError):
-                    # A living process may be writing it just now; then it names nothing.
-                    found.append(raw.decode("utf-8", "surrogatepass"))
+        for at in places:
+            length = self._memory[at + _LENGTH] * 256 + self._memory[at + _LENGTH + 1]
+            raw = self._memory[at + _HEAD : at + _HEAD + length]
+            with contextlib.suppress(UnicodeDecodeError):
+                # A living process may be writing it just now; then it names nothing.
+                found.append(raw.decode("utf-8", "surrogatepass"))
         return tuple(found)

@@ -39,6 +39,9 @@ class RedeliveryEffects(Protocol):
     def give_up(self, job: Job, verdict: Verdict) -> None:
         """It crashed too often."""
 
+    def time_out(self, job: Job) -> None:
+        """It passed its hard limit, and its process could not say so."""
+
     def hold(self, held: int) -> None:
         """So many deliveries are held without running; the prefetch must leave room beside them."""
 
@@ -142,6 +145,8 @@ class Redeliveries:
             verdict = found.get(job.key, UNKNOWN)
             if verdict.is_finished:
                 self._effects.acknowledge_duplicate(job)
+            elif verdict.is_timed_out:
+                self._effects.time_out(job)
             elif verdict.crashes >= self._crash_limit:
                 self._effects.give_up(job, verdict)
             elif verdict.is_running:

@@ -12,7 +12,7 @@ from amqp_tasks.app import DeliveryInfo, Request
 from amqp_tasks.app._execution import Outcome, execute, failed, request_from
 from amqp_tasks.app._hooks import run_hooks
 from amqp_tasks.app._request import UnreadRequest
-from amqp_tasks.errors import MalformedMessage, Reject, Retry, TaskPredicate
+from amqp_tasks.errors import MalformedMessage, Reject, Retry, TaskPredicate, TimeLimitExceeded
 from amqp_tasks.message import (
     DeadLetterReason,
     Envelope,
@@ -28,7 +28,7 @@ from amqp_tasks.worker._accounts import error_text, outcome_record, retry_record
 from amqp_tasks.worker._again import message_of, requeued
 from amqp_tasks.worker._guards import check_expiry
 from amqp_tasks.worker._job import Job
-from amqp_tasks.worker._limits import Timekeeper, Watch
+from amqp_tasks.worker._limits import Overdue, Timekeeper, Watch
 from amqp_tasks.worker._records import Records
 from amqp_tasks.worker._settler import Settler
 
@@ -54,7 +54,9 @@ class RunRules:
     track_started: bool
     result_extended: bool
     has_backend: bool
+    time_limit: float | None
     soft_time_limit: float | None
+    can_end_a_task: bool
 
     def is_acked_late(self, task: Task[..., Any]) -> bool:
         """Whether the ack comes after the run."""
@@ -63,6 +65,14 @@ class RunRules:
     def is_tracked(self, task: Task[..., Any]) -> bool:
         """Whether STARTED is sent."""
         return self.track_started if task.track_started is None else task.track_started
+
+    def soft_limit(self, task: Task[..., Any], envelope: Envelope) -> float | None:
+        """Seconds after which it is interrupted: the call's word first, then the task's, then the worker's."""
+        return envelope.soft_time_limit or task.soft_time_limit or self.soft_time_limit
+
+    def hard_limit(self, task: Task[..., Any], envelope: Envelope) -> float | None:
+        """Seconds after which its process is ended; likewise."""
+        return envelope.time_limit or task.time_limit or self.time_limit
 
     def is_stored(self, task: Task[..., Any], envelope: Envelope, *, is_failure: bool) -> bool:
         """Whether somebody gets the outcome: the caller's word first, then the task's, then the setting."""
@@ -108,14 +118,17 @@ class Runner:
         self._rules, self._settler, self._records = rules, settler, records
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
         self._timekeeper = timekeeper
+        self._warned: set[str] = set()
         self._pid = os.getpid()
 
     def run(self, job: Job, slot: int) -> None:
         """Run it and settle it; raises nothing."""
         started = self._clock.monotonic()
-        is_short_of_memory = False
+        is_short_of_memory = is_overdue = False
         try:
             is_short_of_memory = self._attempt(job, slot)
+        except Overdue:
+            is_overdue = True
         except MalformedMessage as exc:
             self._refuse(job, exc)
         except Exception as exc:
@@ -125,7 +138,19 @@ class Runner:
             error.__cause__ = exc
             self._refuse(job, error)
         finally:
-            self._on_done(job, self._clock.monotonic() - started, is_short_of_memory)
+            if not is_overdue:
+                self._on_done(job, self._clock.monotonic() - started, is_short_of_memory)
+
+    def time_out(self, job: Job) -> None:
+        """Answer for a job whose run has passed its hard limit and will not answer itself; any thread."""
+        task, envelope = job.task, job.envelope
+        assert task is not None
+        assert envelope is not None
+        request = request_from(
+            envelope, delivery_info=_delivery_info(job, envelope), hostname=self._rules.hostname
+        )
+        error = TimeLimitExceeded(self._rules.hard_limit(task, envelope))
+        self._conclude(job, task, request, Outcome(state=State.FAILURE, exception=error), None)
 
     def _attempt(self, job: Job, slot: int) -> bool:
         task, envelope = job.task, job.envelope
@@ -152,16 +177,51 @@ class Runner:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):
             self._settler.acknowledge_early(job)
-        # The call's word first, then the task's, then the worker's.
-        soft = envelope.soft_time_limit or task.soft_time_limit or rules.soft_time_limit
-        watch = Watch(self._timekeeper, job, slot, soft=soft) if soft else None
-        outcome, again = _execute(task, request, payload, watch), None
+        soft, hard = rules.soft_limit(task, envelope), rules.hard_limit(task, envelope)
+        if soft or hard:
+            outcome = self._run_within(job, slot, request, payload, soft=soft, hard=hard)
+        else:
+            outcome = _execute(task, request, payload, None)
+        again = None
         if outcome.again is not None:
             outcome, again = self._prepare_again(job, task, payload, outcome)
         if task.hooks:
             run_hooks(task, request, outcome)
         self._conclude(job, task, request, outcome, again)
         return isinstance(outcome.exception, MemoryError)
+
+    def _run_within(
+        self,
+        job: Job,
+        slot: int,
+        request: Request,
+        payload: Payload,
+        *,
+        soft: float | None,
+        hard: float | None,
+    ) -> Outcome:
+        """Run it within its limits.
+
+        Raises:
+            Overdue: it was not; nothing must be done about it any more.
+        """
+        task = job.task
+        assert task is not None
+        if hard and not self._rules.can_end_a_task:
+            self._warn_of_hard_limit(task)
+            hard = None
+        watch = Watch(self._timekeeper, job, slot, soft=soft, hard=hard)
+        outcome = _execute(task, request, payload, watch)
+        watch.finish()
+        return outcome
+
+    def _warn_of_hard_limit(self, task: Task[..., Any]) -> None:
+        if task.name not in self._warned:
+            self._warned.add(task.name)
+            logger.warning(
+                "task %s has a hard time limit, which only the pool 'prefork' enforces: it runs without",
+                printable(task.name), extra={"action": "time_limit", "task_name": task.name},
+            )  # fmt: skip
 
     def _prepare_again(
         self, job: Job, task: Task[..., Any], payload: Payload, outcome: Outcome

@@ -19,6 +19,7 @@ from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.worker._asks import Answers
 from amqp_tasks.worker._children import ChildProcess, Restarts
+from amqp_tasks.worker._limits import KILL_AFTER
 from amqp_tasks.worker._link import Link, LinkClosed, Message
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._template import END_TIMEOUT, ChildMain, end_template, fork_template
@@ -32,6 +33,8 @@ __all__ = ("StopState", "Supervisor", "SupervisorRules")
 logger = logging.getLogger(__name__)
 
 _REVIEW = 0.1
+_PATROL = 0.5
+"""Seconds between looks for processes that cannot end themselves at a hard time limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,7 @@ class Supervisor:
         try:
             self.loop.add_reader(self._template.socket.fileno(), self._on_template)
             threading.Thread(target=self._prepare_aside, name="amqp-tasks-prepare", daemon=True).start()
+            self.loop.call_later(_PATROL, self._patrol)
             self.loop.run()
         finally:
             self._is_finished = True
@@ -303,6 +307,17 @@ class Supervisor:
         self._answers.review()
         self._plan_review()
 
+    def _patrol(self) -> None:
+        limit = SYSTEM_CLOCK.monotonic() - KILL_AFTER
+        for process in self._processes.values():
+            if not process.is_killed and (keys := self._records.of_process(process.index).overdue(limit)):
+                logger.error(
+                    "process %d is killed, as it hangs beyond the time limit of task %s", process.pid, keys[0],
+                    extra={"action": "overdue", "task_id": keys[0]},
+                )  # fmt: skip
+                process.kill()
+        self.loop.call_later(_PATROL, self._patrol)
+
     # Ends of processes.
 
     def _exited(self, pid: int, status: int) -> None:
@@ -326,7 +341,9 @@ class Supervisor:
             if message["kind"] == "finished":
                 self._answers.tell_finished(process.serial, message["keys"])
         process.link.close()
-        for key, crashes in self._answers.left(process.serial, cause):
+        overdue = self._records.of_process(process.index).overdue(SYSTEM_CLOCK.monotonic())
+        process.has_crashed = bool(overdue)
+        for key, crashes in self._answers.left(process.serial, cause, overdue):
             logger.error(
                 "process %d died (%s) while it ran task %s, for the %d. time", process.pid, cause, key, crashes,
                 extra={"action": "crashed", "task_id": key},

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ("UNKNOWN", "CrashTable", "FinishedTable", "NoVerdicts", "Verdict", "Verdicts", "describe_status")
+__all__ = ("UNKNOWN", "CrashTable", "NoVerdicts", "RecentKeys", "Verdict", "Verdicts", "describe_status")
 
 MAX_IDS = 20_000
 
@@ -25,12 +25,14 @@ class Verdict:
         cause: how the last one died, e.g. `signal 9`.
         is_running: a living process of this node still has it.
         is_finished: its outcome is stored; only the ack was lost.
+        is_timed_out: it passed its hard limit, and nobody could answer for it.
     """
 
     crashes: int = 0
     cause: str = ""
     is_running: bool = False
     is_finished: bool = False
+    is_timed_out: bool = False
 
 
 UNKNOWN = Verdict()
@@ -85,8 +87,8 @@ class CrashTable:
         return self._crashes.get(task_id, (0, ""))
 
 
-class FinishedTable:
-    """Ids whose acks may be lost."""
+class RecentKeys:
+    """Keys that were noted last."""
 
     def __init__(self, *, maximum: int = MAX_IDS) -> None:
         self._maximum = maximum

@@ -68,6 +68,8 @@ class Worker:
         prefetch_multiplier: messages held per slot; None: setting, else adaptive.
         max_tasks_per_child: tasks after which a process is replaced; None: setting.
         max_memory_per_child: resident KiB after which it is; None: setting.
+        time_limit: seconds after which the process of a task that sets none is ended; None: setting `task_time_limit`.
+            Only with `prefork`.
         soft_time_limit: seconds after which a task that sets none is interrupted; None: setting `task_soft_time_limit`.
         loglevel: set logging up with this least level; None leaves logging to the program.
         logfile: lines go there and not to stderr; needs `loglevel`.
@@ -88,6 +90,7 @@ class Worker:
         prefetch_multiplier: int | None = None,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
+        time_limit: float | None = None,
         soft_time_limit: float | None = None,
         loglevel: str | int | None = None,
         logfile: str | None = None,
@@ -104,6 +107,7 @@ class Worker:
             prefetch_multiplier=prefetch_multiplier,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child,
+            time_limit=time_limit,
             soft_time_limit=soft_time_limit,
         )
         self._loglevel, self._logfile, self._show_banner = loglevel, logfile, show_banner
@@ -166,7 +170,6 @@ class Worker:
             self._logs = LogSetup(settings, level=self._loglevel, logfile=self._logfile)
             self._logs.install()
         _warn_of_root()
-        _warn_of_time_limits(app)
         is_embedded = settings.broker.url[0].scheme == "memory"
         options = resolve(app, self._asked, default_pool=self._default_pool(is_embedded))
         if is_embedded and options.pool.name == "prefork":
@@ -409,15 +412,6 @@ def _warn_of_dead_letters(transport: Transport, queue_names: Sequence[str]) -> N
                 printable(dead_letter_note(name, count), 1024),
                 extra={"action": "dead_letters", "queue": name},
             )
-
-
-def _warn_of_time_limits(app: App) -> None:
-    limited = sorted(name for name, task in app.tasks.items() if task.time_limit)
-    if limited:
-        logger.warning(
-            "hard time limits are not enforced yet; tasks that declare one: %s", ", ".join(limited),
-            extra={"action": "time_limits"},
-        )  # fmt: skip
 
 
 def _ignore(value: object) -> None:

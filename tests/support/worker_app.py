@@ -85,6 +85,12 @@ def _tidy(key: str, argument: Any) -> Any:
     return key
 
 
+def _hog(key: str, argument: Any) -> Any:
+    """C code that keeps the interpreter to itself for so many seconds."""
+    ctypes.PyDLL(None).sleep(argument)
+    return key
+
+
 def _grow(key: str, argument: Any) -> Any:
     _kept.append(b"x" * argument)
     return key
@@ -140,6 +146,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "time": _time,
     "spin": _spin,
     "tidy": _tidy,
+    "hog": _hog,
     "grow": _grow,
     "no-memory": _no_memory,
     "sys-exit": _sys_exit,

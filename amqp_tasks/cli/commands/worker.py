@@ -113,6 +113,12 @@ _POOLS = ("prefork", "threads", "solo")
     help="Resident KiB after which a process is replaced. [env: AMQP_TASKS_WORKER_MAX_MEMORY_PER_CHILD; default: never]",
 )
 @click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Seconds after which the process of a task that sets none is ended. [env: AMQP_TASKS_TASK_TIME_LIMIT; default: no limit]",
+)
+@click.option(
     "--soft-time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
@@ -139,6 +145,7 @@ def worker(
     uid: str | None,
     gid: str | None,
     include: tuple[str, ...] | None,
+    time_limit: float | None,
     soft_time_limit: float | None,
     **settings: Any,
 ) -> int:
@@ -163,6 +170,7 @@ def worker(
         queues=queues,
         exclude_queues=exclude_queues or (),
         hostname=hostname,
+        time_limit=time_limit,
         soft_time_limit=soft_time_limit,
         loglevel=loglevel,
         logfile=logfile,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from amqp_tasks.errors import SoftTimeLimitExceeded
-from support import Ledger, WorkerProcesses
+from amqp_tasks.errors import SoftTimeLimitExceeded, TimeLimitExceeded
+from support import Ledger, RawClient, WorkerProcesses
+from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
 
 APP = "support.worker_app:app"
@@ -33,7 +34,7 @@ def test_a_task_that_cleans_up_after_its_soft_limit_succeeds(
 ) -> None:
     worker = worker_process("-c", "1", app=APP)
 
-    assert client.act("tidy", "tidy", FAR, soft_time_limit=0.3).get(timeout=15) == "cleaned up"
+    assert client.act("tidy", "tidy", FAR, soft_time_limit=1).get(timeout=15) == "cleaned up"
 
     assert ledger.keys("done") == ["tidy"]
     assert worker.stop() == 0
@@ -50,4 +51,73 @@ def test_call_before_task_before_worker(client: WorkerClient, worker_process: Wo
 
     limits = [str(result.get(timeout=15, propagate=False)) for result in results]
     assert limits == [f"soft time limit of {limit} s exceeded" for limit in ("0.4", "0.3", "0.2")]
+    assert worker.stop() == 0
+
+
+def test_the_hard_limit_ends_the_process_and_is_the_outcome(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+
+    result = client.act("slow", "sleep", FAR, time_limit=0.6)
+
+    with pytest.raises(TimeLimitExceeded, match=r"hard time limit of 0\.6 s exceeded"):
+        result.get(timeout=15)
+    assert client.act("next").get(timeout=15) == "next"
+    assert worker.stop() == 0
+    assert raw_client.depth(QUEUE) == 0
+    assert ledger.counts("start") == {"slow": 1, "next": 1}
+    assert len({entry.pid for entry in ledger.entries("start")}) == 2
+
+
+def test_code_that_keeps_the_interpreter_is_ended_by_the_supervisor(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+
+    result = client.act("deaf", "hog", FAR, time_limit=0.3)
+
+    with pytest.raises(TimeLimitExceeded, match=r"hard time limit of 0\.3 s exceeded"):
+        result.get(timeout=18)
+    assert client.act("next").get(timeout=15) == "next"
+    assert worker.stop() == 0
+    assert ledger.counts("start") == {"deaf": 1, "next": 1}
+
+
+def test_a_task_that_was_acked_before_it_ran_is_answered_for_as_well(
+    client: WorkerClient, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", "--time-limit", "0.3", app=APP)
+
+    result = client.app.send_task("act_early", ("early", "sleep", FAR))
+
+    with pytest.raises(TimeLimitExceeded, match=r"hard time limit of 0\.3 s exceeded"):
+        result.get(timeout=15)
+    assert worker.stop() == 0
+
+
+def test_a_warm_stop_lasts_as_long_as_the_limit_of_a_hung_task(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+    result = client.act("hung", "sleep", FAR, time_limit=1)
+    ledger.wait_for("start")
+
+    assert worker.stop() == 0
+
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=15)
+
+
+def test_a_failure_that_nobody_waits_for_is_kept_with_its_limit(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    worker = worker_process("-c", "1", app=APP, env={"AMQP_TASKS_TASK_STORE_ERRORS_EVEN_IF_IGNORED": "false"})
+
+    client.act("slow", "sleep", FAR, time_limit=0.3, ignore_result=True)
+    ledger.wait_for("start")
+
+    dead = raw_client.get(f"{QUEUE}.dead", within=15)
+    assert dead.headers["x-error-type"] == "TimeLimitExceeded"
+    assert "hard time limit of 0.3 s exceeded" in str(dead.headers["x-error-message"])
     assert worker.stop() == 0

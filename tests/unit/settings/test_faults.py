@@ -217,6 +217,10 @@ def test_pickle_is_refused_by_design_and_says_so() -> None:
             "result_serializer='json' is not in result_accept_content=('msgpack',)",
         ),
         ({"warn_message_bytes": 2, "max_message_bytes": 1}, "would never warn"),
+        (
+            {"task_time_limit": 5, "task_soft_time_limit": 5},
+            "task_soft_time_limit=5 is not below task_time_limit=5",
+        ),
         ({"worker_pool": "solo", "worker_concurrency": 2}, "runs one task at a time"),
     ],
 )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from amqp_tasks.worker._asks import WAIT_FOR_EXIT, Answers
-from amqp_tasks.worker._verdicts import CrashTable, FinishedTable, Verdict, describe_status
+from amqp_tasks.worker._verdicts import CrashTable, RecentKeys, Verdict, describe_status
 
 
 @dataclass
@@ -127,7 +127,7 @@ def test_crashes_add_up_and_the_oldest_ids_are_forgotten() -> None:
 
 
 def test_finished_ids_are_bounded() -> None:
-    table = FinishedTable(maximum=2)
+    table = RecentKeys(maximum=2)
     table.add(["a", "b", "c"])
 
     assert [key in table for key in "abc"] == [False, True, True]
@@ -138,3 +138,20 @@ def test_finished_ids_are_bounded() -> None:
 )
 def test_statuses_are_told_in_words(status: int, text: str) -> None:
     assert describe_status(status) == text
+
+
+def test_what_was_overdue_is_not_charged_and_has_timed_out(node: Node) -> None:
+    node.process(1, "slow", "beside")
+    node.process(2)
+
+    charged = node.answers.left(1, "signal 9 (SIGKILL)", ["slow"])
+    node.answers.ask(2, 7, ["slow", "beside"])
+
+    assert charged == (("beside", 1),)
+    assert node.replies == [
+        (
+            2,
+            7,
+            {"slow": Verdict(is_timed_out=True), "beside": Verdict(crashes=1, cause="signal 9 (SIGKILL)")},
+        )
+    ]

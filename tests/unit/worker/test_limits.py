@@ -1,4 +1,4 @@
-"""Soft limits: they interrupt the task's function, and nothing else."""
+"""Soft limits interrupt the task's function and nothing else; a run beyond its hard limit is answered for once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import SoftTimeLimitExceeded
-from amqp_tasks.worker._limits import SOFT_SIGNAL, Timekeeper, Watch, soft_signal_kept
+from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._limits import OVERDUE_GRACE, SOFT_SIGNAL, Overdue, Timekeeper, Watch, soft_signal_kept
 from amqp_tasks.worker._loop import Loop
+from amqp_tasks.worker._records import NoRecords, RecordTable
 from support.fake_deliveries import FakeClock, job_of
 
 
@@ -24,13 +26,21 @@ class Timers:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.planned: list[tuple[float, Callable[[], None]]] = []
-        self.keeper = Timekeeper(clock=self.clock, call_later=self.call_later)
+        self.overdue: list[Job] = []
+        self.records = RecordTable(processes=1, slots=3).of_process(0)
+        self.keeper = Timekeeper(
+            clock=self.clock,
+            call_later=self.call_later,
+            records=self.records,
+            on_overdue=self.overdue.append,
+        )
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         self.planned.append((delay, callback))
 
-    def watch(self, soft: float, slot: int = 0) -> Watch:
-        return Watch(self.keeper, job_of("a"), slot, soft=soft)
+    def watch(self, soft: float | None, slot: int = 0, *, hard: float | None = None) -> Watch:
+        self.records.mark(slot, "a")
+        return Watch(self.keeper, job_of("a"), slot, soft=soft, hard=hard)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.seconds += seconds
@@ -208,13 +218,15 @@ def test_limits_that_pass_at_any_moment_hit_only_the_task(
     place: Callable[[Callable[[], None]], None],
 ) -> None:
     with looping() as loop:
-        keeper = Timekeeper(clock=loop.clock, call_later=loop.call_later)
+        keeper = Timekeeper(
+            clock=loop.clock, call_later=loop.call_later, records=NoRecords(), on_overdue=lambda job: None
+        )
 
         def run() -> None:
             ends = {"returned": 0, "interrupted": 0}
             for n in range(400):
                 seconds = 0.0001 + n / 1e6
-                watch = Watch(keeper, job_of("a"), 0, soft=seconds)
+                watch = Watch(keeper, job_of("a"), 0, soft=seconds, hard=None)
                 try:
                     guarded(watch, partial(busy, seconds))
                     ends["returned"] += 1
@@ -263,3 +275,51 @@ def test_a_stray_signal_interrupts_nobody() -> None:
     assert guarded(Timers().watch(3), function) == "went on"
     signal.raise_signal(SOFT_SIGNAL)
     assert signal.getsignal(SOFT_SIGNAL) is before
+
+
+def test_a_run_beyond_its_hard_limit_is_answered_for_by_another() -> None:
+    timers = Timers()
+    watch = timers.watch(None, hard=5)
+
+    def function() -> None:
+        with timers.passing(5) as begin:
+            begin.set()
+
+    guarded(watch, function)
+
+    assert [job.key for job in timers.overdue] == ["a"]
+    with pytest.raises(Overdue):
+        watch.finish()
+    assert timers.records.overdue(timers.clock.seconds) == ()
+    assert timers.records.overdue(timers.clock.seconds + OVERDUE_GRACE) == ("a",)
+
+
+def test_a_run_that_ends_in_time_answers_for_itself() -> None:
+    timers = Timers()
+    watch = timers.watch(None, hard=5)
+
+    assert guarded(watch, lambda: timers.records.overdue(1005)) == ("a",)
+    watch.finish()
+    watch.check(2000)
+
+    assert timers.overdue == []
+    assert timers.records.overdue(2000) == ()
+
+
+def test_a_task_that_ignores_its_soft_limit_meets_the_hard_one() -> None:
+    timers = Timers()
+    watch = timers.watch(3, hard=5)
+
+    def function() -> None:
+        try:
+            with timers.passing(3) as begin:
+                begin.set()
+                endless()
+        except SoftTimeLimitExceeded:
+            assert timers.overdue == []
+        with timers.passing(2) as again:
+            again.set()
+
+    guarded(watch, function)
+
+    assert [job.key for job in timers.overdue] == ["a"]

@@ -83,6 +83,32 @@ def test_a_pool_that_cannot_recycle_refuses_to_be_asked() -> None:
         resolve(app, Asked(pool="solo", max_memory_per_child=1000), default_pool="prefork")
 
 
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_pool_that_cannot_end_a_task_refuses_a_hard_limit(pool: str) -> None:
+    app = App("options", task_time_limit=60)
+    app.finalize()
+
+    with pytest.raises(
+        ConfigurationError, match=f"task_time_limit needs a pool.*{pool!r} cannot: use.*prefork"
+    ):
+        resolve(app, Asked(pool=pool), default_pool="prefork")
+
+
+def test_limits_of_arguments_win_over_settings() -> None:
+    app = App("options", task_time_limit=60, task_soft_time_limit=50)
+    app.finalize()
+
+    plain = resolve(app, Asked(), default_pool="prefork")
+    asked = resolve(app, Asked(time_limit=30, soft_time_limit=20), default_pool="prefork")
+
+    assert (plain.time_limit, plain.soft_time_limit) == (60, 50)
+    assert (asked.time_limit, asked.soft_time_limit) == (30, 20)
+    with pytest.raises(
+        ConfigurationError, match=r"soft time limit \(50 s\) must be below the hard one \(30 s\)"
+    ):
+        resolve(app, Asked(time_limit=30), default_pool="prefork")
+
+
 def test_an_unknown_pool_is_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigurationError, match="prefork, threads, solo"):
         pool_named("green")

@@ -33,9 +33,25 @@ def test_a_reset_clears_all_slots() -> None:
     records.mark(0, "a")
     records.mark(1, "b")
 
+    records.limit(0, 5.0)
+
     records.reset()
 
-    assert records.running() == ()
+    assert (records.running(), records.overdue(6.0)) == ((), ())
+
+
+def test_a_run_is_overdue_from_its_time_on() -> None:
+    records = RecordTable(processes=2, slots=2).of_process(1)
+    records.mark(0, "free")
+    records.mark(1, "limited")
+    records.limit(1, 5.0)
+
+    assert (records.overdue(4.9), records.overdue(5.0)) == ((), ("limited",))
+    # The slot may be through while another still answers for the run.
+    records.clear(1)
+    assert (records.overdue(5.0), records.running()) == (("limited",), ("free", "limited"))
+    records.limit(1, 0.0)
+    assert records.overdue(5.0) == ()
 
 
 def test_the_longest_key_fits() -> None:
@@ -53,7 +69,7 @@ def test_a_record_that_is_being_written_names_nothing() -> None:
     records = table.of_process(0)
     records.mark(0, "ü")
     # One of its two bytes is already another id's.
-    table._memory[4] = ord("x")
+    table._memory[12] = ord("x")
 
     assert records.running() == ()
 

@@ -50,6 +50,9 @@ class Fates:
     def give_up(self, job: Job, verdict: Verdict) -> None:
         self.log.append(("give up", (job.key, verdict.crashes)))
 
+    def time_out(self, job: Job) -> None:
+        self.log.append(("time out", job.key))
+
     def hold(self, held: int) -> None:
         self.log.append(("hold", held))
 
@@ -69,19 +72,21 @@ def it() -> Fixture:
 
 
 def test_each_verdict_has_its_fate(it: Fixture) -> None:
-    it.redeliveries.take([job_of(name) for name in ("fresh", "once", "often", "done", "elsewhere")])
-    assert it.redeliveries.count == 5
+    it.redeliveries.take([job_of(name) for name in ("fresh", "once", "often", "done", "slow", "elsewhere")])
+    assert it.redeliveries.count == 6
 
     it.asked.answer(
         once=Verdict(crashes=1),
         often=Verdict(crashes=3),
         done=Verdict(is_finished=True),
+        slow=Verdict(is_timed_out=True),
         elsewhere=Verdict(is_running=True),
     )
 
     assert it.fates.log == [
         ("give up", ("often", 3)),
         ("duplicate", "done"),
+        ("time out", "slow"),
         ("hold", 1),
         ("proceed", [("fresh", 0), ("once", 1)]),
     ]

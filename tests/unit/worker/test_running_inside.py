@@ -6,14 +6,15 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from amqp_tasks import App
-from amqp_tasks.errors import ConfigurationError, TaskError
+from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.errors import ConfigurationError, SoftTimeLimitExceeded, TaskError
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery
 from amqp_tasks.worker import Worker
 from support import eventually
@@ -250,3 +251,36 @@ def _ignore(event: ConsumerEvent) -> None:
 
 def _assert(condition: bool) -> None:
     assert condition
+
+
+def test_in_memory_a_hard_limit_is_said_and_not_enforced() -> None:
+    with App("limited", broker="memory://", task_time_limit=0.02) as app:
+
+        @app.task
+        def outlast() -> str:
+            end = SYSTEM_CLOCK.monotonic() + 0.05
+            while SYSTEM_CLOCK.monotonic() < end:
+                pass
+            return "done"
+
+        with running(app):
+            assert outlast.delay().get(timeout=10) == "done"
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_soft_limit_interrupts_and_can_be_caught(app: App, pool: str) -> None:
+    @app.task(soft_time_limit=0.3)
+    def endless() -> None:
+        while True:
+            pass
+
+    @app.task(soft_time_limit=0.3)
+    def tidy() -> str:
+        with suppress(SoftTimeLimitExceeded):
+            endless()
+        return "cleaned up"
+
+    with running(app, pool=pool):
+        assert tidy.delay().get(timeout=10) == "cleaned up"
+        with pytest.raises(SoftTimeLimitExceeded, match=r"soft time limit of 0\.3 s exceeded"):
+            endless.delay().get(timeout=10)
