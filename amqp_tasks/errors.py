@@ -133,11 +133,15 @@ class UnknownQueue(ConfigurationError):
 
 
 class TopologyMismatch(ConfigurationError):
-    """The broker holds queues or exchanges with other arguments than ours; `differences` has a line each."""
+    """The broker holds queues or exchanges with other arguments than ours; `differences` has a line each.
+
+    The message is the only difference, or a line that counts them and a line for each.
+    """
 
     def __init__(self, differences: tuple[str, ...]) -> None:
         self.differences = differences
-        super().__init__("\n".join(differences))
+        count = f"{len(differences)} arguments on the broker differ from ours (`amqp-tasks topology check` lists all):"
+        super().__init__("\n".join(differences if len(differences) == 1 else (count, *differences)))
 
 
 class UnsupportedTransport(ConfigurationError):

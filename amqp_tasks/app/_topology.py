@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqp_routing import Binding, DestinationKind, Exchange, ExchangeType, Queue, QueueType, Topology
@@ -31,7 +31,7 @@ class Topologies:
     """
 
     def __init__(self, settings: Settings, router: Router) -> None:
-        self._settings = settings
+        self._settings, self._routed = settings, router.queue_names
         parts = list(self._configured(settings.task.queues))
         for queue in router.queues:
             parts += self._equipped(queue)
@@ -87,14 +87,15 @@ class Topologies:
         )
 
     def _unknown(self, name: str) -> UnknownQueue:
-        known = tuple(queue for queue in self.whole.queue_names if not queue.endswith(_DEAD_SUFFIX))
+        known = [queue for queue in self.whole.queue_names if not queue.endswith(_DEAD_SUFFIX)]
+        known.sort(key=lambda queue: SequenceMatcher(None, queue, name).ratio(), reverse=True)
         near = get_close_matches(name, known, n=1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else "add it to task_queues, or set task_create_missing_queues=True"
-        )
-        return UnknownQueue(name, known=known, hint=hint)
+        hint = "add it to task_queues, or set task_create_missing_queues=True"
+        if name in self._routed:
+            hint = f"task_routes name it, but it is not declared: {hint}"
+        elif near:
+            hint = f"did you mean {near[0]!r}?"
+        return UnknownQueue(name, known=tuple(known), hint=hint)
 
     def _created(self, name: str) -> Iterator[Part]:
         kind = QueueType(self._settings.task.create_missing_queue_type)

@@ -7,6 +7,7 @@ from typing import Any
 
 from amqp_routing import PREDECLARED_EXCHANGES, Exchange, ExchangeType, Queue, QueueType, Topology
 from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.transport._difference import difference
 
 __all__ = ("HeldTopology", "differences", "missing", "refuse_unsupported", "remembered")
 
@@ -87,14 +88,4 @@ def _compare(kind: str, name: str, wanted: dict[str, Any], found: dict[str, Any]
     for argument in dict.fromkeys((*wanted, *found)):
         ours, theirs = wanted.get(argument), found.get(argument)
         if ours != theirs:
-            yield (
-                f"{kind} {name!r} exists with {_said(argument, theirs)}, declared as {_said(argument, ours)}:"
-                f" delete it, or set {_said(argument.removeprefix('x-').replace('-', '_'), theirs)};"
-                " `amqp-tasks topology check` lists all differences"
-            )
-
-
-def _said(argument: str, value: object) -> str:
-    if value is None:
-        return f"no {argument}"
-    return f"{argument}={str(value).lower() if isinstance(value, bool) else value}"
+            yield difference(kind, name, argument, wanted=ours, found=theirs)

@@ -10,6 +10,7 @@ from typing import Any
 from amqp_routing import Binding, DestinationKind, Exchange, Queue, Topology
 from amqp_tasks.errors import BrokerOperationError, TopologyMismatch, UnknownQueue
 from amqp_tasks.transport._contract import QueueStatus, TopologyMode
+from amqp_tasks.transport._difference import difference
 from amqp_tasks.transport.rabbitmq._operations import Ask, Script
 
 __all__ = (
@@ -128,13 +129,13 @@ def _differences(kind: str, name: str, arguments: dict[str, Any]) -> Script[list
         except BrokerOperationError as exc:
             if exc.reply_code == ACCESS_REFUSED:
                 return []  # exists, and we may use but not configure it: nothing to compare with
-            difference = _read_difference(exc.reply_text) if exc.reply_code == PRECONDITION_FAILED else None
-            if difference is None:
+            named = _read_difference(exc.reply_text) if exc.reply_code == PRECONDITION_FAILED else None
+            if named is None:
                 if lines:
                     return lines
                 raise
-            argument, wanted, current = difference
-            lines.append(_line(kind, name, argument, wanted, current))
+            argument, wanted, current = named
+            lines.append(difference(kind, name, argument, wanted=wanted, found=current))
             if not _correct(arguments, argument, current):
                 return lines
         else:
@@ -182,24 +183,6 @@ def _correct(arguments: dict[str, Any], argument: str, current: Any) -> bool:
         # Some texts give the value without its type: then it has the type of ours.
         table[argument] = int(current) if isinstance(before, int) and str(current).isdigit() else current
     return bool(before != table.get(argument))
-
-
-def _line(kind: str, name: str, argument: str, wanted: Any, current: Any) -> str:
-    has = f"{argument}={_show(current)}" if current is not None else f"no {argument}"
-    ours = f"{argument}={_show(wanted)}" if wanted is not None else f"no {argument}"
-    setting = (
-        f"{argument.removeprefix('x-').replace('-', '_')}={_show(current)}"
-        if current is not None
-        else f"no {argument}"
-    )
-    return (
-        f"{kind} {name!r} exists with {has}, declared as {ours}: delete it, or set {setting};"
-        " `amqp-tasks topology check` lists all differences"
-    )
-
-
-def _show(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _declare_missing(found: _Found) -> Script[None]:
