@@ -28,6 +28,12 @@ def describe(self: Any, *args: Any) -> dict[str, Any]:
     return tasks.described(self.request)
 
 
+@app.task(name="insist", bind=True)  # type: ignore[untyped-decorator,unused-ignore]
+def insist(self: Any, times: int, limit: int = 9) -> int:
+    """Retried again and again."""
+    return tasks.insist(self, times, limit)
+
+
 @app.task(name="only_the_client_knows_it")  # type: ignore[untyped-decorator,unused-ignore]
 def only_the_client_knows_it() -> None:
     """Registered on the stock side only."""

@@ -12,7 +12,7 @@ __all__ = ("Answer",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What `delay(...).get(...)` gave: a value, or the exception with its classes by name."""
+    """What `delay(...).get(...)` gave: a value, or the exception with its classes by name; `states` on the way."""
 
     task_id: str
     state: str = ""
@@ -21,6 +21,7 @@ class Answer:
     classes: tuple[str, ...] = ()
     args: tuple[Any, ...] = ()
     traceback: str = ""
+    states: tuple[str, ...] = ()
     loaded: frozenset[str] = field(default=frozenset())
 
 
@@ -48,8 +49,9 @@ def _serve(pipe: Connection) -> None:
 
 def _outcome(result: Any, timeout: float) -> Answer:
     loaded = frozenset(name.partition(".")[0] for name in sys.modules)
+    states: list[str] = []
     try:
-        value = result.get(timeout=timeout)
+        value = result.get(timeout=timeout, on_message=lambda meta: states.append(meta["status"]))
     except Exception as exc:
         return Answer(
             task_id=result.id,
@@ -58,9 +60,12 @@ def _outcome(result: Any, timeout: float) -> Answer:
             classes=tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(exc).__mro__),
             args=tuple(exc.args),
             traceback=str(result.traceback or ""),
+            states=tuple(states),
             loaded=loaded,
         )
-    return Answer(task_id=result.id, state=str(result.state), value=value, loaded=loaded)
+    return Answer(
+        task_id=result.id, state=str(result.state), value=value, states=tuple(states), loaded=loaded
+    )
 
 
 if __name__ == "__main__":

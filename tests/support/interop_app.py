@@ -26,6 +26,10 @@ def _with_tasks(settings: dict[str, Any]) -> App:
     def describe(self: Task[..., Any], *args: Any) -> dict[str, Any]:
         return tasks.described(self.request)
 
+    @made.task(name="insist", bind=True)
+    def insist(self: Task[..., Any], times: int, limit: int = 9) -> int:
+        return tasks.insist(self, times, limit)
+
     return made
 
 

@@ -78,6 +78,19 @@ def test_a_class_that_the_client_cannot_know_keeps_name_and_arguments(stock_clie
     assert answer.args == ("only here", 1)
 
 
+def test_the_client_sees_each_retry_and_then_the_result(stock_client: StockClient) -> None:
+    answer = stock_client.call("insist", 3)
+
+    assert (answer.state, answer.value) == ("SUCCESS", 3), answer.error
+    assert answer.states == ("RETRY", "RETRY", "RETRY", "SUCCESS")
+
+
+def test_a_task_retried_too_often_is_raised_as_celerys_own_error(stock_client: StockClient) -> None:
+    answer = stock_client.call("insist", 3, 1)
+
+    assert (answer.state, answer.classes[0]) == ("FAILURE", "celery.exceptions.MaxRetriesExceededError")
+
+
 def test_an_unknown_task_is_not_registered_at_the_client(stock_client: StockClient) -> None:
     known = stock_client.call("only_the_client_knows_it")
     unknown = stock_client.call("no.such.task")

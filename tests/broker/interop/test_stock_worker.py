@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from amqp_tasks import App
-from amqp_tasks.errors import NotRegistered, RemoteError, TaskRevokedError
+from amqp_tasks.errors import MaxRetriesExceededError, NotRegistered, RemoteError, TaskRevokedError
 from stock.errors import OrderRefused
 from stock.values import VALUES
 from support import Ledger, RawClient, Vhost, WorkerProcess, eventually
@@ -47,6 +47,12 @@ def test_a_task_sees_its_request_as_if_celery_had_sent_it(our_client: App) -> No
         "priority": 3,
         "routing_key": "celery",
     }
+
+
+def test_a_retried_task_is_waited_for_until_it_has_ended(our_client: App) -> None:
+    assert our_client.send_task("insist", (3,)).get(timeout=10) == 3
+    with pytest.raises(MaxRetriesExceededError, match="Can't retry"):
+        our_client.send_task("insist", (3, 1)).get(timeout=10)
 
 
 def test_a_builtin_exception_is_raised_as_itself(our_client: App) -> None:
