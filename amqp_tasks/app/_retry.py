@@ -6,7 +6,6 @@ Pure decisions but for one thing: a retry to another queue has that queue declar
 from __future__ import annotations
 
 import inspect
-import math
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from amqp_tasks.app._options import check_retry_options
+from amqp_tasks.clock import MAX_SECONDS
 from amqp_tasks.errors import ConfigurationError, MaxRetriesExceededError, Retry, Snooze, TaskPredicate
 from amqp_tasks.message._headers import check_user_headers
 
@@ -200,9 +200,10 @@ def _delay(task: Task[..., Any], eta: datetime | None, countdown: float | None) 
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not value <= MAX_SECONDS:
         raise ConfigurationError(
-            f"the time until the next run must be a number of seconds, got {value!r:.60}"
+            f"the time until the next run must be a number of seconds (at most a century), got {value!r:.60}"
         )
     return max(0.0, float(value))
 
@@ -253,7 +254,4 @@ def _expiry(task: Task[..., Any], expires: float | timedelta | datetime) -> date
     if isinstance(expires, datetime):
         return expires if expires.tzinfo is not None else expires.replace(tzinfo=task.app.timezone)
     seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
-    try:
-        return datetime.now(UTC) + timedelta(seconds=_seconds(seconds))
-    except OverflowError as exc:
-        raise ConfigurationError(f"expires={expires!r:.60} is more than a calendar holds") from exc
+    return datetime.now(UTC) + timedelta(seconds=_seconds(seconds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.message import FIRST_ERROR_TIME, SNOOZES_HEADER, OutgoingMessage, new_body, run_again
@@ -26,7 +26,8 @@ def message_of(job: Job, again: Again, payload: Payload, *, now: datetime, max_b
     changes: dict[str, Any] = {
         **_noted(envelope),
         **again.changes,
-        "eta": None,  # the message itself waits: a header that says when would be waited for once more
+        # The broker waits for the whole seconds of the delay, and the worker that gets it for the rest.
+        "eta": (now + timedelta(seconds=again.delay)).isoformat() if again.delay > 0 else None,
     }
     if again.is_counted:
         changes["retries"] = envelope.retries + 1

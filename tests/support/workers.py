@@ -45,7 +45,8 @@ class WorkerProcess:
             text=True,
             errors="replace",
             cwd=cwd,
-            env={**env, MARK: self.mark},
+            # Celery gives its processes titles where it can, which must not be written over the mark.
+            env={**env, MARK: self.mark, "SPT_NOENV": "1"},
             start_new_session=True,
         )
         assert self.process.stdout is not None

@@ -99,7 +99,7 @@ def test_the_next_run_has_the_same_message_but_for_the_count() -> None:
     assert properties.all_headers() == {
         "task": "act", "id": "i", "retries": 5, "root_id": "r", "parent_id": "p", "group": "g", "group_index": 2,
         "origin": "o", "x-tenant": "acme", "expires": "2090-01-01T00:00:00+00:00", "timelimit": [9, 8],
-        "ignore_result": False, "argsrepr": "()", "eta": None, "x-error-first-time": "2020-01-01T00:00:00+00:00",
+        "ignore_result": False, "argsrepr": "()", "eta": "2026-01-01T00:00:02.500000+00:00", "x-error-first-time": "2020-01-01T00:00:00+00:00",
     }  # fmt: skip
     assert (properties.priority, properties.correlation_id, properties.reply_to) == (7, "c", "me")
     assert (properties.expiration, properties.user_id, properties.delivery_mode) == (None, None, 1)
