@@ -343,7 +343,8 @@ def test_a_callback_that_would_wait_for_its_own_thread_is_refused(
 ) -> None:
     app = make_app()
     task = app.task(echo)
-    run_worker(app)
+    worker = run_worker(app)
+    worker.is_holding = True  # a result that is there already calls back on the thread that asks
     other = app.send_task("nobody", queue="lonely")
     raised: list[Exception] = []
     done = threading.Event()
@@ -356,6 +357,7 @@ def test_a_callback_that_would_wait_for_its_own_thread_is_refused(
         done.set()
 
     task.delay(1).on_ready(wait_for_other)
+    worker.run(eventually(lambda: worker.held[0]))
 
     assert done.wait(10)
     assert "then()" in str(raised[0])
