@@ -40,6 +40,8 @@ _TASK_OPTIONS = (
     "queue", "exchange", "routing_key", "priority", "serializer", "compression", "delivery_mode", "expires",
     "ignore_result", "time_limit", "soft_time_limit",
 )  # fmt: skip
+# These differ from call to call, so plans do without them.
+_START = frozenset({"countdown", "eta"})
 _MAX_PLANS = 2048
 # Seconds between two warnings about the size of one task's messages.
 _WARN_EVERY = 60.0
@@ -54,7 +56,7 @@ class _Plan:
         destination: where it goes.
         wants_result: whether a result is expected.
         priority: of the message; None when neither call, task nor route say.
-        start: seconds from now or a point in time before which it does not start.
+        start: seconds from now or a point in time before which it does not start, unless the call says so itself.
         expires: seconds or a point in time after which it does not start.
     """
 
@@ -167,12 +169,12 @@ class Calls:
     def _plan(
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
     ) -> _Plan:
-        is_plain = not options and self._destinations.is_static
+        is_plain = self._destinations.is_static and (not options or options.keys() <= _START)
         if is_plain:
             known = self._plans.get(task)
             if known is not None:
                 return known
-        plan = self._make_plan(task, args, kwargs, options)
+        plan = self._make_plan(task, args, kwargs, _NO_OPTIONS if is_plain else options)
         if is_plain:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
@@ -234,6 +236,9 @@ class Calls:
                 **(headers or {}),
                 DEPTH_HEADER: child_depth(frame, self._task_settings.depth_limit),
             }
+        start = start_of(options) if options else None
+        if start is None:
+            start = plan.start
         return plan.template.build(
             exchange=plan.destination.exchange,
             routing_key=plan.destination.routing_key,
@@ -241,7 +246,7 @@ class Calls:
             args=sent_args if isinstance(sent_args, list | tuple) else list(sent_args),
             kwargs=sent_kwargs,
             priority=plan.priority if plan.priority is not None else self._usual_priority(frame),
-            eta=None if plan.start is None else self._start(plan.start),
+            eta=None if start is None else self._start(start),
             expires=None if plan.expires is None else self._expiry(plan.expires),
             shadow=options.get("shadow"),
             headers=headers,

@@ -51,6 +51,7 @@ class TaskTemplate:
 
     __slots__ = (
         "_compression", "_constant", "_content_type", "_encoding", "_fixed_origin", "_origin", "_template",
+        "_timed_template",
         "delivery_mode", "serializer", "task_name",
     )  # fmt: skip
 
@@ -100,6 +101,11 @@ class TaskTemplate:
 
     def _renew(self, origin: str) -> HeaderTemplate:
         self._template = HeaderTemplate({**self._constant, "origin": origin})
+        # Without what such messages have of their own: a header in both would have all encoded anew for each message.
+        timed = {
+            name: value for name, value in self._template.items.items() if name not in ("eta", "expires")
+        }
+        self._timed_template = HeaderTemplate(timed)
         self._origin = origin
         return self._template
 
@@ -164,11 +170,11 @@ class TaskTemplate:
             "argsrepr": _label(args, argsrepr, body),
             "kwargsrepr": _label(kwargs, kwargsrepr, body) if kwargs or kwargsrepr else "{}",
         }
-        expiration = delay = None
-        if expires is not None:
-            own["expires"], expiration = _expiry(expires, now or datetime.now(UTC))
-        if eta is not None:
-            own["eta"], delay = _start(eta, now or datetime.now(UTC))
+        template, expiration, delay = self._current_template(), None, None
+        if eta is not None or expires is not None:
+            template, now = self._timed_template, now or datetime.now(UTC)
+            own["eta"], delay = _start(eta, now)
+            own["expires"], expiration = _expiry(expires, now)
         if shadow or changes or headers:
             _add_rare(own, shadow, changes, headers)
         return OutgoingMessage(
@@ -179,7 +185,7 @@ class TaskTemplate:
                 content_type=self._content_type,
                 content_encoding=encoding,
                 headers=own,
-                template=self._current_template(),
+                template=template,
                 delivery_mode=self.delivery_mode,
                 priority=0 if priority is None else _check_priority(priority),
                 correlation_id=task_id,
@@ -260,15 +266,19 @@ def _check_priority(priority: int) -> int:
     return priority
 
 
-def _start(eta: float | datetime, now: datetime) -> tuple[str, float | None]:
+def _start(eta: float | datetime | None, now: datetime) -> tuple[str | None, float | None]:
     """The `eta` header and the delay until then; none when that is past."""
+    if eta is None:
+        return None, None
     at = _point_in_time(eta, now, "eta")
     left = (at - now).total_seconds()
     return at.isoformat(), left if left > 0 else None
 
 
-def _expiry(expires: float | datetime, now: datetime) -> tuple[str, str | None]:
+def _expiry(expires: float | datetime | None, now: datetime) -> tuple[str | None, str | None]:
     """The `expires` header and the `expiration` property; none where RabbitMQ could not hold it."""
+    if expires is None:
+        return None, None
     at = _point_in_time(expires, now, "expires")
     left = max(0, round((at - now).total_seconds() * 1000))
     return at.isoformat(), str(left) if left <= _MAX_EXPIRATION else None

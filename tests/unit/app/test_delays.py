@@ -23,7 +23,7 @@ TOLERANCE = 0.05
 @pytest.fixture
 def app() -> Iterator[App]:
     made = App("proj", broker=f"memory://{uuid4().hex}/", timezone="Europe/Berlin")
-    made.task(lambda: None, name="job")
+    made.task(name="job")(lambda: None)
     yield made
     made.close()
 
