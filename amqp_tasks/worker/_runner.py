@@ -177,9 +177,11 @@ class Runner:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):
             self._settler.acknowledge_early(job)
-        soft, hard = rules.soft_limit(task, envelope), rules.hard_limit(task, envelope)
-        if soft or hard:
-            outcome = self._run_within(job, slot, request, payload, soft=soft, hard=hard)
+        if (
+            envelope.soft_time_limit or task.soft_time_limit or rules.soft_time_limit
+            or envelope.time_limit or task.time_limit or rules.time_limit
+        ):  # fmt: skip
+            outcome = self._run_within_limits(job, slot, request, payload)
         else:
             outcome = _execute(task, request, payload, None)
         again = None
@@ -190,23 +192,16 @@ class Runner:
         self._conclude(job, task, request, outcome, again)
         return isinstance(outcome.exception, MemoryError)
 
-    def _run_within(
-        self,
-        job: Job,
-        slot: int,
-        request: Request,
-        payload: Payload,
-        *,
-        soft: float | None,
-        hard: float | None,
-    ) -> Outcome:
+    def _run_within_limits(self, job: Job, slot: int, request: Request, payload: Payload) -> Outcome:
         """Run it within its limits.
 
         Raises:
             Overdue: it was not; nothing must be done about it any more.
         """
-        task = job.task
+        task, envelope = job.task, job.envelope
         assert task is not None
+        assert envelope is not None
+        soft, hard = self._rules.soft_limit(task, envelope), self._rules.hard_limit(task, envelope)
         if hard and not self._rules.can_end_a_task:
             self._warn_of_hard_limit(task)
             hard = None

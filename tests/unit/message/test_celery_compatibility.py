@@ -14,11 +14,20 @@ from celery import Celery
 from celery.app.task import Context
 from celery.backends.rpc import RPCBackend
 from celery.exceptions import NotRegistered as CeleryNotRegistered
+from celery.exceptions import SoftTimeLimitExceeded as CelerySoftTimeLimitExceeded
 from celery.exceptions import TaskRevokedError as CeleryTaskRevokedError
+from celery.exceptions import TimeLimitExceeded as CeleryTimeLimitExceeded
 from celery.worker.request import Request
 from kombu.message import Message
 
-from amqp_tasks.errors import MalformedMessage, NotRegistered, RemoteError, TaskRevokedError
+from amqp_tasks.errors import (
+    MalformedMessage,
+    NotRegistered,
+    RemoteError,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    TimeLimitExceeded,
+)
 from amqp_tasks.message import (
     OutgoingMessage,
     Properties,
@@ -276,6 +285,8 @@ def test_celerys_client_reads_our_result(celery_app: Celery, value: object) -> N
         (KeyError("k"), KeyError("k")),
         (NotRegistered("pkg.gone"), CeleryNotRegistered("pkg.gone")),
         (TaskRevokedError("revoked"), CeleryTaskRevokedError("revoked")),
+        (SoftTimeLimitExceeded(5), CelerySoftTimeLimitExceeded(5)),
+        (TimeLimitExceeded(9), CeleryTimeLimitExceeded(9)),
     ],
 )
 def test_celerys_client_raises_our_failures(celery_app: Celery, exc: Exception, seen: Exception) -> None:
@@ -294,6 +305,8 @@ def test_celerys_client_raises_our_failures(celery_app: Celery, exc: Exception, 
         (ValueError("no", 5), ValueError("no", 5)),
         (CeleryNotRegistered("pkg.gone"), NotRegistered("pkg.gone")),
         (CeleryTaskRevokedError("revoked"), TaskRevokedError("revoked")),
+        (CelerySoftTimeLimitExceeded(), SoftTimeLimitExceeded()),
+        (CeleryTimeLimitExceeded(9), TimeLimitExceeded(9)),
     ],
 )
 def test_we_raise_celerys_failures(celery_app: Celery, exc: Exception, seen: Exception) -> None:
