@@ -62,6 +62,31 @@ def test_requeue_puts_back_what_is_chosen(
     assert raw_client.depth("lopri") == 1
 
 
+def test_a_requeue_that_is_killed_leaves_duplicates_at_most_never_a_loss(
+    project: Project, raw_client: RawClient
+) -> None:
+    project.run("topology", "apply")
+    ids = {f"{number}" for number in range(700)}
+    for each in sorted(ids):
+        raw_client.publish("hipri.dead", b"x" * 2000, {"id": each, "x-error-reason": "failed"})
+
+    command = subprocess.Popen(
+        [*COMMAND, "dlq", "requeue"], cwd=project.path, env=project.environment, stdout=subprocess.DEVNULL
+    )
+    eventually(lambda: _assert(raw_client.depth("hipri") > 0), within=20)
+    command.kill()
+    command.wait(10)
+
+    found: set[str] = set()
+
+    def all_there() -> None:
+        for queue in ("hipri", "hipri.dead"):
+            found.update(message.headers["id"] for message in raw_client.drain(queue))
+        assert found == ids
+
+    eventually(all_there, within=20)
+
+
 def test_purge_wants_yes_without_a_terminal_and_asks_at_one(
     project: Project, raw_client: RawClient, letters: list[str]
 ) -> None:

@@ -103,6 +103,24 @@ def test_a_failure_that_goes_to_nobody_is_kept_with_its_traceback(
     assert headers["x-error-queue"] == "default"
 
 
+def test_after_its_retries_it_is_kept_with_all_attempts_and_the_first_time(broker: str) -> None:
+    with App("inside", broker=broker) as app:
+
+        @app.task(ignore_result=True, autoretry_for=(ValueError,), max_retries=2, default_retry_delay=0)
+        def fail() -> None:
+            raise ValueError("still")
+
+        with running(app):
+            fail.delay()
+            eventually(lambda: _assert(_depth(app, "default.dead") == 1), within=15)
+
+        (letter,) = app.dead_letters.find()
+    assert (letter.reason, letter.error_type, letter.attempts) == ("failed", "ValueError", 3)
+    assert letter.first_time is not None
+    assert letter.time is not None
+    assert letter.first_time < letter.time
+
+
 def test_a_failure_that_somebody_is_told_is_not_kept_twice(broker: str) -> None:
     with App("inside", broker=broker) as app:
 
