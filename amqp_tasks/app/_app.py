@@ -202,6 +202,9 @@ class App:
         """
         given = dict(options)
         base: type[Task[..., Any]] = given.pop("base", None) or Task
+        # Callers without a type checker pass anything.
+        if not (isinstance(base, type) and issubclass(base, Task)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"base of a task must be a subclass of Task, got {base!r:.80}")
         name = given.pop("name", None) or self.gen_task_name(function.__name__, function.__module__)
         task = base()
         task._wrap(function, is_bound=bool(given.pop("bind", False)))

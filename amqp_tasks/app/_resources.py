@@ -11,6 +11,7 @@ from amqp_tasks.app._calls import Calls
 from amqp_tasks.app._topology import Topologies
 from amqp_tasks.backends.disabled import DisabledBackend
 from amqp_tasks.backends.rpc import RpcBackend, RpcOptions
+from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import Limits
 from amqp_tasks.transport import connect
 
@@ -111,6 +112,15 @@ def _attributes(annotation: Any, task: Task[..., Any]) -> list[Mapping[str, Any]
     if isinstance(annotation, Mapping):
         by_name = cast("Mapping[str, Any]", annotation)
         found = [by_name.get("*"), by_name.get(task.name)]
-    else:
+    elif hasattr(annotation, "annotate"):
         found = [annotation.annotate(task)]
+    else:
+        raise ConfigurationError(
+            f"task_annotations: {annotation!r:.80} is no mapping and has no annotate(task)"
+        )
+    for attributes in found:
+        if not isinstance(attributes, Mapping | None):
+            raise ConfigurationError(
+                f"task_annotations: task {task.name!r} gets {attributes!r:.80}, expected a mapping of attributes"
+            )
     return [attributes for attributes in found if attributes]

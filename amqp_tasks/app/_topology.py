@@ -124,8 +124,13 @@ class Topologies:
             yield value
         elif isinstance(value, str):
             yield from self._created(value)
-        else:
+        elif hasattr(value, "exchange"):
             yield from self._from_kombu(value)
+        else:
+            raise ConfigurationError(
+                f"task_queues: {value!r:.80} is no queue; expected a name, a Queue, Exchange or Binding of amqp_routing, or"
+                " a Queue of kombu"
+            )
 
     def _from_kombu(self, value: Any) -> Iterator[Part]:
         from amqp_routing import topology_from_kombu
@@ -140,7 +145,11 @@ class Topologies:
         if isinstance(options, Queue):
             yield from self._equipped(options)
             return
-        given: dict[str, Any] = dict(options or {})
+        if not isinstance(options, Mapping | None):
+            raise ConfigurationError(
+                f"task_queues[{name!r}]: {options!r:.80} is neither a mapping of options nor a Queue"
+            )
+        given: dict[str, Any] = dict(options or {})  # pyright: ignore[reportUnknownArgumentType] - checked by name
         unknown = given.keys() - _QUEUE_FIELDS - _BINDING_FIELDS
         if unknown:
             first = min(unknown)

@@ -125,3 +125,25 @@ def test_a_number_that_breaks_the_connection_is_no_header(task: Task[..., Any], 
 )
 def test_what_may_be_is_taken(embedded: App, options: Any) -> None:
     assert embedded.task(add).apply_async((1, 2), **options).id
+
+
+@pytest.mark.parametrize("base", [5, int, App])
+def test_a_base_that_is_no_task_is_refused(base: Any) -> None:
+    with pytest.raises(ConfigurationError, match="base of a task must be a subclass of Task, got "):
+        App("proj").task(base=base)(add)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "said"),
+    [
+        ([5], "5 is no mapping and has no annotate"),
+        ({"*": 5}, "task 'proj.add' gets 5, expected a mapping"),
+        ({"proj.add": "priority"}, "task 'proj.add' gets 'priority', expected a mapping"),
+    ],
+)
+def test_annotations_that_are_none_are_refused(annotations: Any, said: str) -> None:
+    app = App("proj", broker="memory://", task_annotations=annotations)
+    app.task(name="proj.add")(add)
+
+    with pytest.raises(ConfigurationError, match=f"task_annotations: {said}"):
+        app.send_task("proj.add", (1, 2))

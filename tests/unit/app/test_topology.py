@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from amqp_tasks import App
-from amqp_tasks.errors import UnknownQueue
+from amqp_tasks.errors import ConfigurationError, UnknownQueue
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,21 @@ def test_an_unknown_queue_is_answered_with_all_there_are_the_nearest_first(
 
     assert caught.value.known == tuple(known.split(", "))
     assert str(caught.value).startswith(f"unknown queue {name!r} (known: {known}); {hint}")
+
+
+@pytest.mark.parametrize(
+    ("queues", "said"),
+    [
+        ([5], "task_queues: 5 is no queue; expected a name"),
+        ([None], "task_queues: None is no queue; expected a name"),
+        ({"mail": 5}, "task_queues['mail']: 5 is neither a mapping of options nor a Queue"),
+        ({"mail": {"typ": "classic"}}, "task_queues['mail']: unknown option 'typ', did you mean 'type'?"),
+    ],
+)
+def test_what_is_no_queue_is_named(queues: Any, said: str) -> None:
+    app = App("proj", task_queues=queues)
+
+    with pytest.raises(ConfigurationError) as caught:
+        _ = app.topology
+
+    assert str(caught.value).startswith(said)
