@@ -123,6 +123,7 @@ class Early:
         return seconds > PLAUSIBLE_SKEW or not came_through_wheel(envelope.headers)
 
     def _hold(self, job: Job, seconds: float) -> None:
+        is_first, room = False, 0
         with self._lock:
             is_closed = self._is_closed
             if not is_closed:
