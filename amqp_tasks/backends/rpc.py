@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 # Results in flight to this process; they are acked in batches, so that a cut connection brings them again.
 _PREFETCH = 1000
+# Longer than a call takes: the ack of one result must not be in the way of the next call.
+_SETTLE_DELAY = 0.02
 _REDECLARE_TIMEOUT = 10.0
 _EXIT_TIMEOUT = 1.0
 
@@ -125,7 +127,7 @@ class RpcBackend(ResultBackend):
         if not self._consumed_name:
             # Without `declare`: the consumer would bring a deleted queue back by itself, and callers who wait for
             # what it held would never learn of the loss.
-            options = ConsumerOptions(prefetch=_PREFETCH)
+            options = ConsumerOptions(prefetch=_PREFETCH, settle_delay=_SETTLE_DELAY)
             consumer = transport.consume(
                 [name], options, on_deliveries=self._inbox.take, on_event=self._on_event
             )

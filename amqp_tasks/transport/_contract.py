@@ -106,12 +106,14 @@ class ConsumerOptions:
         no_ack: the broker forgets a message once it is written to the socket.
         arguments: consumer arguments per queue name, e.g. `{"hipri": {"x-priority": 10}}`.
         exclusive: refuse other consumers.
+        settle_delay: seconds for which settlements may be gathered while they are fewer than a quarter of the prefetch.
     """
 
     prefetch: int
     no_ack: bool = False
     exclusive: bool = False
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    settle_delay: float = 0.002
 
 
 class Consumer(ABC):
@@ -123,7 +125,7 @@ class Consumer(ABC):
     @abstractmethod
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
         """Settle one delivery, exactly once; returns at once. Acks are sent in batches, cumulative where order
-        allows, within a few milliseconds. A stale delivery (past epoch) is ignored.
+        allows, within `settle_delay`. A stale delivery (past epoch) is ignored.
 
         Raises:
             RuntimeError: the delivery was settled before (a bug of ours, never input).

@@ -42,7 +42,6 @@ __all__ = ("RabbitConsumer",)
 LOGGER = logging.getLogger(__name__)
 
 CONSUME_CHANNEL = 1
-SETTLE_DELAY = 0.002
 SETUP_TIMEOUT = 10.0
 
 _tags = itertools.count(1)
@@ -139,14 +138,18 @@ class RabbitConsumer(Consumer):
             return
         self._settlements.append((delivery, settlement))
         if self._is_handing_out:
-            return  # a flush follows: the flag goes down before it, and ours was appended before we looked
-        if len(self._settlements) * 4 >= self._prefetch:
+            return  # it is looked at after the hand-out: the flag goes down before that, and ours was appended before
+        if self._are_many_gathered:
             if not self._is_flush_urgent:
                 self._is_flush_urgent = True
                 self._loop.put(self._flush_now)
         elif not self._is_flush_armed:
             self._is_flush_armed = True
             self._loop.put(self._arm_flush)
+
+    @property
+    def _are_many_gathered(self) -> bool:
+        return len(self._settlements) * 4 >= self._prefetch
 
     def set_prefetch(self, prefetch: int) -> None:
         """See `Consumer.set_prefetch`."""
@@ -503,12 +506,16 @@ class RabbitConsumer(Consumer):
         except Exception:
             LOGGER.exception("on_deliveries raised", extra={"action": "callback_error"})
         self._is_handing_out = False
-        if self._settlements:
+        # Few of them wait: who was just woken by this hand-out would compete with the writing of their ack.
+        if self._are_many_gathered:
             self._flush()
+        elif self._settlements and not self._is_flush_armed:
+            self._is_flush_armed = True
+            self._arm_flush(None)
 
     def _arm_flush(self, _none: Any) -> None:
         if self._flush_timer is None:
-            self._flush_timer = self._loop.call_guarded(SETTLE_DELAY, self._flush_by_timer)
+            self._flush_timer = self._loop.call_guarded(self._options.settle_delay, self._flush_by_timer)
 
     def _flush_by_timer(self) -> None:
         self._flush_timer = None

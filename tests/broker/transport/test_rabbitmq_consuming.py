@@ -134,6 +134,60 @@ def test_a_requeued_delivery_comes_again_marked_redelivered(
     assert (again.body, again.redelivered) == (b"x", True)
 
 
+def start_acking(
+    transport: RabbitTransport, sink: Sink, *, prefetch: int, settle_delay: float, count: int
+) -> Consumer:
+    """A consumer that acks the first `count` deliveries while they are handed out."""
+
+    def take(deliveries: Sequence[Delivery]) -> None:
+        is_known.wait(10)
+        for delivery in deliveries[: max(0, count - len(sink.deliveries))]:
+            consumer.settle(delivery, Settlement.ACK)
+        sink.take(deliveries)
+
+    is_known = threading.Event()
+    consumer = transport.consume(
+        ["work"],
+        ConsumerOptions(prefetch=prefetch, settle_delay=settle_delay),
+        on_deliveries=take,
+        on_event=sink.events.append,
+    )
+    is_known.set()
+    return consumer
+
+
+def test_settlements_made_while_deliveries_are_handed_out_are_sent_once_they_are_many(
+    transport: RabbitTransport, sink: Sink, message: Message
+) -> None:
+    transport.publish_many(message("work", number) for number in range(50))
+
+    start_acking(transport, sink, prefetch=8, settle_delay=3600.0, count=50)
+
+    assert len(sink.wait_for(50)) == 50
+
+
+def test_few_settlements_made_while_deliveries_are_handed_out_are_sent_after_the_delay(
+    transport: RabbitTransport, sink: Sink, message: Message
+) -> None:
+    transport.publish_many(message("work", number) for number in range(9))
+
+    start_acking(transport, sink, prefetch=8, settle_delay=0.01, count=1)
+
+    assert len(sink.wait_for(9)) == 9  # the ninth comes for the ack of the first
+
+
+def test_settlements_that_wait_are_sent_at_the_close(
+    transport: RabbitTransport, sink: Sink, message: Message, raw_client: RawClient
+) -> None:
+    transport.publish_many(message("work", number) for number in range(2))
+    consumer = start_acking(transport, sink, prefetch=100, settle_delay=3600.0, count=2)
+    sink.wait_for(2)
+
+    consumer.close(timeout=5)
+
+    assert raw_client.drain("work") == []
+
+
 def test_settling_twice_is_an_error(transport: RabbitTransport, sink: Sink, message: Message) -> None:
     transport.publish(message("work"))
     consumer = start(transport, sink)
