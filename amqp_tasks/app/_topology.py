@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqp_routing import Binding, DestinationKind, Exchange, ExchangeType, Queue, QueueType, Topology
 from amqp_tasks.errors import ConfigurationError, UnknownQueue
-from amqp_tasks.message import dead_letter_queue_name
+from amqp_tasks.message import DEAD_SUFFIX, dead_letter_queue_name
 
 if TYPE_CHECKING:
     from amqp_routing import Router
@@ -87,7 +87,7 @@ class Topologies:
         )
 
     def _unknown(self, name: str) -> UnknownQueue:
-        known = [queue for queue in self.whole.queue_names if not queue.endswith(_DEAD_SUFFIX)]
+        known = [queue for queue in self.whole.queue_names if not queue.endswith(DEAD_SUFFIX)]
         known.sort(key=lambda queue: SequenceMatcher(None, queue, name).ratio(), reverse=True)
         near = get_close_matches(name, known, n=1)
         hint = "add it to task_queues, or set task_create_missing_queues=True"
@@ -194,7 +194,6 @@ def _assembled(parts: Iterable[Part]) -> Topology:
     )
 
 
-_DEAD_SUFFIX = ".dead"
 _DEAD_DELIVERY_LIMIT = 2**31 - 1
 """In effect none. Who looks at a dead letter hands it back, and each return counts: under the limit of 20 that RabbitMQ 4.0
 applies to a queue which declares none, looking too often would drop it. With a limit 3.10 keeps the order of what comes

@@ -5,7 +5,7 @@ See `docs/reference/wire-protocol.md` for the format.
 
 from amqp_tasks.message._again import new_body, run_again
 from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessage, Properties
-from amqp_tasks.message._dead_letter import dead_letter, dead_letter_note, dead_letter_queue_name
+from amqp_tasks.message._dead_letter import DEAD_SUFFIX, dead_letter, dead_letter_note, dead_letter_queue_name
 from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_payload
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
 from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
@@ -19,6 +19,7 @@ from amqp_tasks.serialization._limits import DEFAULT_LIMITS, Limits
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
 __all__ = (
+    "DEAD_SUFFIX",
     "DEFAULT_LIMITS",
     "FIRST_ERROR_TIME",
     "FURTHER_PROPERTIES",

@@ -12,8 +12,9 @@ from amqp_tasks.message._headers import FIRST_ERROR_TIME, is_broker_header, is_t
 from amqp_tasks.message._printable import header_text
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
-__all__ = ("dead_letter", "dead_letter_note", "dead_letter_queue_name", "kept_headers")
+__all__ = ("DEAD_SUFFIX", "dead_letter", "dead_letter_note", "dead_letter_queue_name", "kept_headers")
 
+DEAD_SUFFIX = ".dead"
 _MAX_MESSAGE = 1024
 _MAX_TRACEBACK = 32 * 1024
 _MAX_HEADERS = 80 * 1024
@@ -24,7 +25,7 @@ _ROUTERS = ("CC", "BCC")
 
 def dead_letter_queue_name(queue_name: str) -> str:
     """Where messages of a queue are set aside."""
-    return f"{queue_name}.dead"
+    return queue_name + DEAD_SUFFIX
 
 
 def dead_letter_note(queue_name: str, count: int) -> str:

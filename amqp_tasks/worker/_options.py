@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amqp_tasks.errors import ConfigurationError
-from amqp_tasks.message import dead_letter_queue_name
+from amqp_tasks.message import DEAD_SUFFIX, dead_letter_queue_name
 from amqp_tasks.settings._cpus import usable_cpus
 from amqp_tasks.worker.pool import Layout, Pool, require
 from amqp_tasks.worker.pools import pool_named
@@ -100,11 +100,13 @@ def select_queues(
     """The queues to consume: those asked for, else all task queues, without the excluded ones.
 
     Raises:
-        ConfigurationError: none is left, or an excluded one is unknown.
+        ConfigurationError: none is left, an excluded one is unknown, or one holds dead letters.
     """
     dead = {dead_letter_queue_name(name) for name in topology.queue_names}
     everything = tuple(name for name in topology.queue_names if name not in dead)
     wanted = tuple(dict.fromkeys(queues)) if queues else everything
+    for name in wanted:
+        _refuse_dead_letters(name, everything, wanted, is_known=name in topology.queue_names)
     for name in exclude:
         if name not in wanted:
             raise ConfigurationError(f"cannot exclude queue {name!r}: it is not one of {', '.join(wanted)}")
@@ -112,6 +114,25 @@ def select_queues(
     if not chosen:
         raise ConfigurationError("no queue is left to consume: name some with -Q, or exclude fewer with -X")
     return chosen
+
+
+def _refuse_dead_letters(
+    name: str, everything: Collection[str], wanted: Collection[str], *, is_known: bool
+) -> None:
+    """Dead letters run as work would do again what has failed for good, and lose the reason why they lie there.
+
+    A queue may well be called `walking.dead`, but then the app says so: a name that it does not know is more likely that
+    of a queue made by a call.
+    """
+    task_queue = name.removesuffix(DEAD_SUFFIX)
+    is_of_ours = task_queue in {*everything, *wanted}
+    if task_queue == name or (is_known and not is_of_ours):
+        return
+    hint = "" if is_of_ours else f"; if {name!r} is a task queue, add it to task_queues"
+    raise ConfigurationError(
+        f"{name!r} holds the dead letters of {task_queue!r}, which are not run as they are; to have them run again: "
+        f"amqp-tasks dlq requeue -Q {task_queue}{hint}"
+    )
 
 
 def resolve(app: App, asked: Asked, *, default_pool: str) -> WorkerOptions:

@@ -39,10 +39,33 @@ def test_dead_letter_queues_are_not_consumed() -> None:
     assert set(select_queues(app.topology, queues=None, exclude=("b",))) == {"a", "default"}
 
 
-def test_a_dead_letter_queue_can_be_asked_for_by_name() -> None:
+@pytest.mark.parametrize("creates", [True, False])
+@pytest.mark.parametrize(
+    ("queues", "task_queue"),
+    [(["default.dead"], "default"), (["default", "mail.dead"], "mail"), (["default.dead.dead"], "default.dead")],
+)  # fmt: skip
+def test_dead_letters_are_not_run_as_they_are(creates: bool, queues: list[str], task_queue: str) -> None:
+    app = App("options", task_queues=["mail"], task_create_missing_queues=creates)
+    app.finalize()
+
+    with pytest.raises(ConfigurationError, match=f"amqp-tasks dlq requeue -Q {task_queue}"):
+        resolve(app, Asked(queues=queues), default_pool="prefork")
+
+
+def test_a_queue_that_a_call_may_have_made_has_dead_letters_too() -> None:
     app = App("options")
 
-    assert select_queues(app.topology, queues=["default.dead"], exclude=()) == ("default.dead",)
+    with pytest.raises(ConfigurationError, match=r"holds the dead letters of 'made'.*add it to task_queues"):
+        select_queues(app.topology, queues=["made.dead"], exclude=())
+    with pytest.raises(ConfigurationError, match="holds the dead letters of 'made'"):
+        select_queues(app.topology, queues=["made", "made.dead"], exclude=())
+
+
+def test_a_task_queue_may_be_called_dead() -> None:
+    app = App("options", task_queues=["walking.dead"])
+
+    assert "walking.dead" in select_queues(app.topology, queues=None, exclude=())
+    assert select_queues(app.topology, queues=["walking.dead"], exclude=()) == ("walking.dead",)
 
 
 def test_excluding_everything_is_refused() -> None:
