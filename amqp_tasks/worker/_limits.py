@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from amqp_tasks.errors import SoftTimeLimitExceeded
@@ -201,7 +202,9 @@ class Timekeeper:
         self._clock, self._call_later = clock, call_later
         self.records, self.on_overdue = records, on_overdue
         self._watches: dict[int, Watch] = {}
+        # When the one timer that counts is due; written under the lock.
         self._wakes_at = math.inf
+        self._lock = threading.Lock()
 
     @property
     def now(self) -> float:
@@ -219,13 +222,21 @@ class Timekeeper:
 
     def _wake_for(self, due: float) -> None:
         due = min(due, self.now + _LONGEST_WAIT)
-        if due < self._wakes_at:
+        if due >= self._wakes_at:
+            return
+        with self._lock:
+            if due >= self._wakes_at:
+                return
             self._wakes_at = due
-            self._call_later(max(0.0, due - self.now), self._look)
+        self._call_later(max(0.0, due - self.now), partial(self._look, due))
 
-    def _look(self) -> None:
-        # Before the watches are copied: one that begins later finds no timer and sets its own.
-        self._wakes_at = math.inf
+    def _look(self, planned: float) -> None:
+        with self._lock:
+            if planned != self._wakes_at:
+                # An earlier one has taken its place and set the next: were this one to do so too, each of both would for ever.
+                return
+            # Before the watches are copied: one that begins later finds no timer and sets its own.
+            self._wakes_at = math.inf
         now = self.now
         for watch in tuple(self._watches.values()):
             watch.check(now)

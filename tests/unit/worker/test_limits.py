@@ -265,6 +265,34 @@ def test_timers_that_nobody_needs_any_more_do_not_pile_up() -> None:
     assert timers.planned == []
 
 
+def test_short_limits_beside_long_ones_do_not_pile_timers_up() -> None:
+    clock, planned = FakeClock(), list[tuple[float, Callable[[], None]]]()
+    keeper = Timekeeper(
+        clock=clock,
+        call_later=lambda delay, look: planned.append((clock.seconds + delay, look)),
+        records=NoRecords(),
+        on_overdue=lambda job: None,
+    )
+
+    def pass_time(seconds: float) -> None:
+        clock.seconds += seconds
+        for timer in [timer for timer in planned if timer[0] <= clock.seconds]:
+            planned.remove(timer)
+            timer[1]()
+
+    def run() -> None:
+        def function() -> None:
+            for _ in range(100):
+                guarded(Watch(keeper, job_of("b"), 1, soft=0.5, hard=None), int)
+                pass_time(0.25)
+
+        guarded(Watch(keeper, job_of("a"), 0, soft=3600, hard=None), function)
+
+    in_a_slot(run)
+
+    assert len(planned) <= 3
+
+
 def test_a_stray_signal_interrupts_nobody() -> None:
     before = signal.getsignal(SOFT_SIGNAL)
 
