@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from amqp_routing import (
     Binding,
@@ -48,7 +48,20 @@ STRAY_NAME = f"{_PREFIX}stray"
 """Exchange and queue of those that were due when their destination was gone."""
 _EXIT_PREFIX = f"{_PREFIX}exit."
 _MAX_WORD = 255 - 2 * LEVELS
+_LEFT_OVER = 7200
+"""Seconds at least that a way longer than the wheel leaves over, so that no difference of clocks explains them."""
+_MAX_NORMAL_PRIORITY = 4
+"""Quorum queues put messages of a higher priority before the others from RabbitMQ 4.0 on."""
+_HIGH_LANE = "high."
 _CACHED = 4096
+
+
+class _Stop(NamedTuple):
+    """One wheel queue. `lane` keeps messages of high priority apart: ahead of others that are due they would hold those up."""
+
+    lane: str
+    level: int
+    digit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +71,29 @@ class WheelEntry:
     Attributes:
         exchange: the wheel's exchange to publish to.
         routing_key: the key to publish with: six digits and the destination, a word each.
-        stops: level and digit of the queues that it waits in, in this order; at least one.
+        stops: the queues that it waits in, in this order; at least one.
         due_queue: the queue that what is due goes to: the destination, or the exit to a destination behind an exchange.
         target: exchange and routing key of the destination.
     """
 
     exchange: str
     routing_key: str
-    stops: tuple[tuple[int, int], ...]
+    stops: tuple[_Stop, ...]
     due_queue: str
     target: tuple[str, str]
 
     def topology(self) -> Topology:
         """What it needs of the wheel."""
-        levels = range(self.stops[0][0] + 1)
-        exchanges = (Exchange(_exchange_name(level), ExchangeType.TOPIC) for level in levels)
+        lane, highest, _ = self.stops[0]
+        levels = range(highest + 1)
+        exchanges = (Exchange(_exchange_name(lane, level), ExchangeType.TOPIC) for level in levels)
         ways = (
-            Binding(_exchange_name(level), _queue_name(level, digit), routing_key=_pattern(level, digit))
-            for level, digit in self.stops
+            Binding(
+                _exchange_name(lane, stop.level),
+                _queue_name(stop),
+                routing_key=_pattern(stop.level, stop.digit),
+            )
+            for stop in self.stops
         )
         return Topology(
             exchanges=(
@@ -83,8 +101,8 @@ class WheelEntry:
                 Exchange(DUE_EXCHANGE, ExchangeType.TOPIC, alternate_exchange=STRAY_NAME),
                 *exchanges,
             ),
-            queues=(Queue(STRAY_NAME), *(_wheel_queue(level, digit) for level, digit in self.stops)),
-            bindings=(Binding(STRAY_NAME, STRAY_NAME), *(_passing(level) for level in levels), *ways),
+            queues=(Queue(STRAY_NAME), *(_wheel_queue(stop) for stop in self.stops)),
+            bindings=(Binding(STRAY_NAME, STRAY_NAME), *(_passing(lane, level) for level in levels), *ways),
         )
 
     @property
@@ -102,19 +120,23 @@ class WheelEntry:
 
 
 @lru_cache(_CACHED)
-def wheel_entry(seconds: int, exchange: str, routing_key: str) -> WheelEntry:
+def wheel_entry(seconds: int, exchange: str, routing_key: str, *, is_high: bool = False) -> WheelEntry:
     """The way of a message for `exchange` and `routing_key`.
 
     Args:
         seconds: 1 to `MAX_SECONDS`.
         exchange: "" for the queue that `routing_key` names.
         routing_key: of the destination.
+        is_high: whether the message is of high priority.
     """
+    lane = _HIGH_LANE if is_high else ""
     digits = f"{seconds:0{LEVELS}x}"
     word = _queue_word(routing_key) if not exchange else _hashed(exchange, routing_key)
-    stops = tuple((LEVELS - 1 - at, int(digit, RADIX)) for at, digit in enumerate(digits) if digit != "0")
+    stops = tuple(
+        _Stop(lane, LEVELS - 1 - at, int(digit, RADIX)) for at, digit in enumerate(digits) if digit != "0"
+    )
     return WheelEntry(
-        exchange=_exchange_name(stops[0][0]),
+        exchange=_exchange_name(lane, stops[0].level),
         routing_key=".".join((*digits, word)),
         stops=stops,
         due_queue=routing_key if not exchange else _EXIT_PREFIX + word.lstrip("%"),
@@ -126,12 +148,15 @@ def enter_wheel(message: OutgoingMessage) -> tuple[OutgoingMessage, WheelEntry] 
     """The message as it is published into the wheel; None when there is no whole second to wait.
 
     The part below one second is left to the worker, which knows it by the header `eta`; a message without that header
-    waits a second longer instead. A delay beyond `MAX_SECONDS` ends there, and the worker sends the message round again.
+    waits a second longer instead. A delay beyond `MAX_SECONDS` ends before it, and the worker sends the message round again.
     """
     seconds = _whole_seconds(message)
     if seconds < 1 or not (message.exchange or message.routing_key):
         return None
-    entry = wheel_entry(min(seconds, MAX_SECONDS), message.exchange, message.routing_key)
+    if seconds > MAX_SECONDS:
+        seconds = min(MAX_SECONDS, seconds - _LEFT_OVER)
+    is_high = (message.properties.priority or 0) > _MAX_NORMAL_PRIORITY
+    entry = wheel_entry(seconds, message.exchange, message.routing_key, is_high=is_high)
     properties = without_expiration(message.properties)
     sent = replace(message, exchange=entry.exchange, routing_key=entry.routing_key, properties=properties)
     return sent, entry
@@ -169,32 +194,30 @@ def _hashed(exchange: str, routing_key: str) -> str:
     return f"%%{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _exchange_name(level: int) -> str:
-    return f"{_PREFIX}{level}" if level >= 0 else DUE_EXCHANGE
+def _exchange_name(lane: str, level: int) -> str:
+    return f"{_PREFIX}{lane}{level}" if level >= 0 else DUE_EXCHANGE
 
 
-def _queue_name(level: int, digit: int) -> str:
-    return f"{_PREFIX}{level}.{digit:x}"
+def _queue_name(stop: _Stop) -> str:
+    return f"{_PREFIX}{stop.lane}{stop.level}.{stop.digit:x}"
 
 
 def _pattern(level: int, digit: int) -> str:
     return f"{'*.' * (LEVELS - 1 - level)}{digit:x}.#"
 
 
-def _passing(level: int) -> Binding:
-    below = _exchange_name(level - 1)
+def _passing(lane: str, level: int) -> Binding:
     return Binding(
-        _exchange_name(level),
-        below,
+        _exchange_name(lane, level),
+        _exchange_name(lane, level - 1),
         destination_kind=DestinationKind.EXCHANGE,
         routing_key=_pattern(level, 0),
     )
 
 
-def _wheel_queue(level: int, digit: int) -> Queue:
-    return _forwarding(
-        _queue_name(level, digit), float(digit * RADIX**level), _exchange_name(level - 1), None
-    )
+def _wheel_queue(stop: _Stop) -> Queue:
+    seconds = float(stop.digit * RADIX**stop.level)
+    return _forwarding(_queue_name(stop), seconds, _exchange_name(stop.lane, stop.level - 1), None)
 
 
 def _forwarding(name: str, seconds: float, exchange: str, routing_key: str | None) -> Queue:

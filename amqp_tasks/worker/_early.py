@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from amqp_tasks.transport._delay import came_through_wheel
@@ -73,6 +75,7 @@ class Early:
         self._arrivals = itertools.count()
         self._room = 0
         self._last_held = 0.0
+        self._wakes_at = math.inf  # when the next timer is due; later timers set no others
         self._is_closed = False
 
     @property
@@ -123,21 +126,31 @@ class Early:
         return seconds > PLAUSIBLE_SKEW or not came_through_wheel(envelope.headers)
 
     def _hold(self, job: Job, seconds: float) -> None:
-        is_first, room = False, 0
+        room, wake = 0, None
         with self._lock:
             is_closed = self._is_closed
             if not is_closed:
                 due = self._last_held = self._clock.monotonic() + seconds
                 heapq.heappush(self._held, (due, next(self._arrivals), job))
-                is_first = self._held[0][2] is job
+                wake = self._next_wake()
                 room = self._needed_room()
         if is_closed:
             self._effects.hand_back((job,))
             return
-        if is_first:
-            self._call_later(seconds, self._let_go)
+        self._wake_at(wake)
         if room:
             self._effects.make_room(room)
+
+    def _next_wake(self) -> float | None:
+        """When the first is due, if that needs a timer: a timer for each would start another for each in turn."""
+        if not self._held or self._held[0][0] >= self._wakes_at:
+            return None
+        self._wakes_at = self._held[0][0]
+        return self._wakes_at
+
+    def _wake_at(self, wake: float | None) -> None:
+        if wake is not None:
+            self._call_later(wake - self._clock.monotonic(), partial(self._let_go, wake))
 
     def _needed_room(self) -> int:
         """More room, in doublings; 0 when there is enough."""
@@ -146,16 +159,17 @@ class Early:
         self._room = max(_LEAST_ROOM, 2 * self._room)
         return self._room
 
-    def _let_go(self) -> None:
+    def _let_go(self, woken: float) -> None:
         """On the control thread: pass on what is due."""
         now = self._clock.monotonic()
         due: list[Job] = []
         with self._lock:
             while self._held and self._held[0][0] <= now:
                 due.append(heapq.heappop(self._held)[2])
-            next_due = self._held[0][0] if self._held else None
-        if next_due is not None:
-            self._call_later(next_due - now, self._let_go)
+            if self._wakes_at == woken:
+                self._wakes_at = math.inf
+            wake = self._next_wake()
+        self._wake_at(wake)
         due = [job for job in due if not self._ledger.is_lost(job.delivery)]
         if due:
             self._effects.admit(due)

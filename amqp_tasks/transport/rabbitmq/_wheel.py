@@ -66,7 +66,7 @@ class Wheel:
     ) -> None:
         self._loop, self._publisher, self._clock = loop, publisher, clock
         self._declare, self._related = declare, related
-        self._stops: set[tuple[int, int]] = set()
+        self._stops: set[tuple[str, int, int]] = set()
         self._due_queues: set[str] = set()
         self._groups: dict[WheelEntry, _Group] = {}
         self._is_declaring = False

@@ -53,6 +53,19 @@ def test_only_the_queues_of_the_digits_in_use_are_declared(
     assert found == {"amqp_tasks.delay.2.2": upper, "amqp_tasks.delay.0.3": lower}
 
 
+def test_messages_of_high_priority_do_not_hold_others_up(
+    transport: RabbitTransport, message: Message, raw_client: RawClient
+) -> None:
+    # In one queue those of high priority stand at its head, and one that is due comes when they are.
+    transport.publish(delayed(message("q", "high", priority=9), 1.0))
+    transport.publish(delayed(message("q", "high, later", priority=5), 3600.0))
+    transport.publish(delayed(message("q", "later", priority=4), 3600.0))
+
+    assert raw_client.get("q").body == b"high"
+    assert raw_client.get("amqp_tasks.delay.high.2.e").body == b"high, later"
+    assert raw_client.get("amqp_tasks.delay.2.e").body == b"later"
+
+
 def test_a_returned_message_has_the_wheel_declared_again(
     transport: RabbitTransport, message: Message, raw_client: RawClient
 ) -> None:

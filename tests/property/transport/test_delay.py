@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqp_routing import Binding, Queue, Topology, resolve
-from amqp_tasks.transport._delay import DUE_EXCHANGE, MAX_SECONDS, STRAY_NAME, WheelEntry, wheel_entry
+from amqp_tasks.message import OutgoingMessage, Properties
+from amqp_tasks.transport._delay import (
+    DUE_EXCHANGE,
+    MAX_SECONDS,
+    STRAY_NAME,
+    WheelEntry,
+    enter_wheel,
+    wheel_entry,
+)
+from amqp_tasks.worker._early import PLAUSIBLE_SKEW
 
 NAMES = st.text(alphabet="ab.*#%25Eé ", min_size=1, max_size=12) | st.text(
     alphabet=".a", min_size=100, max_size=255
@@ -89,3 +98,27 @@ def test_what_one_delay_declares_is_what_it_needs(seconds: int) -> None:
 
     assert sum(waits) == seconds
     assert _travel(needed, entry) == (seconds, STRAY_NAME)
+
+
+@given(beyond=st.floats(-1.0, 20_000.0) | st.floats(0.0, 4e9))
+def test_what_is_left_of_a_longer_way_is_not_taken_for_a_difference_of_clocks(beyond: float) -> None:
+    delay = MAX_SECONDS + beyond
+    properties = Properties(headers={"eta": "then"})
+    message = OutgoingMessage(exchange="", routing_key="q", body=b"", properties=properties, delay=delay)
+
+    entered = enter_wheel(message)
+
+    assert entered is not None
+    left = delay - sum(queue.message_ttl or 0.0 for queue in entered[1].topology().queues)
+    assert 0 <= left < 1 or left > 1.5 * PLAUSIBLE_SKEW
+
+
+@given(seconds=SECONDS)
+def test_messages_of_high_priority_wait_in_queues_of_their_own(seconds: int) -> None:
+    normal, high = wheel_entry(seconds, "", "q"), wheel_entry(seconds, "", "q", is_high=True)
+    needed = high.topology()
+    shared = {queue.name for queue in needed.queues} & {queue.name for queue in normal.topology().queues}
+
+    assert shared == {STRAY_NAME}
+    assert _travel(needed, high) == (seconds, STRAY_NAME)
+    assert (high.due_queue, high.due_pattern) == (normal.due_queue, normal.due_pattern)

@@ -81,6 +81,17 @@ def test_near_ones_are_admitted_in_the_order_of_their_times(fix: Fixture) -> Non
     assert fix.early.count == 0
 
 
+def test_timers_do_not_pile_up_while_some_are_always_held(fix: Fixture) -> None:
+    for number in range(200):
+        fix.arrives(f"{number} later", 1.0)
+        fix.arrives(f"{number} sooner", 0.0625)
+        fix.wait(0.0625)
+
+    # Held are those of the last second; neither they nor those that came before bring more than a timer each.
+    assert fix.early.count == 15
+    assert len(fix.timers) <= 15
+
+
 def test_a_far_one_waits_in_the_broker(fix: Fixture) -> None:
     assert fix.arrives("stock", HOLD_LIMIT + 0.5)
 
