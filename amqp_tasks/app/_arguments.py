@@ -138,19 +138,8 @@ class Parameters:
             pydantic=task.pydantic,
             strict=task.pydantic_strict,
         )
-        built._check_sensitive(task.sensitive)
+        _check_sensitive(task, built._signature)
         return built
-
-    def _check_sensitive(self, names: Sequence[str]) -> None:
-        """A misspelt name would leave in the logs what it is to hide."""
-        parameters = self._signature.parameters
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            return
-        for name in names:
-            if name not in parameters:
-                raise ConfigurationError(
-                    f"task {self._task_name!r}: sensitive names {name!r}, which is no parameter of {self._signature}"
-                )
 
     @property
     def positional(self) -> Sequence[inspect.Parameter]:
@@ -262,6 +251,28 @@ class Parameters:
         except ValueError as exc:
             where = f"task {self._task_name!r}: argument {(name or check.name)!r}"
             raise InvalidArguments(f"{where}: {_explain(exc)}") from None
+
+
+def check_sensitive(task: Task[..., Any], function: Callable[..., Any], *, skip_first: bool) -> None:
+    """Refuse a task whose `sensitive` names no parameter: misspelt, it would leave in the logs what it is to hide.
+
+    Raises:
+        ConfigurationError: it does, and the function does not take any keyword.
+    """
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
+    _check_sensitive(task, signature.replace(parameters=parameters))
+
+
+def _check_sensitive(task: Task[..., Any], signature: inspect.Signature) -> None:
+    parameters = signature.parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in task.sensitive:
+        if name not in parameters:
+            raise ConfigurationError(
+                f"task {task.name!r}: sensitive names {name!r}, which is no parameter of {signature}"
+            )
 
 
 _NOT_NAMED = (

@@ -360,6 +360,10 @@ class Task(Generic[P, R_co]):
             hook for hook in _HOOKS if getattr(type(self), hook) is not getattr(Task, hook)
         )
         self._set_options({**{key: getattr(self, key) for key in _TUPLES}, **options})
+        if self.sensitive:
+            from amqp_tasks.app._arguments import check_sensitive
+
+            check_sensitive(self, self._function or self.run, skip_first=self._is_bound)
 
     def _set_options(self, options: Mapping[str, Any]) -> None:
         check_task_options(options, type(self)._known_options(), self.name)

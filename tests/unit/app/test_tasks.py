@@ -358,10 +358,25 @@ def test_one_where_several_are_meant_is_refused(options: dict[str, Any], said: s
 
 
 def test_a_misspelt_sensitive_parameter_is_refused_before_it_is_logged() -> None:
-    task = App("proj", task_always_eager=True).task(sensitive=("z",))(add)
+    app = App("proj", task_annotations={f"{ROOT}.add": {"sensitive": ("y", "z")}}, task_always_eager=True)
 
     with pytest.raises(ConfigurationError, match="sensitive names 'z', which is no parameter"):
-        task.delay(1, 2)
+        app.task(name="own", sensitive=("x", "z"))(add)
+    with pytest.raises(ConfigurationError, match="sensitive names 'z', which is no parameter"):
+        app.task(add).delay(1, 2)
+
+
+def test_a_sensitive_parameter_may_be_any_that_the_function_takes() -> None:
+    def anything(x: int, *rest: int, **more: int) -> None: ...
+
+    def bound(self: Task[..., Any], secret: str) -> None: ...
+
+    app = App("proj")
+
+    assert app.task(sensitive=["x", "rest", "z"])(anything).sensitive == ("x", "rest", "z")
+    assert app.task(bind=True, sensitive=["secret"])(bound).sensitive == ("secret",)
+    with pytest.raises(ConfigurationError, match="sensitive names 'self'"):
+        app.task(name="self", bind=True, sensitive=["self"])(bound)
 
 
 def test_a_validator_that_fails_in_its_own_way_is_an_outcome() -> None:
