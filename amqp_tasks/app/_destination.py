@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amqp_routing import ExchangeType
-from amqp_tasks.app._options import check_call_options
+from amqp_tasks.app._options import check_call_options, check_destination
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.transport import TopologyMode
 
@@ -111,10 +111,7 @@ class Destinations:
 
 
 def _overlay(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    if layer.get("queue") is not None and layer.get("exchange") is not None:
-        raise ConfigurationError(
-            f"queue={layer['queue']!r} and exchange={layer['exchange']!r} exclude each other: give one of them"
-        )
+    check_destination(layer.get("queue"), layer.get("exchange"))
     if layer.get("queue") is not None:
         merged.pop("exchange", None)
         merged.pop("routing_key", None)

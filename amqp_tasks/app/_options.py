@@ -17,6 +17,8 @@ __all__ = (
     "RetryPolicy",
     "TaskOptions",
     "check_call_options",
+    "check_destination",
+    "check_message_options",
     "check_retry_options",
     "check_task_options",
     "start_of",
@@ -291,7 +293,40 @@ def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_n
     """
     if not options.keys() <= known:
         _refuse(options.keys() - known, known, f"option of task {task_name!r}:")
-    _check_values(options, f"option of task {task_name!r}:")
+    what = f"option of task {task_name!r}:"
+    _check_values(options, what)
+    check_message_options(options, what)
+
+
+def check_message_options(options: Mapping[str, Any], what: str) -> None:
+    """Refuse a serializer or compression that no message can have.
+
+    Raises:
+        ConfigurationError: there is none of that name, its extra is missing, or it runs code from messages.
+    """
+    # Importing them costs more than all of the rest, and most tasks name neither.
+    if options.get("serializer") is None and options.get("compression") is None:
+        return
+    from amqp_tasks.serialization import compression_type, content_type_of
+
+    for name, look_up in (("serializer", content_type_of), ("compression", compression_type)):
+        if (value := options.get(name)) is not None:
+            try:
+                look_up(value)
+            except ConfigurationError as exc:
+                raise ConfigurationError(f"{what} {exc}") from exc
+
+
+def check_destination(queue: str | None, exchange: str | None, what: str = "") -> None:
+    """Refuse a queue together with an exchange.
+
+    Raises:
+        ConfigurationError: both are given.
+    """
+    if queue is not None and exchange is not None:
+        raise ConfigurationError(
+            f"{what}queue={queue!r} and exchange={exchange!r} exclude each other: give one of them"
+        )
 
 
 def _check_values(options: Mapping[str, Any], what: str) -> None:

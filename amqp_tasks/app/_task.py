@@ -7,7 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
-from amqp_tasks.app._options import CallOptions, check_call_options, check_task_options
+from amqp_tasks.app._options import CallOptions, check_call_options, check_destination, check_task_options
 from amqp_tasks.app._request import FRAME, Frame, Request
 from amqp_tasks.errors import ConfigurationError, Retry
 
@@ -26,8 +26,8 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 _DIRECT = Request(called_directly=True)
-_CLASSES = frozenset({"autoretry_for", "dont_autoretry_for"})
-_TUPLES = _CLASSES | {"throws", "sensitive"}
+_CLASSES = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
+_TUPLES = _CLASSES | {"sensitive"}
 _HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 
 
@@ -369,6 +369,16 @@ class Task(Generic[P, R_co]):
         check_task_options(options, type(self)._known_options(), self.name)
         for key, value in options.items():
             setattr(self, key, _several(key, value, self.name) if key in _TUPLES else value)
+        check_destination(self.queue, self.exchange, f"option of task {self.name!r}: ")
+
+    @classmethod
+    def _class_options(cls) -> dict[str, Any]:
+        """Options of ours that a subclass sets as class attributes: they are checked like a decorator's."""
+        if cls is Task:
+            return {}
+        ours = Task._known_options() - {"name"}
+        given = {key: value for key in ours if (value := getattr(cls, key)) is not getattr(Task, key)}
+        return {key: value for key, value in given.items() if not isinstance(value, property)}
 
     @classmethod
     def _known_options(cls) -> frozenset[str]:

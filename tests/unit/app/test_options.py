@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -85,6 +86,29 @@ def test_a_value_of_a_task_that_cannot_be_is_refused(option: str, values: list[A
             ConfigurationError, match=f"option of task 'proj.add': '{option}' must be .*, got "
         ):
             app.task(name="proj.add", **{option: value})(add)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"serializer": "zz"}, "unknown serializer 'zz'; known: json"),
+        ({"serializer": "pickle"}, "serializer 'pickle' runs code found in messages"),
+        ({"compression": "zz"}, "unknown compression 'zz'; known: "),
+        ({"queue": "a", "exchange": "b"}, "queue='a' and exchange='b' exclude each other: give one of them"),
+        ({"throws": ("x",)}, "throws takes exception classes, got ('x',)"),
+        ({"priority": 999}, "'priority' must be a whole number from 0 to 255, got 999"),
+    ],
+)
+def test_what_every_call_would_refuse_is_refused_of_a_task(options: dict[str, Any], said: str) -> None:
+    app: Any = App("proj")
+    kind = type("Kind", (Task,), {**options, "name": "proj.kind", "run": lambda self: None})
+
+    with pytest.raises(ConfigurationError, match=f"^option of task 'proj.add': {re.escape(said)}"):
+        app.task(name="proj.add", **options)(add)
+    with pytest.raises(ConfigurationError, match=f"^option of task 'proj.kind': {re.escape(said)}"):
+        app.register_task(kind)
+
+    assert list(app.tasks) == []
 
 
 @pytest.mark.parametrize(
