@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from inspect import isasyncgenfunction, isgeneratorfunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
@@ -360,10 +361,12 @@ class Task(Generic[P, R_co]):
             hook for hook in _HOOKS if getattr(type(self), hook) is not getattr(Task, hook)
         )
         self._set_options({**{key: getattr(self, key) for key in _TUPLES}, **options})
+        function = self._function or self.run
+        _refuse_generator(function, name)
         if self.sensitive:
             from amqp_tasks.app._arguments import check_sensitive
 
-            check_sensitive(self, self._function or self.run, skip_first=self._is_bound)
+            check_sensitive(self, function, skip_first=self._is_bound)
 
     def _set_options(self, options: Mapping[str, Any]) -> None:
         check_task_options(options, type(self)._known_options(), self.name)
@@ -401,6 +404,14 @@ class TaskCall(Generic[P, R_co]):
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R_co]:
         """See `Task.delay`."""
         return self._task.app.calls.send(self._task, args, kwargs, self._options)
+
+
+def _refuse_generator(function: Callable[..., Any], task_name: str) -> None:
+    if isgeneratorfunction(function) or isasyncgenfunction(function):
+        raise ConfigurationError(
+            f"task {task_name!r} is a generator function: calling it runs none of its lines, and what it yields has nowhere"
+            " to go; return a list, or make a task of what is done for each item"
+        )
 
 
 def _several(option: str, value: Any, task_name: str) -> tuple[Any, ...]:

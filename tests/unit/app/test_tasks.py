@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Annotated, Any
@@ -355,6 +356,26 @@ def test_one_where_several_are_meant_is_refused(options: dict[str, Any], said: s
     kind: type[Task[..., Any]] = type("Kind", (Task,), {**options, "run": lambda self: None})
     with pytest.raises(ConfigurationError, match=said):
         App("proj").register_task(kind)
+
+
+def test_a_generator_function_is_no_task() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    async def later() -> AsyncIterator[int]:
+        yield 1
+
+    class Numbers(Task[..., Any]):
+        def run(self) -> Iterator[int]:
+            yield 1
+
+    app = App("proj")
+
+    for function in (numbers, later):
+        with pytest.raises(ConfigurationError, match="task 'numbers' is a generator function.*return a list"):
+            app.task(name="numbers")(function)
+    with pytest.raises(ConfigurationError, match="is a generator function"):
+        app.register_task(Numbers)
 
 
 def test_a_misspelt_sensitive_parameter_is_refused_before_it_is_logged() -> None:
