@@ -205,7 +205,9 @@ class App:
         # Callers without a type checker pass anything.
         if not (isinstance(base, type) and issubclass(base, Task)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"base of a task must be a subclass of Task, got {base!r:.80}")
-        name = given.pop("name", None) or self.gen_task_name(function.__name__, function.__module__)
+        name = given.pop("name", None)
+        if name is None:
+            name = self.gen_task_name(function.__name__, function.__module__)
         task = base()
         task._wrap(function, is_bound=bool(given.pop("bind", False)))
         self._add(task, name, given)

@@ -50,7 +50,9 @@ class SharedTask(Task[P, R_co]):
         """
         app = current_app()
         assert self._function is not None
-        name = self._shared_name or app.gen_task_name(self._function.__name__, self._function.__module__)
+        name = self._shared_name
+        if name is None:
+            name = app.gen_task_name(self._function.__name__, self._function.__module__)
         # The registry knows tasks by name; that this one has our signature is what sharing means.
         return cast("Task[P, R_co]", app.tasks[name])
 

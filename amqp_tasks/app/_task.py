@@ -360,6 +360,7 @@ class Task(Generic[P, R_co]):
         self._hooks = frozenset(
             hook for hook in _HOOKS if getattr(type(self), hook) is not getattr(Task, hook)
         )
+        check_task_options(self._class_options(), Task._known_options(), name)
         self._set_options({**{key: getattr(self, key) for key in _TUPLES}, **options})
         function = self._function or self.run
         _refuse_generator(function, name)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ("comma_separated", "concurrency", "json_list", "json_object", "point_in_time")
+__all__ = ("comma_separated", "concurrency", "json_list", "json_object", "not_empty", "point_in_time")
 
 T = TypeVar("T")
 
@@ -29,6 +29,17 @@ def comma_separated(ctx: click.Context, param: click.Parameter, value: str | Non
     if not all(names):
         raise click.BadParameter(f"{value!r} has an empty name; write a,b", ctx, param)
     return names
+
+
+def not_empty(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A text of at least one character.
+
+    Raises:
+        click.BadParameter: it is empty.
+    """
+    if not value:
+        raise click.BadParameter("it is empty", ctx, param)
+    return value
 
 
 def json_list(ctx: click.Context, param: click.Parameter, value: str) -> list[Any]:

@@ -70,10 +70,19 @@ class WorkerOptions:
 
 
 def node_name(pattern: str | None) -> str:
-    """Expand `%h` (host), `%n` (its first part), `%d` (its domain) and `%%`; a name without `@` gets the host."""
+    """Expand `%h` (host), `%n` (its first part), `%d` (its domain) and `%%`; a name without `@` gets the host.
+
+    Raises:
+        ConfigurationError: it is empty.
+    """
+    if pattern is None:
+        pattern = DEFAULT_NODE
+    if not pattern:
+        raise ConfigurationError(
+            f"the name of a worker is empty: give one, or leave it out for {DEFAULT_NODE}"
+        )
     host = socket.gethostname()
     first, _, domain = host.partition(".")
-    pattern = pattern or DEFAULT_NODE
     if "@" not in pattern:
         pattern += "@%h"
     return _expand(pattern, {"%%": "%", "%h": host, "%n": first, "%d": domain})

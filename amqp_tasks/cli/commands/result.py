@@ -8,6 +8,7 @@ from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globa
 from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._outcome import print_outcome
 from amqp_tasks.cli._output import json_option
+from amqp_tasks.cli._values import not_empty
 
 __all__ = ("result",)
 
@@ -17,7 +18,7 @@ __all__ = ("result",)
     short_help="Print a task's result by its id.",
     epilog=command_epilog("amqp-tasks result 6e3f0a1c-5f0e-4b5a-9d27-0e3c1b8f2d11 --timeout 5"),
 )
-@click.argument("task_id")
+@click.argument("task_id", callback=not_empty)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),

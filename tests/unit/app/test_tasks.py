@@ -55,6 +55,15 @@ def test_main_stands_in_for_the_module_of_a_script() -> None:
     assert App().gen_task_name("process", "a.b") == "a.b.process"
 
 
+def test_an_empty_name_is_refused_and_not_replaced() -> None:
+    app = App("proj")
+
+    with pytest.raises(ConfigurationError, match="task name"):
+        app.task(name="")(add)
+
+    assert list(app.tasks) == []
+
+
 def test_two_tasks_of_one_name_are_an_error_that_shows_both() -> None:
     app = App("proj")
     app.task(name="same")(add)
@@ -372,7 +381,9 @@ def test_a_generator_function_is_no_task() -> None:
     app = App("proj")
 
     for function in (numbers, later):
-        with pytest.raises(ConfigurationError, match="task 'numbers' is a generator function.*return a list"):
+        with pytest.raises(
+            ConfigurationError, match=r"task 'numbers' is a generator function.*return a list"
+        ):
             app.task(name="numbers")(function)
     with pytest.raises(ConfigurationError, match="is a generator function"):
         app.register_task(Numbers)

@@ -9,7 +9,14 @@ from typing import Any
 import click
 import pytest
 
-from amqp_tasks.cli._values import comma_separated, concurrency, json_list, json_object, point_in_time
+from amqp_tasks.cli._values import (
+    comma_separated,
+    concurrency,
+    json_list,
+    json_object,
+    not_empty,
+    point_in_time,
+)
 
 OPTION = click.Option(["--option"])
 
@@ -32,6 +39,12 @@ def test_an_option_that_is_not_given_stays_none() -> None:
 def test_an_empty_name_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="empty name"):
         convert(comma_separated, text)
+
+
+def test_a_text_that_must_not_be_empty() -> None:
+    assert convert(not_empty, "x") == "x"
+    with pytest.raises(click.BadParameter, match="it is empty"):
+        convert(not_empty, "")
 
 
 def test_concurrency_is_a_number_or_auto() -> None:

@@ -33,6 +33,11 @@ def test_node_names(pattern: str | None, name: str) -> None:
     assert node_name(pattern) == name
 
 
+def test_a_node_without_a_name_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"name of a worker is empty.*leave it out for worker@%h"):
+        node_name("")
+
+
 def test_dead_letter_queues_are_not_consumed() -> None:
     app = App("options", task_queues={"a": {}, "b": {}})
 
