@@ -32,6 +32,8 @@ __all__ = ("DeadLetterFilter", "DeadLetters", "Requeued", "dead_letter_counts")
 class DeadLetterFilter:
     """Which dead letters are meant: those that fit every field that is given. Patterns are globs, case counts.
 
+    A field that is given and empty fits nothing: a list of ids that came out empty must not mean all of them.
+
     Attributes:
         ids: any of these ids.
         tasks: any of these patterns of task names.
@@ -41,17 +43,17 @@ class DeadLetterFilter:
         newer: set aside less than this ago; likewise.
     """
 
-    ids: Collection[str] = ()
-    tasks: Sequence[str] = ()
-    reasons: Sequence[str] = ()
-    errors: Sequence[str] = ()
+    ids: Collection[str] | None = None
+    tasks: Sequence[str] | None = None
+    reasons: Sequence[str] | None = None
+    errors: Sequence[str] | None = None
     older: timedelta | None = None
     newer: timedelta | None = None
 
     def fits(self, letter: DeadLetter, now: datetime) -> bool:
         """Whether `letter` is one of them at the time `now` (aware)."""
         return (
-            (not self.ids or letter.id in self.ids)
+            (self.ids is None or letter.id in self.ids)
             and _is_any(letter.task, self.tasks)
             and _is_any(letter.reason, self.reasons)
             and _is_any(letter.error_type, self.errors)
@@ -238,5 +240,7 @@ def _published(
     yield from zip(sent, transport.publish_many(messages), strict=True)
 
 
-def _is_any(text: str | None, patterns: Sequence[str]) -> bool:
-    return not patterns or (text is not None and any(fnmatchcase(text, pattern) for pattern in patterns))
+def _is_any(text: str | None, patterns: Sequence[str] | None) -> bool:
+    if patterns is None:
+        return True
+    return text is not None and any(fnmatchcase(text, pattern) for pattern in patterns)

@@ -160,6 +160,16 @@ def test_purge_removes_what_is_meant(app: App) -> None:
     assert ids_in(app) == ["d"]
 
 
+@pytest.mark.parametrize("field", ["ids", "tasks", "reasons", "errors"])
+def test_a_condition_that_came_out_empty_means_none_and_not_all(app: App, field: str) -> None:
+    bury(app, "a", "b")
+    nothing = DeadLetterFilter(**{field: []})  # type: ignore[arg-type]  # the names are those of such fields
+
+    assert app.dead_letters.purge(where=nothing) == 0
+    assert app.dead_letters.requeue(where=nothing).count == 0
+    assert ids_in(app) == ["a", "b"]
+
+
 def test_a_named_queue_without_dead_letters_queue_is_an_error(app: App) -> None:
     with pytest.raises(UnknownQueue, match=r"nothere\.dead"):
         app.dead_letters.find(["nothere"])
