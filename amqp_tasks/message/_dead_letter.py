@@ -71,6 +71,7 @@ def dead_letter(
     original = properties or Properties()
     received = original.all_headers()
     headers, dropped = kept_headers(received)
+    dropped = _drop_largest(headers, dropped)
     time = (now or datetime.now(UTC)).isoformat()
     facts: dict[str, HeaderValue] = {
         "x-error-reason": str(reason),
@@ -120,7 +121,7 @@ def kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], li
             dropped.append(header_text(name, 255))
         else:
             kept[name] = value
-    return kept, _drop_largest(kept, dropped)
+    return kept, dropped
 
 
 def _drop_largest(kept: dict[str, HeaderValue], dropped: list[str]) -> list[str]:

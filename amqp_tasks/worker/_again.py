@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.errors import MessageTooLarge
 from amqp_tasks.message import FIRST_ERROR_TIME, SNOOZES_HEADER, OutgoingMessage, new_body, run_again
+from amqp_tasks.message._headers import table_size
 
 if TYPE_CHECKING:
     from amqp_tasks.app._retry import Again
@@ -14,12 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ("message_of", "requeued", "sent_round")
 
+_MAX_HEADERS = 120 * 1024
+"""Bytes; with the other properties they must fit one frame (128 KiB)."""
+
 
 def message_of(job: Job, again: Again, payload: Payload, *, now: datetime, max_bytes: int) -> OutgoingMessage:
     """The next run's message.
 
     Raises:
-        EncodeError, MessageTooLarge, ConfigurationError: new arguments that cannot be sent.
+        EncodeError, MessageTooLarge, ConfigurationError: new arguments or headers that cannot be sent.
     """
     envelope, delivery = job.envelope, job.delivery
     assert envelope is not None
@@ -43,7 +48,7 @@ def message_of(job: Job, again: Again, payload: Payload, *, now: datetime, max_b
     exchange, routing_key = "", delivery.queue_name
     if again.destination is not None:
         exchange, routing_key = again.destination.exchange, again.destination.routing_key
-    return run_again(
+    message = run_again(
         delivery.properties,
         body,
         exchange=exchange,
@@ -52,6 +57,15 @@ def message_of(job: Job, again: Again, payload: Payload, *, now: datetime, max_b
         priority=again.priority,
         delay=again.delay,
     )
+    _check_size(message)
+    return message
+
+
+def _check_size(message: OutgoingMessage) -> None:
+    """No publish of it could succeed, however often it is tried."""
+    size = table_size(message.properties.all_headers())
+    if size > _MAX_HEADERS:
+        raise MessageTooLarge(f"the headers of the retry take {size} bytes, at most {_MAX_HEADERS} fit")
 
 
 def requeued(job: Job) -> OutgoingMessage:

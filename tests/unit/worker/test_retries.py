@@ -106,6 +106,14 @@ def test_the_next_run_has_the_same_message_but_for_the_count() -> None:
     assert (properties.message_id, properties.type, properties.app_id) == ("m", "t", "a")
 
 
+def test_a_large_header_is_kept_while_it_fits_a_message() -> None:
+    job = job_of("i", headers={"x-large": "x" * 100_000})
+
+    message = _message(job, Again(delay=0))
+
+    assert message.properties.all_headers()["x-large"] == "x" * 100_000
+
+
 def test_new_arguments_keep_what_follows_the_task() -> None:
     job = job_of("i", headers={"compression": "application/x-gzip"})
 
@@ -232,6 +240,8 @@ def test_a_retry_that_cannot_be_written_fails_the_task(app: App) -> None:
 
     @app.task(bind=True, base=Noting)
     def grow(self: AnyTask, x: Any) -> None:
+        if x == "headers":
+            self.retry(countdown=0, headers={"x-much": "x" * 150_000})
         self.retry((object() if x == "object" else "x" * 20_000,), countdown=0)
 
     with working(app):
@@ -239,7 +249,9 @@ def test_a_retry_that_cannot_be_written_fails_the_task(app: App) -> None:
             grow.delay("object").get(timeout=10)
         with pytest.raises(MessageTooLarge, match="arguments of the retry"):
             grow.delay("large").get(timeout=10)
-    assert told == ["FAILURE", "FAILURE"]
+        with pytest.raises(MessageTooLarge, match="headers of the retry"):
+            grow.delay("headers").get(timeout=10)
+    assert told == ["FAILURE"] * 3
 
 
 @pytest.mark.parametrize("how", ["no throw", "caught", "by hand"])
