@@ -34,6 +34,9 @@ Declare = Callable[[Callable[[], Script[None]], float, Callable[[Exception | Non
 """Runs a script by a deadline (monotonic), over reconnects, and tells how it went."""
 
 REPAIR_TIMEOUT = 10.0
+TRUST = 5.0
+"""Seconds for which a destination is taken to be bound. A queue that is deleted loses its binding, also if it is declared
+again, and nothing tells: what is due would be a stray."""
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ class Wheel:
         self._loop, self._publisher, self._clock = loop, publisher, clock
         self._declare, self._related = declare, related
         self._stops: set[tuple[str, int, int]] = set()
-        self._due_queues: set[str] = set()
+        self._due_queues: dict[str, float] = {}  # until when each is taken to be bound
         self._groups: dict[WheelEntry, _Group] = {}
         self._is_declaring = False
 
@@ -93,7 +96,11 @@ class Wheel:
         self._declare_next()
 
     def _is_declared(self, entry: WheelEntry) -> bool:
-        return entry.due_queue in self._due_queues and self._stops.issuperset(entry.stops)
+        is_bound = self._due_queues.get(entry.due_queue, 0.0) > self._clock.monotonic()
+        return is_bound and self._knows_stops(entry)
+
+    def _knows_stops(self, entry: WheelEntry) -> bool:
+        return self._stops.issuperset(entry.stops)
 
     def _declare_next(self) -> None:
         if self._is_declaring or not self._groups:
@@ -103,14 +110,18 @@ class Wheel:
         deadlines = [pending.deadline for pending in group.pendings]
         deadline = max(deadlines, default=self._clock.monotonic() + REPAIR_TIMEOUT)
         known = self._related(*entry.target)
-        self._declare(lambda: _needs(entry, known), deadline, partial(self._on_declared, entry, deadline))
+        self._declare(
+            lambda: _needs(entry, known, self._knows_stops(entry)),
+            deadline,
+            partial(self._on_declared, entry, deadline),
+        )
 
     def _on_declared(self, entry: WheelEntry, deadline: float, error: Exception | None) -> None:
         self._is_declaring = False
         if error is None:
             self._stops.update(entry.stops)
-            self._due_queues.add(entry.due_queue)
-            for each in [each for each in self._groups if self._is_declared(each)]:
+            self._due_queues[entry.due_queue] = self._clock.monotonic() + TRUST
+            for each in [each for each in self._groups if each == entry or self._is_declared(each)]:
                 self._let_go(each, None)
         else:
             self._failed(entry, deadline, error)
@@ -148,9 +159,10 @@ def _refusal(entry: WheelEntry, error: Exception) -> PublishError:
     return refusal
 
 
-def _needs(entry: WheelEntry, known: Topology | None) -> Script[None]:
-    """Declare the wheel as far as `entry` needs it, and its way out."""
-    yield from ensure_script(entry.topology(), TopologyMode.DECLARE)
+def _needs(entry: WheelEntry, known: Topology | None, knows_stops: bool) -> Script[None]:
+    """Declare the wheel as far as `entry` needs it and is not known to have it, and its way out."""
+    if not knows_stops:
+        yield from ensure_script(entry.topology(), TopologyMode.DECLARE)
     try:
         yield from _way_out(entry)
     except BrokerOperationError as exc:

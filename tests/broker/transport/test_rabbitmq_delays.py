@@ -10,7 +10,7 @@ from amqp_routing import Queue, QueueType, Topology
 from amqp_tasks.errors import NotSent, TopologyMismatch
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport import TopologyMode
-from amqp_tasks.transport.rabbitmq import RabbitTransport
+from amqp_tasks.transport.rabbitmq import RabbitTransport, _wheel
 from support import RawClient, Vhost
 
 Make = Callable[..., RabbitTransport]
@@ -85,6 +85,21 @@ def test_a_destination_that_was_declared_here_is_declared_again(
     transport.publish(delayed(message("q", "x"), 1.0))
 
     assert raw_client.get("q").body == b"x"
+
+
+def test_a_destination_that_was_bound_before_is_bound_again(
+    transport: RabbitTransport, message: Message, raw_client: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_wheel, "TRUST", 0.0)
+    transport.ensure_topology(Topology(queues=(Queue("other"),)), mode=DECLARE)
+    transport.publish(delayed(message("q", "has the same way but for its end"), 1.0))
+    transport.publish(delayed(message("other", "has the same end"), 3600.0))
+    transport.delete_queue("other")
+    transport.ensure_topology(Topology(queues=(Queue("other"),)), mode=DECLARE)
+
+    transport.publish(delayed(message("other", "x"), 1.0))
+
+    assert raw_client.get("other").body == b"x"
 
 
 def test_a_wheel_that_cannot_be_declared_refuses_the_message_and_no_other(
