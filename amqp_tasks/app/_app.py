@@ -291,10 +291,12 @@ class App:
 
         Raises:
             SettingsError: all faults at once.
-            ConfigurationError: see `load_imports`.
+            ConfigurationError: see `load_imports`; or a route that no call could take.
+            RoutingError: a router of `task_routes` that cannot be imported.
         """
         if not self._is_finalized:
             self.load_imports()
+            self.router.load()
             self._is_finalized = True
 
     def set_current(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amqp_routing import ExchangeType
-from amqp_tasks.app._options import check_call_options, check_destination
+from amqp_tasks.app._options import check_call_options, check_destination, check_message_options
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.transport import TopologyMode
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from amqp_tasks.settings import Settings
     from amqp_tasks.transport import Transport
 
-__all__ = ("Destination", "Destinations")
+__all__ = ("Destination", "Destinations", "check_routes")
 
 _WHERE = ("queue", "exchange", "routing_key")
 
@@ -123,17 +123,39 @@ def _overlay(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
     merged.update((name, value) for name, value in layer.items() if value is not None)
 
 
+def check_routes(router: Router) -> None:
+    """Refuse routes of maps and pairs that no call could take. What functions will answer is not known beforehand.
+
+    Raises:
+        ConfigurationError: unknown options, values that cannot be, a queue together with an exchange; all at once.
+    """
+    faults: list[str] = []
+    for place, route in router.routes:
+        try:
+            check_message_options(_checked(route), "call option:")
+        except ConfigurationError as exc:
+            faults.append(f"task_{place}: {exc}")
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+
+
 def _route_options(route: Route | None) -> dict[str, Any]:
     if route is None:
         return {}
+    try:
+        found = _checked(route)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"task_routes: {exc}") from exc
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _checked(route: Route) -> dict[str, Any]:
     found = {
         "queue": route.queue,
         "exchange": route.exchange,
         "routing_key": route.routing_key,
         **route.options,
     }
-    try:
-        check_call_options(found)
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"task_routes: {exc}") from exc
-    return {name: value for name, value in found.items() if value is not None}
+    check_call_options(found)
+    check_destination(route.queue, route.exchange)
+    return found

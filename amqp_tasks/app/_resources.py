@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from amqp_routing import Router
 from amqp_tasks.app._calls import Calls
+from amqp_tasks.app._destination import check_routes
 from amqp_tasks.app._topology import Topologies
 from amqp_tasks.backends.disabled import DisabledBackend
 from amqp_tasks.backends.rpc import RpcBackend, RpcOptions
@@ -43,10 +44,12 @@ class Resources:
 
         Raises:
             SettingsError: the settings are wrong.
+            ConfigurationError: a route that no call could take.
             RoutingError: routes or queues do not fit together.
         """
         generation, settings = app.conf.generation, app.settings
         router = Router(settings.task.routes)
+        check_routes(router)
         topologies = Topologies(settings, router)
         if previous is not None and _same_connections(previous.settings, settings):
             transport, backend = previous.transport, previous.backend

@@ -94,7 +94,7 @@ class _MapRule:
     def __init__(self, pairs: Iterable[tuple[object, object]], label: str) -> None:
         self.label = label
         self.queues: list[Queue] = []
-        self.routes: list[Route] = []
+        self.routes: list[tuple[str, Route]] = []
         self._exact: dict[str, Route] = {}
         self._patterns: dict[re.Pattern[str], tuple[Route, str]] = {}
         self._remembered: dict[str, tuple[Route | None, str]] = {}
@@ -102,8 +102,9 @@ class _MapRule:
             self._add(key, value)
 
     def _add(self, key: object, value: object) -> None:
-        route, queue = read_route(value, origin=f"{self.label}, {_shown(key)}")
-        self.routes.append(route)
+        origin = f"{self.label}, {_shown(key)}"
+        route, queue = read_route(value, origin=origin)
+        self.routes.append((origin, route))
         if queue is not None:
             self.queues.append(queue)
         if isinstance(key, re.Pattern):
@@ -151,16 +152,24 @@ class _CallableRule:
             return None, "returned None"
         return read_route(value, origin=self.label)[0], f"returned {value!r}"
 
-    def _ask(self, call: _Call) -> object:
+    def load(self) -> None:
+        """Import the router of a dotted name; idempotent.
+
+        Raises:
+            RouteError: it cannot be imported, or is no router.
+        """
         if not self._is_imported:
             self._target = _imported(cast("str", self._target), self.label)
             self._is_imported = True
+        if not callable(self._target) and not isinstance(self._target, TaskRouter):
+            raise RouteError(f"{self.label}: {self._target!r} is no router; {_EXPECTED}")
+
+    def _ask(self, call: _Call) -> object:
+        self.load()
         if isinstance(self._target, TaskRouter):
             return self._target.route_for_task(call.name, call.args, call.kwargs)
-        if callable(self._target):
-            function = cast("RouterFunction", self._target)
-            return function(call.name, call.args, call.kwargs, call.options, task=call.task)
-        raise RouteError(f"{self.label}: {self._target!r} is no router; {_EXPECTED}")
+        function = cast("RouterFunction", self._target)
+        return function(call.name, call.args, call.kwargs, call.options, task=call.task)
 
 
 _EXPECTED = (
@@ -236,8 +245,29 @@ class Router:
     @property
     def queue_names(self) -> tuple[str, ...]:
         """The queues that maps and pairs name; what functions will answer is not known beforehand."""
-        names = (route.queue for rule in self._rules if isinstance(rule, _MapRule) for route in rule.routes)
+        names = (route.queue for _, route in self.routes)
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def routes(self) -> tuple[tuple[str, Route], ...]:
+        """What maps and pairs say, each with its place in words."""
+        return tuple(entry for rule in self._rules if isinstance(rule, _MapRule) for entry in rule.routes)
+
+    def load(self) -> None:
+        """Import the routers that are given as dotted names; else each is when it is first asked. Idempotent.
+
+        Raises:
+            RouteError: some cannot be imported or are no routers, all of them at once.
+        """
+        faults: list[RouteError] = []
+        for rule in self._rules:
+            if isinstance(rule, _CallableRule):
+                try:
+                    rule.load()
+                except RouteError as exc:
+                    faults.append(exc)
+        if faults:
+            raise RouteError("; ".join(map(str, faults))) from faults[0]
 
     @property
     def queues(self) -> tuple[Queue, ...]:

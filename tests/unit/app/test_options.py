@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from amqp_routing import RouteError
 from amqp_tasks import App, Task
 from amqp_tasks.errors import ConfigurationError, EncodeError
 
@@ -171,3 +172,31 @@ def test_annotations_that_are_none_are_refused(annotations: Any, said: str) -> N
 
     with pytest.raises(ConfigurationError, match=f"task_annotations: {said}"):
         app.send_task("proj.add", (1, 2))
+
+
+def test_routes_that_no_call_could_take_are_refused_before_any_call_all_at_once() -> None:
+    routes: Any = [
+        {"a": {"queu": "b"}, "b.*": {"priority": 999}, "fine": {"queue": "b", "priority": 5}},
+        [("c", {"queue": "b", "exchange": "x"}), ("d", {"serializer": "zz"})],
+    ]
+    app = App("proj", task_routes=routes)
+
+    with pytest.raises(ConfigurationError) as caught:
+        _ = app.topology
+
+    said = str(caught.value)
+    assert "task_routes[0], 'a': unknown call option 'queu', did you mean 'queue'?; " in said
+    assert (
+        "task_routes[0], 'b.*': call option 'priority' must be a whole number from 0 to 255, got 999; "
+        in said
+    )
+    assert "task_routes[1], 'c': queue='b' and exchange='x' exclude each other" in said
+    assert "task_routes[1], 'd': call option: unknown serializer 'zz'" in said
+    assert "fine" not in said
+
+
+def test_routers_that_cannot_be_imported_are_told_at_the_start() -> None:
+    app = App("proj", task_routes=["nowhere.route", "math.nothing", "math.pi"])
+
+    with pytest.raises(RouteError, match=r"nowhere.*; .*nothing.*; .*3\.14.* is no router"):
+        app.finalize()
