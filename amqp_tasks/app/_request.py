@@ -130,9 +130,9 @@ class UnreadRequest(Request):
         return object.__getattribute__(self, name)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        # Asked of the class, before any attribute of the instance.
-        self.__class__  # noqa: B018 - the first look
-        return super().__reduce_ex__(protocol)
+        # Where it is asked of the class, before any attribute of the instance. This is the first look, and what is found is
+        # that of a plain request.
+        return self.__reduce_ex__(protocol)
 
 
 @dataclass(slots=True, eq=False)

@@ -92,7 +92,6 @@ class Watch:
         """See `Guard.open`."""
         if self._is_main:
             self._before = signal.signal(SOFT_SIGNAL, self._on_signal)
-        self._window.release()
         now = self._keeper.now
         if self._hard:
             self._hard_due = now + self._hard
@@ -100,6 +99,8 @@ class Watch:
         if self._soft:
             self._soft_due = now + self._soft
         self._keeper.begin(self._slot, self)
+        # Last: an interruption between the keeper's noting a timer and setting it would end all its looks.
+        self._window.release()
 
     def close(self) -> None:
         """See `Guard.close`."""
@@ -135,12 +136,12 @@ class Watch:
                 self._keeper.records.limit(self._slot, due + OVERDUE_GRACE)
                 self._keeper.on_overdue(self._job)
         elif now >= self._soft_due:
-            self._soft_due = math.inf
             self._claim_window()
 
     def _claim_window(self) -> None:
+        """Where it is not open yet the limit stays due, and is looked at again at once."""
         if self._window.acquire(blocking=False):
-            self._is_claimed = True
+            self._soft_due, self._is_claimed = math.inf, True
             logger.warning(
                 "soft time limit of %g s exceeded by task %s", self._soft, self._job.key,
                 extra={"action": "soft_time_limit"},

@@ -57,3 +57,11 @@ def test_it_is_seen_as_a_plain_request(look: Callable[[Request], Request]) -> No
     assert repr(seen) == repr(plain)
     assert seen == plain
     assert type(seen) is Request
+
+
+def test_it_can_be_reduced_by_its_class() -> None:
+    request = _unread()
+
+    reduced = type(request).__reduce_ex__(request, 4)
+
+    assert (reduced[1], reduced[2]) == ((Request,), vars(request))
