@@ -38,7 +38,9 @@ def holding_pidfile(path: str) -> Generator[None]:
         finally:
             # The name first, then the lock. A file that cannot be deleted is taken over by the next node.
             with suppress(OSError):
-                Path(path).unlink()
+                # Somebody may have deleted ours meanwhile, and another node have the name.
+                if Path(path).stat().st_ino == os.fstat(fd).st_ino:
+                    Path(path).unlink()
     finally:
         os.close(fd)
 

@@ -73,6 +73,14 @@ def test_the_file_of_a_killed_holder_is_taken_over(path: Path, holder: subproces
     assert hold(path) == f"{os.getpid()}\n"
 
 
+def test_the_file_of_a_later_holder_is_left_alone(path: Path) -> None:
+    with holding_pidfile(str(path)):
+        path.rename(path.with_suffix(".old"))
+        path.write_text("4711\n")
+
+    assert path.read_text() == "4711\n"
+
+
 def test_a_living_process_that_holds_no_lock_is_refused_too(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
