@@ -202,10 +202,10 @@ def test_an_interruption_under_way_is_waited_for(
 
 
 def test_setting_the_timer_is_not_interrupted(place: Callable[[Callable[[], None]], None]) -> None:
-    planned: list[float] = []
+    planned, watches = list[float](), list[Watch]()
 
     def slowly(delay: float, look: Callable[[], None]) -> None:
-        other = threading.Thread(target=watch.check, args=(clock.seconds + delay,))
+        other = threading.Thread(target=watches[0].check, args=(clock.seconds + delay,))
         other.start()
         other.join(5)
         assert not other.is_alive()
@@ -215,11 +215,9 @@ def test_setting_the_timer_is_not_interrupted(place: Callable[[Callable[[], None
     keeper = Timekeeper(clock=clock, call_later=slowly, records=NoRecords(), on_overdue=lambda job: None)
 
     def run() -> None:
-        nonlocal watch
-        watch = Watch(keeper, job_of("a"), 0, soft=0.5, hard=None)
-        assert guarded(watch, lambda: "in time") == "in time"
+        watches.append(Watch(keeper, job_of("a"), 0, soft=0.5, hard=None))
+        assert guarded(watches[0], lambda: "in time") == "in time"
 
-    watch: Watch
     place(run)
     assert planned == [0.5]
 
