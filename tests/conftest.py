@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from support.proxy import TcpProxy
 from support.raw import RawClient
 from support.vhosts import Vhost, new_vhost
 from support.workers import TESTS, WorkerProcesses
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heed_hangups() -> None:
+    """Let HUP mean what it means to a worker, in this process and those it starts: a run under nohup ignores it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
