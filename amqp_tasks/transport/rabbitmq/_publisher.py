@@ -211,7 +211,8 @@ class Publisher:
         """No connection, finally: everything ends now."""
         self.last_error = error
         self._take_back()
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = [*self._repairing, *self._waiting], deque()
+        self._repairing.clear()
         for pending in waiting:
             self._finish(pending, self._deadline_error(pending, "there is no connection"))
         self._tell_idle()

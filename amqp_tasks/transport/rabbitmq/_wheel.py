@@ -103,7 +103,10 @@ class Wheel:
         return self._stops.issuperset(entry.stops)
 
     def _declare_next(self) -> None:
-        if self._is_declaring or not self._groups:
+        if self._is_declaring:
+            return
+        self._drop_ended()
+        if not self._groups:
             return
         self._is_declaring = True
         entry, group = next(iter(self._groups.items()))
@@ -115,6 +118,15 @@ class Wheel:
             deadline,
             partial(self._on_declared, entry, deadline),
         )
+
+    def _drop_ended(self) -> None:
+        """Forget the first groups as long as nobody waits any more: the publisher has ended their messages."""
+        while self._groups:
+            entry, group = next(iter(self._groups.items()))
+            group.pendings = [pending for pending in group.pendings if not pending.is_done]
+            if group.pendings or group.repairs:
+                return
+            del self._groups[entry]
 
     def _on_declared(self, entry: WheelEntry, deadline: float, error: Exception | None) -> None:
         self._is_declaring = False
@@ -134,6 +146,8 @@ class Wheel:
             # The time of those that it began for is up, which the publisher tells them; others came later.
             group.pendings = [pending for pending in group.pendings if pending.deadline > now]
             if group.pendings:
+                # After the others, which would wait for as long as more of these come.
+                self._groups[entry] = self._groups.pop(entry)
                 return
         self._let_go(entry, error)
 

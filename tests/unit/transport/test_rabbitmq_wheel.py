@@ -1,0 +1,121 @@
+"""Who waits for the timer wheel, and what is declared for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+from unittest.mock import MagicMock
+
+import pytest
+
+from amqp_tasks.errors import BrokerUnreachable, NotSent, PublishError
+from amqp_tasks.message import OutgoingMessage, Properties
+from amqp_tasks.transport._delay import WheelEntry, wheel_entry
+from amqp_tasks.transport.rabbitmq._pending import CallbackOutcome, Pending
+from amqp_tasks.transport.rabbitmq._publisher import Publisher
+from amqp_tasks.transport.rabbitmq._wheel import Wheel
+from support.fake_deliveries import FakeClock
+
+LOST = BrokerUnreachable("no connection")
+LOST_ERROR = NotSent("there is no connection")
+
+
+class Fixture:
+    """A wheel whose publisher keeps what it holds, and whose declarations end when the test says so."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.declared: list[float] = []  # deadlines, in seconds from the start
+        self._start = self.clock.seconds
+        self._then: Callable[[Exception | None], None] = lambda _error: None
+        self._turn: list[Callable[[], None]] = []
+        me = cast("Any", self)
+        self.wheel = Wheel(
+            me, me, declare=self._declare, related=lambda _exchange, _key: None, clock=self.clock
+        )
+
+    def _declare(self, _script: object, deadline: float, then: Callable[[Exception | None], None]) -> None:
+        self.declared.append(deadline - self._start)
+        self._then = then
+
+    def at_turn_end(self, callback: Callable[[], None]) -> None:
+        self._turn.append(callback)
+
+    def hold(self, _pending: Pending) -> bool:
+        return True
+
+    def release(self, held: Sequence[Pending], refusal: Callable[[], PublishError] | None) -> None:
+        for pending in held:
+            pending.finish(None if refusal is None else refusal())
+
+    def submits(self, entry: WheelEntry, *, timeout: float) -> Pending:
+        message = OutgoingMessage(exchange="", routing_key="q", body=b"", properties=Properties())
+        deadline = self.clock.seconds + timeout
+        pending = Pending(message, b"", deadline, CallbackOutcome(lambda _error: None), 0, entry)
+        self.wheel.submit(pending)
+        return pending
+
+    def ends(self, error: Exception | None) -> None:
+        self._then(error)
+        turn, self._turn = self._turn, []
+        for callback in turn:
+            callback()
+
+
+@pytest.fixture
+def fix() -> Fixture:
+    return Fixture()
+
+
+def test_what_nobody_waits_for_any_more_is_not_declared(fix: Fixture) -> None:
+    fix.submits(wheel_entry(1, "", "q"), timeout=10)
+    given_up = fix.submits(wheel_entry(2, "", "q"), timeout=5)
+    given_up.finish(LOST_ERROR)
+    fix.submits(wheel_entry(3, "", "q"), timeout=20)
+
+    fix.ends(None)
+
+    assert fix.declared == [10, 20]
+
+
+def test_one_destination_that_is_always_in_use_does_not_keep_the_others_waiting(fix: Fixture) -> None:
+    busy, other = wheel_entry(1, "", "q"), wheel_entry(2, "", "q")
+    fix.submits(busy, timeout=10)
+    fix.submits(other, timeout=20)
+    fix.submits(busy, timeout=30)
+
+    fix.clock.seconds += 10
+    fix.ends(LOST)
+
+    assert fix.declared == [10, 20]
+
+
+def test_a_refused_connection_is_asked_for_once(fix: Fixture) -> None:
+    pendings = [fix.submits(wheel_entry(seconds, "", "q"), timeout=10) for seconds in (1, 2, 3)]
+    for pending in pendings:
+        pending.finish(LOST_ERROR)  # as the publisher does then
+
+    fix.ends(LOST)
+
+    assert fix.declared == [10]
+
+
+def test_a_refused_connection_ends_those_that_are_held() -> None:
+    loop, ignore = MagicMock(), MagicMock()
+    publisher = Publisher(
+        loop,
+        clock=FakeClock(),
+        window=10,
+        need_connection=ignore,
+        drop_connection=ignore,
+        repair=ignore,
+    )
+    outcomes: list[PublishError | None] = []
+    message = OutgoingMessage(exchange="", routing_key="q", body=b"", properties=Properties())
+    assert publisher.hold(Pending(message, b"", 2000.0, CallbackOutcome(outcomes.append)))
+
+    publisher.on_refused(LOST)
+
+    (error,) = outcomes
+    assert isinstance(error, NotSent)
+    assert publisher.outstanding == 0
