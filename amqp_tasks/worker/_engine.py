@@ -278,17 +278,17 @@ class Engine:
             logger.exception(
                 "a message cannot be rewritten as a dead letter", extra={"action": "dead_letter"}
             )
-            self._settler.drop(job)
+            self._settler.drop(job, None)
         else:
             self._settler.set_aside(job, message, record)
 
     def _finish_refusal(self, job: Job, record: ResultRecord | None, *, is_expired: bool) -> None:
-        if record is not None:
+        if not is_expired:
+            self._settler.drop(job, record)
+        elif record is not None:
             self._settler.store(job, record)
-        elif is_expired:
-            self._settler.acknowledge(job)
         else:
-            self._settler.drop(job)
+            self._settler.acknowledge(job)
 
     def _done(self, job: Job, duration: float, is_short_of_memory: bool) -> None:
         # Asked before the slot is free, or it would be filled once more.

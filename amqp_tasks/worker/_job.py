@@ -37,9 +37,10 @@ class Job:
         key: see `key_of`.
         crashes: how often its process died; above zero it runs alone.
         is_acked: acked before it ran (`acks_late=False`).
+        is_refused: its end is no ack; the queue's own dead-letter exchange, if any, gets the message.
     """
 
-    __slots__ = ("_run", "crashes", "delivery", "envelope", "is_acked", "key", "task")
+    __slots__ = ("_run", "crashes", "delivery", "envelope", "is_acked", "is_refused", "key", "task")
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Job:
         self.task = task
         self.key = key_of(envelope.id, envelope.retries, envelope.snoozes) if envelope is not None else ""
         self.crashes = 0
-        self.is_acked = False
+        self.is_acked = self.is_refused = False
         self._run = run
 
     def run(self, slot: int) -> None:

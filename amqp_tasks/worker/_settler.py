@@ -62,7 +62,7 @@ class Settler:
 
     def acknowledge(self, job: Job) -> None:
         """The job's outcome is where it belongs."""
-        self._close(job, Settlement.ACK)
+        self._close(job)
 
     def acknowledge_early(self, job: Job) -> None:
         """Ack before the run (`acks_late=False`); the job stays open until its outcome is stored."""
@@ -110,22 +110,26 @@ class Settler:
         self.consumer.settle(delivery, Settlement.REQUEUE)
         self._parts.on_settled()
 
-    def drop(self, job: Job) -> None:
-        """Refuse without a dead letter of ours: the queue's own dead-letter exchange, if any, gets it."""
-        self._close(job, Settlement.DROP)
+    def drop(self, job: Job, record: ResultRecord | None) -> None:
+        """Tell who waits, then refuse without a dead letter of ours: the queue's own dead-letter exchange, if any, gets it."""
+        job.is_refused = True
+        if record is not None:
+            self._store(job, record, _FIRST_PAUSE)
+        else:
+            self._close(job)
 
-    def _close(self, job: Job, settlement: Settlement) -> None:
+    def _close(self, job: Job) -> None:
         delivery, must_tell = self._parts.ledger.close(job)
         if must_tell and job.key:
             self._parts.verdicts.tell_finished((job.key,))
         if not job.is_acked:
-            self.consumer.settle(delivery, settlement)
+            self.consumer.settle(delivery, Settlement.DROP if job.is_refused else Settlement.ACK)
         self._parts.on_settled()
 
     def _store(self, job: Job, record: ResultRecord, pause: float) -> None:
         backend, envelope = self._parts.backend, job.envelope
         if backend is None or envelope is None or not envelope.reply_to:
-            self._close(job, Settlement.ACK)
+            self._close(job)
             return
         try:
             backend.store_nowait(
@@ -143,14 +147,14 @@ class Settler:
         """Store a FAILURE in place of a result that cannot be sent; once."""
         if isinstance(record.result, EncodeError | MessageTooLarge):
             # Even that cannot be: then it is the caller's address that is wrong.
-            self._close(job, Settlement.ACK)
+            self._close(job)
             return
         self._store(job, _failure_instead(record, error), pause)
 
     def _stored(self, job: Job, record: ResultRecord, pause: float, error: Exception | None) -> None:
         """On the I/O thread."""
         if error is None:
-            self._close(job, Settlement.ACK)
+            self._close(job)
         elif isinstance(error, MessageTooLarge | EncodeError):
             self._store_instead(job, record, error, pause)
         else:
@@ -181,7 +185,7 @@ class Settler:
         if error is None and record is not None:
             self._store(job, record, _FIRST_PAUSE)
         elif error is None:
-            self._close(job, Settlement.ACK)
+            self._close(job)
         else:
             logger.error(
                 "cannot publish a message of queue %r to %r, trying again in %.1f s: %s",

@@ -14,8 +14,9 @@ import pytest
 
 from amqp_tasks import App
 from amqp_tasks.clock import SYSTEM_CLOCK
-from amqp_tasks.errors import ConfigurationError, SoftTimeLimitExceeded, TaskError
-from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery
+from amqp_tasks.errors import ConfigurationError, Reject, SoftTimeLimitExceeded, TaskError
+from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery, Settlement
+from amqp_tasks.transport.memory._consumer import MemoryConsumer
 from amqp_tasks.worker import Worker
 from support import eventually
 
@@ -152,6 +153,30 @@ def test_without_dead_letter_queues_a_failure_that_goes_to_nobody_is_acked(broke
         # What was not acked would be back by now.
         assert _depth(app, "default") == 0
         assert app.transport.queue_status("default.dead") is None
+
+
+def test_without_dead_letter_queues_what_is_refused_is_left_to_the_broker(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[Settlement] = []
+    settle = MemoryConsumer.settle
+
+    def note(consumer: MemoryConsumer, delivery: Delivery, settlement: Settlement) -> None:
+        if delivery.queue_name == "default":
+            ends.append(settlement)
+        settle(consumer, delivery, settlement)
+
+    monkeypatch.setattr(MemoryConsumer, "settle", note)
+    with App("inside", broker=broker, task_dead_letter_queues=False) as app:
+
+        @app.task
+        def reject() -> None:
+            raise Reject("not ours")
+
+        with running(app, pool="solo"), pytest.raises(TaskError, match="not ours"):
+            reject.delay().get(timeout=10)
+
+    assert ends == [Settlement.DROP]
 
 
 def test_an_exception_without_a_text_is_kept_all_the_same(broker: str) -> None:
