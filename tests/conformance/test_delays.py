@@ -41,9 +41,11 @@ def test_a_delayed_message_comes_when_it_is_due_and_in_order(
 
     assert set(outcomes) == {None}
     collector.wait_deliveries(len(bodies) + 2)
-    assert collector.bodies == [b"at once", b"past", *bodies]
+    # On a slow machine the first may be due before the last two are even sent.
+    assert [body for body in collector.bodies if body in bodies] == bodies
+    assert {b"at once", b"past"} < set(collector.bodies)
     assert time.monotonic() - began >= 1.0 - TOLERANCE
-    first = collector.deliveries[2]
+    first = collector.deliveries[collector.bodies.index(bodies[0])]
     assert (first.exchange, first.routing_key, first.redelivered) == ("", "q", False)
     assert (first.properties.headers["n"], first.properties.expiration) == (1, None)
 
