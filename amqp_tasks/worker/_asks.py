@@ -49,7 +49,8 @@ class Answers:
 
     def __init__(self, *, reply: Callable[[int, int, dict[str, Verdict]], None], clock: Clock) -> None:
         self._reply, self._clock = reply, clock
-        self._crashes, self._finished, self._timed_out = CrashTable(), RecentKeys(), RecentKeys()
+        self._crashes = CrashTable()
+        self._finished, self._timed_out = RecentKeys(clock=clock), RecentKeys(clock=clock)
         self._places: dict[int, Whereabouts] = {}
         self._waiting: list[_Waiting] = []
 

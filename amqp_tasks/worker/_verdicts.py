@@ -11,9 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from amqp_tasks.clock import SYSTEM_CLOCK, Clock
+
 __all__ = ("UNKNOWN", "CrashTable", "NoVerdicts", "RecentKeys", "Verdict", "Verdicts", "describe_status")
 
 MAX_IDS = 20_000
+
+MAX_AGE = 3600.0
+"""Seconds after which a noted key counts no more: ids of callers' own may come again, as those of a nightly run do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,22 +93,24 @@ class CrashTable:
 
 
 class RecentKeys:
-    """Keys that were noted last."""
+    """Keys that were noted last, for `MAX_AGE`."""
 
-    def __init__(self, *, maximum: int = MAX_IDS) -> None:
-        self._maximum = maximum
-        self._ids: OrderedDict[str, None] = OrderedDict()
+    def __init__(self, *, maximum: int = MAX_IDS, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._maximum, self._clock = maximum, clock
+        self._noted: OrderedDict[str, float] = OrderedDict()
 
     def add(self, task_ids: Iterable[str]) -> None:
         """Remember them."""
+        now = self._clock.monotonic()
         for task_id in task_ids:
-            self._ids.pop(task_id, None)
-            self._ids[task_id] = None
-        while len(self._ids) > self._maximum:
-            self._ids.popitem(last=False)
+            self._noted.pop(task_id, None)
+            self._noted[task_id] = now
+        while len(self._noted) > self._maximum:
+            self._noted.popitem(last=False)
 
     def __contains__(self, task_id: str) -> bool:
-        return task_id in self._ids
+        noted = self._noted.get(task_id)
+        return noted is not None and self._clock.monotonic() - noted < MAX_AGE
 
 
 def describe_status(status: int) -> str:

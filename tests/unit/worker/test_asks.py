@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from amqp_tasks.worker._asks import WAIT_FOR_EXIT, Answers
-from amqp_tasks.worker._verdicts import CrashTable, RecentKeys, Verdict, describe_status
+from amqp_tasks.worker._verdicts import MAX_AGE, CrashTable, RecentKeys, Verdict, describe_status
 
 
 @dataclass
@@ -131,6 +131,16 @@ def test_finished_ids_are_bounded() -> None:
     table.add(["a", "b", "c"])
 
     assert [key in table for key in "abc"] == [False, True, True]
+
+
+def test_an_id_that_comes_again_long_after_it_finished_is_another_run(node: Node) -> None:
+    node.process(1)
+    node.answers.tell_finished(1, ["nightly"])
+
+    node.clock.seconds += MAX_AGE
+    node.answers.ask(1, 1, ["nightly"])
+
+    assert node.replies == [(1, 1, {})]
 
 
 @pytest.mark.parametrize(
