@@ -325,7 +325,8 @@ class Inbox:
             with self._pausing:
                 self._is_paused = True
                 self._consumer.pause()
-            if _is_any_asked_for(entries):
+            # Whoever has come since then did not see the pause, and may wait for an entry that was made since.
+            if _is_any_asked_for(self._all_entries()):
                 self.wants_more()
 
     def wants_more(self) -> None:

@@ -50,8 +50,8 @@ class Effects(Protocol):
     def set_flow(self, is_open: bool) -> None:
         """Pause or resume the consumers."""
 
-    def set_prefetch(self, prefetch: int) -> None:
-        """Ask for so many messages."""
+    def resize(self) -> None:
+        """The prefetch has changed."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class _Plan:
 
     start: list[Job] = field(default_factory=list[Job])
     hand_back: list[Job] = field(default_factory=list[Job])
-    prefetch: int | None = None
+    is_prefetch_changed: bool = False
     is_flow_changed: bool = False
 
 
@@ -119,8 +119,7 @@ class Dispatcher:
         with self._lock:
             self._free += 1
             self._freed_at = self._clock.monotonic()
-            if self._prefetch.observe(duration):
-                plan.prefetch = self._prefetch.value
+            plan.is_prefetch_changed = self._prefetch.observe(duration)
             self._reopen(job, plan)
             self._fill(plan)
         self._carry_out(plan)
@@ -200,14 +199,13 @@ class Dispatcher:
         plan.is_flow_changed = True
 
     def _restart_prefetch(self, plan: _Plan) -> None:
-        if self._prefetch.restart():
-            plan.prefetch = self._prefetch.value
+        plan.is_prefetch_changed = self._prefetch.restart()
 
     def _carry_out(self, plan: _Plan) -> None:
         if plan.is_flow_changed:
             self._apply_flow()
-        if plan.prefetch is not None:
-            self._effects.set_prefetch(plan.prefetch)
+        if plan.is_prefetch_changed:
+            self._effects.resize()
         # After the pause, or the broker would send them right back.
         if plan.hand_back:
             self._effects.hand_back(plan.hand_back)

@@ -47,8 +47,8 @@ class EarlyEffects(Protocol):
     def send_round(self, job: Job, seconds: float) -> None:
         """Publish it once more with so many seconds to wait, then ack this one."""
 
-    def make_room(self, room: int) -> None:
-        """The prefetch must leave room for so many beside those that run."""
+    def resize(self) -> None:
+        """`room` has changed."""
 
 
 class Early:
@@ -59,6 +59,9 @@ class Early:
         effects: see `EarlyEffects`.
         call_later: runs something on the control thread after some seconds.
         clock: time.
+
+    Attributes:
+        room: deliveries that the prefetch must leave room for beside those that run; written under the lock.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Early:
         self._lock = threading.Lock()
         self._held: list[tuple[float, int, Job]] = []
         self._arrivals = itertools.count()
-        self._room = 0
+        self.room = 0
         self._last_held = 0.0
         self._wakes_at = math.inf  # when the next timer is due; later timers set no others
         self._is_closed = False
@@ -96,14 +99,14 @@ class Early:
 
     def tick(self) -> None:
         """Give up room that is not needed any more; to be called a few times a second."""
-        if not self._room:
+        if not self.room:
             return
         with self._lock:
             is_over = not self._held and self._clock.monotonic() - self._last_held >= _KEEP_ROOM
             if is_over:
-                self._room = 0
+                self.room = 0
         if is_over:
-            self._effects.make_room(0)
+            self._effects.resize()
 
     def drop(self, is_lost: Callable[[Job], bool]) -> None:
         """Forget those whose connection is lost."""
@@ -126,20 +129,20 @@ class Early:
         return seconds > PLAUSIBLE_SKEW or not came_through_wheel(envelope.headers)
 
     def _hold(self, job: Job, seconds: float) -> None:
-        room, wake = 0, None
+        is_resized, wake = False, None
         with self._lock:
             is_closed = self._is_closed
             if not is_closed:
                 due = self._last_held = self._clock.monotonic() + seconds
                 heapq.heappush(self._held, (due, next(self._arrivals), job))
                 wake = self._next_wake()
-                room = self._needed_room()
+                is_resized = self._grow_room()
         if is_closed:
             self._effects.hand_back((job,))
             return
         self._wake_at(wake)
-        if room:
-            self._effects.make_room(room)
+        if is_resized:
+            self._effects.resize()
 
     def _next_wake(self) -> float | None:
         """When the first is due, if that needs a timer: a timer for each would start another for each in turn."""
@@ -152,12 +155,12 @@ class Early:
         if wake is not None:
             self._call_later(wake - self._clock.monotonic(), partial(self._let_go, wake))
 
-    def _needed_room(self) -> int:
-        """More room, in doublings; 0 when there is enough."""
-        if len(self._held) <= self._room or self._room >= _MOST_ROOM:
-            return 0
-        self._room = max(_LEAST_ROOM, 2 * self._room)
-        return self._room
+    def _grow_room(self) -> bool:
+        """Make more room, in doublings; False when there is enough."""
+        if len(self._held) <= self.room or self.room >= _MOST_ROOM:
+            return False
+        self.room = max(_LEAST_ROOM, 2 * self.room)
+        return True
 
     def _let_go(self, woken: float) -> None:
         """On the control thread: pass on what is due."""

@@ -28,6 +28,7 @@ from amqp_tasks.worker._guards import Guards
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._limits import Timekeeper
+from amqp_tasks.worker._prefetch import PrefetchTotal
 from amqp_tasks.worker._redeliveries import Redeliveries
 from amqp_tasks.worker._runner import Runner, RunRules
 from amqp_tasks.worker._settler import Settler, SettlerParts
@@ -141,7 +142,11 @@ class Engine:
             clock=parts.clock,
         )
         self._early = Early(ledger=self._ledger, effects=self, call_later=parts.call_later, clock=parts.clock)
-        self._held = self._room = 0
+        # What the slots need, and room for what is held beside them.
+        self._prefetch = PrefetchTotal(
+            (lambda: parts.prefetch.value, lambda: self._redeliveries.held, lambda: self._early.room),
+            order=self._order_prefetch,
+        )
         self._consumer: Consumer | None = None
         # The transport may call back from its own thread before `consume` has returned.
         self._starting = threading.Lock()
@@ -151,7 +156,7 @@ class Engine:
         with self._starting:
             consumer = self._parts.transport.consume(
                 self._rules.queue_names,
-                ConsumerOptions(prefetch=self._parts.prefetch.value),
+                ConsumerOptions(prefetch=self._prefetch.value),
                 on_deliveries=self._on_deliveries,
                 on_event=self._on_event,
                 declare=self._rules.topology,
@@ -318,10 +323,13 @@ class Engine:
         if self._consumer is not None:
             (self._consumer.resume if is_open else self._consumer.pause)()
 
-    def set_prefetch(self, prefetch: int) -> None:
-        """See `Effects.set_prefetch`."""
+    def resize(self) -> None:
+        """See `Effects.resize`, `RedeliveryEffects.resize` and `EarlyEffects.resize`."""
+        self._prefetch.update()
+
+    def _order_prefetch(self, prefetch: int) -> None:
         if self._consumer is not None:
-            self._consumer.set_prefetch(prefetch + self._held + self._room)
+            self._consumer.set_prefetch(prefetch)
 
     def proceed(self, jobs: Sequence[Job]) -> None:
         """See `RedeliveryEffects.proceed`."""
@@ -342,17 +350,6 @@ class Engine:
         """See `RedeliveryEffects.time_out`."""
         self._ledger.open(job)
         self._runner.time_out(job)
-
-    def hold(self, held: int) -> None:
-        """See `RedeliveryEffects.hold`."""
-        if held != self._held:
-            self._held = held
-            self.set_prefetch(self._parts.prefetch.value)
-
-    def make_room(self, room: int) -> None:
-        """See `EarlyEffects.make_room`."""
-        self._room = room
-        self.set_prefetch(self._parts.prefetch.value)
 
     def send_round(self, job: Job, seconds: float) -> None:
         """See `EarlyEffects.send_round`."""

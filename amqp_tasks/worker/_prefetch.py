@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
-__all__ = ("WORK_AHEAD", "Prefetch", "percentile", "wanted_prefetch")
+__all__ = ("WORK_AHEAD", "Prefetch", "PrefetchTotal", "percentile", "wanted_prefetch")
 
 WORK_AHEAD = 0.020
 """Seconds of work that a process holds: enough to cover acks and deliveries on their way, too little to hoard."""
@@ -98,3 +99,33 @@ class Prefetch:
                 self._is_cold = False
                 self._durations.clear()
         return is_due
+
+
+class PrefetchTotal:
+    """What a process asks the broker for: the sum of what its parts want. Thread safety: any thread.
+
+    A part changes its own number first and then calls `update`, which reads all of them and orders the sum under one
+    lock: so whichever of two threads is the last to order has seen the numbers of both.
+
+    Args:
+        parts: each tells how many deliveries it wants to hold now.
+        order: asks for so many; called with the lock held, it must only hand over.
+    """
+
+    def __init__(self, parts: Sequence[Callable[[], int]], *, order: Callable[[int], None]) -> None:
+        self._parts, self._order = tuple(parts), order
+        self._lock = threading.Lock()
+        self._ordered = self.value
+
+    @property
+    def value(self) -> int:
+        """The sum as it is now."""
+        return sum(part() for part in self._parts)
+
+    def update(self) -> None:
+        """Order the sum if it is another one."""
+        with self._lock:
+            value = self.value
+            if value != self._ordered:
+                self._ordered = value
+                self._order(value)

@@ -42,8 +42,8 @@ class RedeliveryEffects(Protocol):
     def time_out(self, job: Job) -> None:
         """It passed its hard limit, and its process could not say so."""
 
-    def hold(self, held: int) -> None:
-        """So many deliveries are held without running; the prefetch must leave room beside them."""
+    def resize(self) -> None:
+        """`held` has changed."""
 
 
 class Redeliveries:
@@ -72,6 +72,11 @@ class Redeliveries:
     def count(self) -> int:
         """Deliveries that wait here."""
         return len(self._asked) + len(self._held)
+
+    @property
+    def held(self) -> int:
+        """Deliveries that wait for a run elsewhere; the prefetch must leave room beside them."""
+        return len(self._held)
 
     def take(self, jobs: Iterable[Job]) -> None:
         """Accept redelivered messages."""
@@ -102,7 +107,7 @@ class Redeliveries:
             self._effects.hand_back(late)
         if again:
             self.take(again)
-            self._effects.hold(len(self._held))
+            self._effects.resize()
 
     def drop(self, is_lost: Callable[[Job], bool]) -> None:
         """Forget those whose connection is lost."""
@@ -110,7 +115,7 @@ class Redeliveries:
             for table in (self._asked, self._held):
                 for job in [job for job in table if is_lost(job)]:
                     del table[job]
-        self._effects.hold(len(self._held))
+        self._effects.resize()
 
     def close(self) -> None:
         """Hand all back; those that come later too."""
@@ -172,7 +177,7 @@ class Redeliveries:
             logger.info(
                 "task %s still runs in another process; its redelivery is held", job.key, extra=_about(job)
             )
-        self._effects.hold(len(self._held))
+        self._effects.resize()
 
 
 def _about(job: Job) -> dict[str, str]:

@@ -106,6 +106,6 @@ class Effects:
         """Remember."""
         self.log.append(("flow", is_open))
 
-    def set_prefetch(self, prefetch: int) -> None:
+    def resize(self) -> None:
         """Remember."""
-        self.log.append(("prefetch", prefetch))
+        self.log.append(("resize", None))

@@ -467,6 +467,7 @@ class Publisher:
         """End everything that is outstanding, as at its deadline."""
         everything = [*self._unconfirmed.values(), *self._repairing, *self._waiting]
         self._waiting.clear()
+        self._repairing.clear()
         for pending in everything:
             if not pending.is_done:
                 self._finish(pending, self._deadline_error(pending, why))

@@ -174,3 +174,31 @@ def test_who_begins_to_wait_while_consuming_is_being_paused_has_it_resumed(inbox
     inbox.end(asked, record=DONE)
     thread.join(5)
     assert not thread.is_alive()
+
+
+class LateCaller:
+    """A lock of the inbox; while it is being taken, somebody asks for a result that was not expected before."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox, self._lock = inbox, threading.Lock()
+
+    def __enter__(self) -> None:
+        if self._inbox.find("late") is None:
+            self._inbox.expect("late").on_ready(lambda: None)
+        self._lock.acquire()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._lock.release()
+
+
+def test_who_asks_for_a_new_result_just_before_consuming_is_paused_has_it_resumed(inbox: Inbox) -> None:
+    consumer = SlowToPause()
+    inbox.attach(cast("Consumer", consumer), "replies")
+    unread = [inbox.expect(f"{n}") for n in range(10)]
+    for entry in unread:
+        inbox.end(entry, record=ResultRecord(task_id=entry.task_id, status=State.SUCCESS, result=1))
+    inbox._pausing = cast("threading.Lock", LateCaller(inbox))
+
+    inbox._bound(len(unread))
+
+    assert consumer.orders == ["pause", "resume"]

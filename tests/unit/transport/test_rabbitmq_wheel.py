@@ -100,21 +100,29 @@ def test_a_refused_connection_is_asked_for_once(fix: Fixture) -> None:
     assert fix.declared == [10]
 
 
-def test_a_refused_connection_ends_those_that_are_held() -> None:
-    loop, ignore = MagicMock(), MagicMock()
-    publisher = Publisher(
-        loop,
+@pytest.fixture
+def publisher() -> Publisher:
+    ignore = MagicMock()
+    return Publisher(
+        ignore,
         clock=FakeClock(),
         window=10,
         need_connection=ignore,
         drop_connection=ignore,
         repair=ignore,
     )
+
+
+@pytest.mark.parametrize("end", ["on_refused", "give_up"])
+def test_the_end_of_the_publisher_ends_those_that_are_held(publisher: Publisher, end: str) -> None:
     outcomes: list[PublishError | None] = []
     message = OutgoingMessage(exchange="", routing_key="q", body=b"", properties=Properties())
     assert publisher.hold(Pending(message, b"", 2000.0, CallbackOutcome(outcomes.append)))
 
-    publisher.on_refused(LOST)
+    if end == "on_refused":
+        publisher.on_refused(LOST)
+    else:
+        publisher.give_up("the test ends it")
 
     (error,) = outcomes
     assert isinstance(error, NotSent)

@@ -19,10 +19,10 @@ class Process:
     effects: Effects = field(default_factory=Effects)
 
     def __post_init__(self) -> None:
-        self.pool = ManualPool(self.slots)
+        self.pool, self.prefetch = ManualPool(self.slots), Prefetch(slots=self.slots, maximum=256)
         self.dispatcher = Dispatcher(
             pool=self.pool,
-            prefetch=Prefetch(slots=self.slots, maximum=256),
+            prefetch=self.prefetch,
             weights={},
             effects=self.effects,
             clock=self.clock,
@@ -151,4 +151,5 @@ def test_the_prefetch_follows_the_durations(process: Process) -> None:
         assert isinstance(job, Job)
         process.dispatcher.done(job, 0.0001)
 
-    assert process.effects.log[-1] == ("prefetch", 200)
+    assert process.effects.log[-1] == ("resize", None)
+    assert process.prefetch.value == 200

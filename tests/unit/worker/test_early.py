@@ -37,8 +37,8 @@ class Fixture:
     def send_round(self, job: Job, seconds: float) -> None:
         self.log.append(("send round", (job.key, seconds)))
 
-    def make_room(self, room: int) -> None:
-        self.log.append(("room", room))
+    def resize(self) -> None:
+        self.log.append(("room", self.early.room))
 
     def arrives(self, name: str, seconds: float, **headers: Any) -> bool:
         eta = self.clock.now() + timedelta(seconds=seconds)

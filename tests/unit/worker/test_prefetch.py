@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from amqp_tasks.worker._prefetch import Prefetch, percentile, wanted_prefetch
+from amqp_tasks.worker._prefetch import Prefetch, PrefetchTotal, percentile, wanted_prefetch
 
 
 @pytest.mark.parametrize(
@@ -111,3 +113,40 @@ def test_percentiles() -> None:
     assert percentile([], 0.95) == 0.0
     assert percentile([3.0], 0.95) == 3.0
     assert percentile(range(1, 101), 0.95) == 95
+
+
+def test_the_last_order_has_seen_what_every_thread_wants() -> None:
+    slots, held, orders = 1, 0, list[int]()
+    has_ordered = threading.Event()
+
+    def hold_one() -> None:
+        nonlocal held
+        held = 1
+        total.update()
+        has_ordered.set()
+
+    def order(value: int) -> None:
+        if not orders and not other.is_alive():
+            other.start()
+            # Time for the other thread to overtake, in vain when it has to wait for this order.
+            has_ordered.wait(0.2)
+        orders.append(value)
+
+    total = PrefetchTotal((lambda: slots, lambda: held), order=order)
+    other = threading.Thread(target=hold_one)
+    slots = 10
+    total.update()
+    other.join(5)
+
+    assert orders == [10, 11]
+
+
+def test_an_unchanged_total_is_not_ordered() -> None:
+    parts, orders = [3, 2], list[int]()
+    total = PrefetchTotal((lambda: parts[0], lambda: parts[1]), order=orders.append)
+
+    total.update()
+    parts[:] = [2, 3]
+    total.update()
+
+    assert orders == []

@@ -53,8 +53,8 @@ class Fates:
     def time_out(self, job: Job) -> None:
         self.log.append(("time out", job.key))
 
-    def hold(self, held: int) -> None:
-        self.log.append(("hold", held))
+    def resize(self) -> None:
+        self.log.append(("resize", None))
 
 
 class Fixture:
@@ -87,7 +87,7 @@ def test_each_verdict_has_its_fate(it: Fixture) -> None:
         ("give up", ("often", 3)),
         ("duplicate", "done"),
         ("time out", "slow"),
-        ("hold", 1),
+        ("resize", None),
         ("proceed", [("fresh", 0), ("once", 1)]),
     ]
     assert it.redeliveries.count == 1
