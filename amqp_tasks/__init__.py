@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from amqp_tasks.app import (
         App,
         AsyncResult,
+        Backoff,
         Request,
         ResultSet,
+        RetryPlan,
+        Steps,
         Task,
         allow_join_result,
         current_app,
@@ -26,8 +29,11 @@ if TYPE_CHECKING:
 __all__ = (
     "App",
     "AsyncResult",
+    "Backoff",
     "Request",
     "ResultSet",
+    "RetryPlan",
+    "Steps",
     "Task",
     "allow_join_result",
     "current_app",

@@ -11,6 +11,7 @@ from amqp_tasks.app._registry import TaskRegistry
 from amqp_tasks.app._request import DeliveryInfo, Request, current_request
 from amqp_tasks.app._result import AsyncResult, allow_join_result, result_from_tuple
 from amqp_tasks.app._result_set import ResultSet
+from amqp_tasks.app._retry_plan import Backoff, RetryPlan, Steps
 from amqp_tasks.app._shared import shared_task
 from amqp_tasks.app._task import Task, TaskCall
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = (
     "App",
     "AsyncResult",
+    "Backoff",
     "CallOptions",
     "DeadLetterFilter",
     "DeadLetters",
@@ -28,7 +30,9 @@ __all__ = (
     "Request",
     "Requeued",
     "ResultSet",
+    "RetryPlan",
     "RetryPolicy",
+    "Steps",
     "Task",
     "TaskCall",
     "TaskOptions",

@@ -131,7 +131,7 @@ def _attempt(frame: Frame, payload: Arguments, guard: Guard | None) -> Outcome:
     try:
         if task.hooks and "before_start" in task.hooks:
             _before_start(frame)
-        if task.autoretry_for:
+        if task.autoretry_for or task.retry_plan is not None:
             retval = _call_retrying(frame, args, kwargs, guard)
         else:
             retval = (

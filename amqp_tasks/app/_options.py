@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypedDict
 
+from amqp_tasks.app._retry_plan import RetryPlan
 from amqp_tasks.clock import MAX_SECONDS
 from amqp_tasks.errors import ConfigurationError
 
@@ -20,6 +21,7 @@ __all__ = (
     "check_destination",
     "check_message_options",
     "check_retry_options",
+    "check_retry_plan",
     "check_task_options",
     "start_of",
 )
@@ -110,6 +112,7 @@ class TaskOptions(TypedDict, total=False):
     retry_backoff: bool | float
     retry_backoff_max: float
     retry_jitter: bool
+    retry_plan: RetryPlan | None
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
@@ -225,6 +228,7 @@ _KINDS: dict[str, _Kind] = {
     ),
     "retry_backoff_max": _Kind((int, float), "a finite number of seconds", _is_limit, may_be_none=False),
     "retry_jitter": _CALL_FLAG,
+    "retry_plan": _Kind((RetryPlan,), "a RetryPlan, or None", _always),
 }
 """What the values of options may be; None stands for "not given" where it may be given at all."""
 
@@ -245,6 +249,7 @@ _LATER = {
     "cluster_id": "RabbitMQ makes no use of it: put it into `headers`",
     "immediate": "RabbitMQ does not implement it",
     "confirm_timeout": "named `timeout` here, as it covers the whole publish",
+    "retry": "named `retry_plan` for a task: write retry_plan=RetryPlan(fast=2, then=Backoff(first=10))",
     "rate_limit": "rate limits are not supported yet",
 }
 
@@ -296,6 +301,34 @@ def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_n
     what = f"option of task {task_name!r}:"
     _check_values(options, what)
     check_message_options(options, what)
+
+
+_PLANNED = frozenset(
+    {
+        "autoretry_for", "default_retry_delay", "dont_autoretry_for", "max_retries", "retry_backoff", "retry_backoff_max",
+        "retry_jitter", "retry_kwargs",
+    }
+)  # fmt: skip
+"""What a `RetryPlan` stands in place of."""
+
+
+def check_retry_plan(plan: Mapping[str, Any], beside: Mapping[str, Any], task_name: str) -> None:
+    """Refuse options that a plan would silently overrule.
+
+    Args:
+        plan: the options among which `retry_plan` may be.
+        beside: the options that were said together with it, or after it.
+        task_name: for the message.
+
+    Raises:
+        ConfigurationError: the plan is there, and so is one of what it stands in place of.
+    """
+    others = sorted(_PLANNED & beside.keys())
+    if plan.get("retry_plan") is not None and others:
+        raise ConfigurationError(
+            f"option of task {task_name!r}: retry_plan stands in place of {', '.join(others)}: say it in the plan, or leave"
+            " the plan out"
+        )
 
 
 def check_message_options(options: Mapping[str, Any], what: str) -> None:

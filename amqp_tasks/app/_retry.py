@@ -74,13 +74,13 @@ def retry(
     check_retry_options(options)
     if max_retries is not None:
         frame.max_retries = max_retries
-    request, limit = frame.request, task.max_retries if max_retries is None else max_retries
+    request, limit = frame.request, _limit(task) if max_retries is None else max_retries
     if args is not None or kwargs is not None:
         args, kwargs = _arguments(task, request, args, kwargs)
     if limit is not None and request.retries >= limit:
         _give_up(task, request, exc, args, kwargs)
     if countdown is None and not eta:
-        countdown = task.default_retry_delay
+        countdown = _usual_pause(task, request.retries)
     signal = Retry(exc=exc, when=countdown if countdown is not None else eta, is_eager=request.is_eager)
     # The last one counts: there cannot be two next runs under one id.
     frame.again = _again(task, args, kwargs, _delay(task, eta, countdown), options)
@@ -109,6 +109,10 @@ def autoretry(frame: Frame, exc: Exception) -> None:
         Exception: as `retry`.
     """
     task = frame.task
+    if task.retry_plan is not None:
+        if task.retry_plan.covers(exc) and not isinstance(exc, TaskPredicate):
+            task.retry(exc=exc, max_retries=frame.max_retries)
+        return
     if isinstance(exc, (TaskPredicate, *task.dont_autoretry_for)) or not isinstance(exc, task.autoretry_for):
         return
     given = dict(task.retry_kwargs)
@@ -119,6 +123,14 @@ def autoretry(frame: Frame, exc: Exception) -> None:
     if frame.max_retries is not None:
         given["max_retries"] = frame.max_retries
     task.retry(exc=exc, **given)
+
+
+def _limit(task: Task[..., Any]) -> int | None:
+    return task.max_retries if task.retry_plan is None else task.retry_plan.limit
+
+
+def _usual_pause(task: Task[..., Any], retries: int) -> float:
+    return task.default_retry_delay if task.retry_plan is None else task.retry_plan.pause(retries)
 
 
 def backoff(factor: float, retries: int, maximum: float, *, jitter: bool) -> int:

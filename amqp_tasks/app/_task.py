@@ -8,7 +8,13 @@ from inspect import isasyncgenfunction, isgeneratorfunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
-from amqp_tasks.app._options import CallOptions, check_call_options, check_destination, check_task_options
+from amqp_tasks.app._options import (
+    CallOptions,
+    check_call_options,
+    check_destination,
+    check_retry_plan,
+    check_task_options,
+)
 from amqp_tasks.app._request import FRAME, Frame, Request
 from amqp_tasks.errors import ConfigurationError, Retry
 
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from amqp_tasks.app._hooks import ExceptionInfo
     from amqp_tasks.app._result import AsyncResult
     from amqp_tasks.app._result_set import ResultSet
+    from amqp_tasks.app._retry_plan import RetryPlan
 
 __all__ = ("Task",)
 
@@ -71,6 +78,7 @@ class Task(Generic[P, R_co]):
         retry_backoff_max: seconds at most.
         retry_jitter: the time is drawn evenly between 0 and what it would be, so that failures together do not come
             back together.
+        retry_plan: which failures are retried, how often and when, as one value in place of the eight above.
     """
 
     name: str = ""
@@ -103,6 +111,7 @@ class Task(Generic[P, R_co]):
     retry_backoff: bool | float = False
     retry_backoff_max: float = 600
     retry_jitter: bool = True
+    retry_plan: RetryPlan | None = None
 
     _app: App | None = None
     _function: Callable[..., Any] | None = None
@@ -277,7 +286,7 @@ class Task(Generic[P, R_co]):
             exc: the reason; raised when there may be no further retry.
             throw: False returns the `Retry` instead of raising it: the task goes on, and its outcome stands.
             eta: when to run (naive: the app's timezone).
-            countdown: seconds until it runs; wins over `eta`. Neither: `default_retry_delay`.
+            countdown: seconds until it runs; wins over `eta`. Neither: what `retry_plan` says, or `default_retry_delay`.
             max_retries: in place of the task's own, for this execution; None takes the task's own.
             options: `queue`, `priority`, `headers` (added to the others), `expires`, `shadow`, `ignore_result`,
                 `time_limit`, `soft_time_limit`.
@@ -360,7 +369,10 @@ class Task(Generic[P, R_co]):
         self._hooks = frozenset(
             hook for hook in _HOOKS if getattr(type(self), hook) is not getattr(Task, hook)
         )
-        check_task_options(self._class_options(), Task._known_options(), name)
+        inherited = self._class_options()
+        check_task_options(inherited, Task._known_options(), name)
+        check_retry_plan(inherited, inherited, name)
+        check_retry_plan({**inherited, **options}, options, name)
         self._set_options({**{key: getattr(self, key) for key in _TUPLES}, **options})
         function = self._function or self.run
         _refuse_generator(function, name)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from amqp_tasks import App, Task
+from amqp_tasks import App, RetryPlan, Steps, Task
 from amqp_tasks.errors import Snooze
 from support.ledger import Ledger
 
@@ -37,6 +37,15 @@ def again(self: Task[..., Any], times: int, countdown: float = 0) -> dict[str, A
         "queue": request.delivery_info.get("queue"),
         "time": time.time(),
     }
+
+
+@app.task(name="planned", bind=True, retry_plan=RetryPlan(fast=2, then=Steps(1.0, 0.1)))
+def planned(self: Task[..., Any], times: int) -> float:
+    """Fail so often; returns the time of the last run."""
+    _note(f"run {self.request.retries}", self.request.id or "")
+    if self.request.retries < times:
+        raise ValueError(f"run {self.request.retries}")
+    return time.time()
 
 
 @app.task(name="die_between", bind=True)

@@ -62,6 +62,23 @@ def test_a_snooze_waits_in_the_broker(caller: App, worker_process: WorkerProcess
     assert result.get(timeout=30) >= 1.0
 
 
+def test_a_plan_retries_at_once_and_then_after_pauses_until_it_is_used_up(
+    caller: App, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    """Row B039."""
+    worker_process("-c", "1", app=APP)
+
+    before = time.time()
+    fast, slow, never = (caller.send_task("planned", (times,)) for times in (2, 3, 9))
+
+    assert fast.get(timeout=30) > before
+    # Not a measurement: a pause cannot be shorter.
+    assert slow.get(timeout=30) - before >= 1.0
+    with pytest.raises(ValueError, match="run 4"):
+        never.get(timeout=30)
+    assert [ledger.counts(f"run {n}")[never.id] for n in range(6)] == [1, 1, 1, 1, 1, 0]
+
+
 def test_a_death_between_retry_and_ack_loses_nothing(
     caller: App, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, tmp_path: Path
 ) -> None:
