@@ -41,54 +41,47 @@ class System:
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "ERROR")
 
 
-def celery(queue_type: str, *, name: str = "Celery prefork", pool: tuple[str, ...] = ("-c", "4")) -> System:
-    """Celery with four pool processes."""
-    worker = (
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "benchmarks.clients.celery_client",
-        "worker",
-        *pool,
-        *CELERY_FLAGS,
-    )
+def celery(
+    queue_type: str,
+    *,
+    name: str = "Celery prefork",
+    module: str = "benchmarks.clients.celery_client",
+    processes: int = 4,
+    flags: tuple[str, ...] = CELERY_FLAGS,
+) -> System:
+    """Celery with so many pool processes."""
+    worker = (sys.executable, "-m", "celery", "-A", module, "worker", "-c", str(processes), *flags)
     return System(name=name, client="celery_client", worker=worker, queue_type=queue_type)
 
 
-def dramatiq(*, name: str = "Dramatiq", threads: int = 8, prefetch: int = 0, redis: str = "") -> System:
-    """Dramatiq with four processes; its best drain is one thread each and a large prefetch."""
-    worker = (
-        sys.executable,
-        "-m",
-        "dramatiq",
-        "benchmarks.clients.dramatiq_client",
-        "-p",
-        "4",
-        "-t",
-        str(threads),
-    )
+def dramatiq(
+    *,
+    name: str = "Dramatiq",
+    module: str = "benchmarks.clients.dramatiq_client",
+    processes: int = 4,
+    threads: int = 8,
+    prefetch: int = 0,
+    redis: str = "",
+) -> System:
+    """Dramatiq with so many processes; its best drain is one thread each and a large prefetch."""
+    worker = (sys.executable, "-m", "dramatiq", module, "-p", str(processes), "-t", str(threads))
     environment = {"dramatiq_queue_prefetch": str(prefetch)} | ({"BENCH_REDIS": redis} if redis else {})
     return System(
         name=name, client="dramatiq_client", worker=worker, queue_type="classic", environment=environment
     )
 
 
-def own(queue_type: str, *, name: str = "amqp-tasks", environment: dict[str, str] | None = None) -> System:
+def own(
+    queue_type: str,
+    *,
+    name: str = "amqp-tasks",
+    module: str = "benchmarks.clients.own_client",
+    processes: int = 4,
+    flags: tuple[str, ...] = ("-l", "ERROR", "-q"),
+    environment: dict[str, str] | None = None,
+) -> System:
     """amqp-tasks as it comes."""
-    worker = (
-        sys.executable,
-        "-m",
-        "amqp_tasks",
-        "-A",
-        "benchmarks.clients.own_client",
-        "worker",
-        "-c",
-        "4",
-        "-l",
-        "ERROR",
-        "-q",
-    )
+    worker = (sys.executable, "-m", "amqp_tasks", "-A", module, "worker", "-c", str(processes), *flags)
     return System(
         name=name, client="own_client", worker=worker, queue_type=queue_type, environment=environment or {}
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,21 @@ __all__ = ("Entry", "Ledger")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One report."""
+    """One report.
+
+    Attributes:
+        event: what happened.
+        key: to what: the key of a task, mostly.
+        pid: the process that wrote it.
+        at: when, in seconds of the machine's monotonic clock, which all its processes share.
+        note: more about it.
+    """
 
     event: str
     key: str
     pid: int
+    at: float = 0.0
+    note: str = ""
 
 
 class Ledger:
@@ -32,10 +44,14 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.touch()
+        self._lock = threading.Lock()
+        self._known: list[Entry] = []
+        self._offset = 0
 
-    def record(self, event: str, key: str) -> None:
+    def record(self, event: str, key: str, note: str = "") -> None:
         """Add one report."""
-        line = json.dumps({"event": event, "key": key, "pid": os.getpid()}) + "\n"
+        said = {"event": event, "key": key, "pid": os.getpid(), "at": time.monotonic(), "note": note}
+        line = json.dumps(said) + "\n"
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(file, line.encode())
@@ -44,8 +60,19 @@ class Ledger:
 
     def entries(self, event: str | None = None) -> list[Entry]:
         """All reports so far, or those of one event."""
-        found = [Entry(**json.loads(line)) for line in self.path.read_text().splitlines()]
-        return [each for each in found if event is None or each.event == event]
+        with self._lock:
+            self._read_on()
+            return [each for each in self._known if event is None or each.event == event]
+
+    def _read_on(self) -> None:
+        """Read what was added since the last time: a long run asks often."""
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                self._known.append(Entry(**json.loads(line)))
 
     def keys(self, event: str) -> list[str]:
         """The keys of one event, in order, with repeats."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from amqp_tasks import App
+from amqp_tasks import App, current_request
 from amqp_tasks.errors import SoftTimeLimitExceeded
 from support.ledger import Ledger
 
@@ -157,14 +157,20 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-@app.task(name="act")
-def act(key: str, action: str = "ok", argument: Any = None) -> Any:
+def perform(key: str, action: str, argument: Any, task_id: str) -> Any:
     """Report `start`, do it, report `done`; returns the key, mostly."""
     ledger = _ledger()
-    ledger.record("start", key)
+    ledger.record("start", key, task_id)
     returned = _ACTIONS[action](key, argument)
-    ledger.record("done", key)
+    ledger.record("done", key, task_id)
     return returned
+
+
+@app.task(name="act")
+def act(key: str, action: str = "ok", argument: Any = None) -> Any:
+    """What `perform` does."""
+    request = current_request()
+    return perform(key, action, argument, (request.id if request else None) or "")
 
 
 @app.task(name="act_early", acks_late=False)

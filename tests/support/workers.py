@@ -32,14 +32,16 @@ class WorkerProcess:
     3. The fixture kills what is left and fails when a descendant outlived its parent.
     """
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: int = subprocess.DEVNULL
+    ) -> None:
         self.command = tuple(command)
         self.mark = uuid.uuid4().hex
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             self.command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -152,8 +154,9 @@ class WorkerProcess:
         survivors = self.survivors() if self.process.poll() is not None else []
         self.kill_all()
         self._reader.join(5)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        for each in (self.process.stdin, self.process.stdout):
+            if each is not None:
+                each.close()
         return survivors
 
 
@@ -185,7 +188,22 @@ class WorkerProcesses:
         """
         chosen = ("-A", app) if app is not None else ()
         command = [sys.executable, "-m", "amqp_tasks", *chosen, "worker", *arguments]
-        started = WorkerProcess(command, env={**os.environ, **self._env, **(env or {})}, cwd=cwd or self._cwd)
+        return self.run(command, env=env, cwd=cwd, ready=ready, within=within)
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        ready: str | None = READY,
+        within: float = 20.0,
+        stdin: int = subprocess.DEVNULL,
+    ) -> WorkerProcess:
+        """Start any system's worker, or another process, by its command; the rest as in `__call__`."""
+        started = WorkerProcess(
+            command, env={**os.environ, **self._env, **(env or {})}, cwd=cwd or self._cwd, stdin=stdin
+        )
         self._started.append(started)
         if ready is not None:
             started.wait_output(ready, within=within)

@@ -1,0 +1,282 @@
+"""Workers and callers of one system under faults, and what became of every task.
+
+    with fault_run(node.url, folder=tmp_path, workers=2, callers=2) as run:
+        run.start()
+        with run.fault("broker killed"):
+            node.kill()
+            node.start()
+        run.wait_done(50)
+        outcome = run.finish()
+    outcome.check()
+
+1. `start` starts the workers, waits until they are ready, starts the callers, and returns when tasks are done.
+2. The test injects its faults, each in a `fault`: what runs twice must have been touched by one.
+3. `finish` stops the callers, lets the workers end what there is, stops them, empties the queues, and gives the `Outcome`.
+
+Callers and workers are processes; all of them and the faults report to one `Ledger`, of which the outcome is made.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.callers.calling import Orders
+from support.conservation import Outcome, key_of, messages_in
+from support.eventually import wait_until
+from support.fault_systems import OWN, QUEUE, SYSTEMS, FaultSystem
+from support.ledger import Ledger
+from support.nodes import speaks_amqp
+from support.raw import RawClient
+from support.reckoning import keys_by_event, reckon
+from support.workers import WorkerProcess, WorkerProcesses
+
+__all__ = ("FaultRun", "fault_run")
+
+HUNG_AFTER = 45.0
+"""Seconds after which a call that did not end hangs: the longest time limit of a call is 30."""
+
+QUIET = 5.0
+"""Seconds without any report after which nothing will come any more."""
+
+
+class _CallingProcess:
+    """A process that calls tasks until its standard input is closed."""
+
+    def __init__(
+        self, system: FaultSystem, orders: Orders, *, env: Mapping[str, str], workers: WorkerProcesses
+    ) -> None:
+        self.name = orders.name
+        command = system.caller(orders.to_json())
+        self.process: WorkerProcess = workers.run(command, env=env, ready=None, stdin=subprocess.PIPE)
+
+    def send(self, key: str, action: str, argument: Any) -> None:
+        """Have it make one call."""
+        stdin = self.process.process.stdin
+        assert stdin is not None
+        stdin.write(json.dumps([key, action, argument]) + "\n")
+        stdin.flush()
+
+    def stop(self) -> None:
+        """Order it to stop after the call that it is in."""
+        stdin = self.process.process.stdin
+        assert stdin is not None
+        stdin.close()
+
+    def has_ended(self, deadline: float) -> bool:
+        """Whether it is gone by then."""
+        return wait_until(lambda: self.process.process.poll() is not None, deadline - time.monotonic())
+
+
+class FaultRun:
+    """See the module. Made by `fault_run`; the test's thread owns it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        folder: Path,
+        system: str = OWN,
+        workers: int = 2,
+        processes: int = 2,
+        callers: int = 2,
+        waiters: int = 0,
+        interval: float = 0.01,
+        seconds: float = 0.01,
+        gets: float = 30.0,
+        env: Mapping[str, str] | None = None,
+        caller_url: str | None = None,
+        check_url: str | None = None,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            url: the broker, as the workers reach it.
+            folder: for the ledger.
+            system: see `fault_systems`.
+            workers: nodes.
+            processes: of each.
+            callers: processes that only call.
+            waiters: processes that also wait for each result, one after the other.
+            interval: seconds between two calls of a process.
+            seconds: that each task takes.
+            gets: seconds that a waiter gives a result.
+            env: more for the environment of workers and callers.
+            caller_url: the broker as the callers reach it; default as the workers.
+            check_url: the broker as the law reaches it at the end; default as the workers.
+        """
+        self.system = SYSTEMS[system]
+        self.ledger = Ledger(folder / "ledger")
+        self.workers: list[WorkerProcess] = []
+        self._check_url = check_url or url
+        self._counts = (workers, processes, callers, waiters if self.system.has_results else 0)
+        self._interval, self._seconds, self._gets = interval, seconds, gets
+        told = {"AMQP_TASKS_TEST_LEDGER": str(self.ledger.path), **(env or {})}
+        self._worker_env = {**self.system.environment(url), **told}
+        self._caller_env = {**self.system.environment(caller_url or url), **told}
+        self._processes = WorkerProcesses(folder, {})
+        self._callers: list[_CallingProcess] = []
+
+    def start(self, *, done: int = 20, within: float = 30.0) -> None:
+        """Start everything; returns when `done` tasks were run."""
+        workers, _, callers, waiters = self._counts
+        for _ in range(workers):
+            self.add_worker()
+        for number in range(callers):
+            self._add_caller(f"caller-{number}", gets=None)
+        for number in range(waiters):
+            self._add_caller(f"waiter-{number}", gets=self._gets)
+        try:
+            self.ledger.wait_for("done", count=done, within=within)
+        except AssertionError as exc:
+            said = [each.output for each in (*self.workers, *(one.process for one in self._callers))]
+            raise AssertionError("\n".join([str(exc), *said])) from exc
+
+    def add_worker(self) -> WorkerProcess:
+        """Start one more node; returns when it is ready."""
+        command = self.system.worker(self._counts[1])
+        started = self._processes.run(command, env=self._worker_env, within=40.0)
+        self.workers.append(started)
+        return started
+
+    def _add_caller(self, name: str, *, gets: float | None) -> None:
+        orders = Orders(
+            name=name,
+            ledger=str(self.ledger.path),
+            interval=self._interval,
+            action="sleep",
+            argument=self._seconds,
+            gets=gets,
+        )
+        self._callers.append(
+            _CallingProcess(self.system, orders, env=self._caller_env, workers=self._processes)
+        )
+
+    def send(self, key: str, action: str = "ok", argument: Any = None) -> None:
+        """Have the first caller make one more call; see `worker_app` for the actions."""
+        self._callers[0].send(key, action, argument)
+
+    def wait_done(self, more: int, *, within: float = 30.0) -> None:
+        """Wait until so many more tasks were run to their end."""
+        self.ledger.wait_for("done", count=len(self.ledger.keys("done")) + more, within=within)
+
+    @contextmanager
+    def fault(self, name: str, *, port: int | None = None) -> Iterator[None]:
+        """Note that what is done in the block is a fault; its end is the moment from which things should go well again.
+
+        Args:
+            name: for the report.
+            port: a broker's; then the fault ends as soon as it takes connections again after it took none, which
+                is well before all of it is up.
+        """
+        self.ledger.record("fault", name)
+        watch = threading.Thread(target=self._watch, args=(name, port), name="watch") if port else None
+        if watch:
+            watch.start()
+        try:
+            yield
+        finally:
+            if watch:
+                watch.join(90)
+            else:
+                self.ledger.record("fault-over", name)
+
+    def _watch(self, name: str, port: int) -> None:
+        assert wait_until(lambda: not speaks_amqp(port), 60)
+        assert wait_until(lambda: speaks_amqp(port), 60)
+        self.ledger.record("fault-over", name)
+
+    def stop_callers(self) -> None:
+        """Have the callers end; who does not in time is noted as hung and killed."""
+        for each in self._callers:
+            each.stop()
+        deadline = time.monotonic() + HUNG_AFTER
+        for each in self._callers:
+            if not each.has_ended(deadline):
+                each.process.kill_all()
+        self._callers.clear()
+
+    def finish(
+        self,
+        *,
+        revoked: Collection[str] = (),
+        expired: Collection[str] = (),
+        within: float = 60.0,
+        stop_within: float = 45.0,
+    ) -> Outcome:
+        """Stop the callers, let the workers end what there is, stop them and say what became of every task.
+
+        Args:
+            revoked: keys that the test revoked.
+            expired: keys that the test let expire.
+            within: seconds for the workers to end what there is.
+            stop_within: seconds for each worker to stop.
+        """
+        self.stop_callers()
+        self._wait_settled(within)
+        statuses = [self._stop(each, stop_within) for each in self.workers]
+        with RawClient(self._check_url) as raw:
+            dead = self._take(raw, self.system.dead_queue)
+            queued = self._take(raw, QUEUE) | self._take(raw, self.system.held_queue)
+        return reckon(
+            self.ledger.entries(),
+            dead=dead,
+            queued=queued,
+            revoked=revoked,
+            expired=expired,
+            statuses=statuses,
+        )
+
+    def _take(self, raw: RawClient, queue: str | None) -> dict[str, str]:
+        """What is in a queue: the reasons by their keys."""
+        if queue is None:
+            return {}
+        return {key_of(each): self.system.reason_of(each) for each in messages_in(raw, queue)}
+
+    def _wait_settled(self, within: float) -> None:
+        """Until all that was accepted ran and the queue is empty, or nothing more comes."""
+        reported, since = 0, time.monotonic()
+
+        def settled() -> bool:
+            nonlocal reported, since
+            entries = self.ledger.entries()
+            if len(entries) != reported:
+                reported, since = len(entries), time.monotonic()
+            events = keys_by_event(entries)
+            is_all = events["accepted"] <= events["done"] and raw.depth(QUEUE) <= 0
+            return is_all or time.monotonic() - since > QUIET
+
+        with RawClient(self._check_url) as raw:
+            wait_until(settled, within)
+
+    def _stop(self, worker: WorkerProcess, within: float) -> int | None:
+        """Its exit status; None when it had to be killed."""
+        try:
+            return worker.stop(within)
+        except AssertionError:
+            worker.kill_all()
+            return None
+
+    def close(self) -> None:
+        """Kill what is left.
+
+        Raises:
+            AssertionError: a process outlived a worker that had ended.
+        """
+        self._processes.close()
+
+
+@contextmanager
+def fault_run(url: str, *, folder: Path, **options: Any) -> Iterator[FaultRun]:
+    """A `FaultRun`, whose processes are gone at the end; the options are those of its constructor."""
+    run = FaultRun(url, folder=folder, **options)
+    try:
+        yield run
+    finally:
+        run.close()
