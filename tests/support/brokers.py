@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+from support.containers import ContainerNode
 from support.management import Management
-from support.nodes import ContainerNode, LocalNode, Node, NodeUnavailable
+from support.nodes import LocalNode, Node, NodeUnavailable
 
-__all__ = ("BrokerNode", "BrokerUnavailable", "find_broker", "start_node")
+__all__ = ("BrokerNode", "BrokerUnavailable", "find_broker", "first_that_works", "start_node")
+
+T = TypeVar("T")
 
 REMEDY = """broker tests need a RabbitMQ, and none was found:
 {reasons}
@@ -81,23 +86,32 @@ def _given(url: str) -> BrokerNode:
 def start_node(*, prefer: str = "container") -> Node:
     """Start a node of our own, of the preferred kind (`container` or `installed`) if that works.
 
+    Raises:
+        BrokerUnavailable: neither works; see `first_that_works`.
+    """
+    makers: dict[str, Callable[[], Node]] = {"container": ContainerNode, "installed": LocalNode}
+    return first_that_works(
+        {kind: partial(_started, make) for kind, make in makers.items()}, prefer=prefer, remedy=REMEDY
+    )
+
+
+def first_that_works(starters: Mapping[str, Callable[[], T]], *, prefer: str, remedy: str) -> T:
+    """Call the starter of the preferred kind, then the others.
+
     AMQP_TASKS_TEST_BROKER names the only kind that may be tried: a run that is meant for one must not pass on another.
 
     Raises:
-        BrokerUnavailable: neither works.
+        BrokerUnavailable: none works; `remedy` with the reasons.
     """
-    makers: list[tuple[str, Callable[[], Node]]] = [("container", ContainerNode), ("installed", LocalNode)]
-    makers.sort(key=lambda pair: pair[0] != prefer)
     only = os.environ.get("AMQP_TASKS_TEST_BROKER")
-    if only:
-        makers = [pair for pair in makers if pair[0] == only]
     reasons: list[str] = []
-    for kind, make in makers:
-        try:
-            return _started(make)
-        except NodeUnavailable as exc:
-            reasons.append(f"  * {kind}: {exc}")
-    raise BrokerUnavailable(REMEDY.format(reasons="\n".join(reasons)))
+    for kind in sorted(starters, key=lambda kind: kind != prefer):
+        if only in {None, "", kind}:
+            try:
+                return starters[kind]()
+            except NodeUnavailable as exc:
+                reasons.append(f"  * {kind}: {exc}")
+    raise BrokerUnavailable(remedy.format(reasons="\n".join(reasons)))
 
 
 def _started(make: Callable[[], Node]) -> Node:

@@ -1,4 +1,4 @@
-"""RabbitMQ nodes that the tests start, break and end themselves: installed on the machine, or in a container."""
+"""RabbitMQ nodes that the tests start, break and end themselves; here those of the installed rabbitmq-server."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from support.eventually import wait_until
 from support.leaks import expect_process, forget_process
 from support.management import Management
 
-__all__ = ("IMAGE", "ContainerNode", "LocalNode", "Node", "NodeUnavailable", "free_port")
+__all__ = ("LocalNode", "Node", "NodeUnavailable", "Seat", "free_port")
 
-IMAGE = "rabbitmq:4-management"
 PR_SET_PDEATHSIG = 1
 LIST_OF_QUEUES_DELAY = 1.0
 START_TIMEOUT = 90.0
@@ -42,6 +41,12 @@ def free_port() -> int:
         return port
 
 
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def speaks_amqp(port: int) -> bool:
     """Whether an AMQP 0-9-1 broker answers with connection.start."""
     try:
@@ -51,6 +56,28 @@ def speaks_amqp(port: int) -> bool:
             return probe.recv(1) == b"\x01"
     except OSError:
         return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A node's place in a cluster that forms itself when its members start together.
+
+    Attributes:
+        name: the Erlang node's name, `a@b`.
+        members: the names of all members.
+        cookie: which they share.
+        meeting_point: where they find each other: the port of their epmd, or the name of their Docker network.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    cookie: str
+    meeting_point: int | str
+
+    @property
+    def erl_arguments(self) -> str:
+        """What makes RabbitMQ join the others at its first start."""
+        return f"-rabbit cluster_nodes {{[{','.join(self.members)}],disc}}"
 
 
 class Node(ABC):
@@ -63,6 +90,8 @@ class Node(ABC):
     """
 
     kind: str
+    name: str
+    """Of the Erlang node, as the management API tells it of queues."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -98,9 +127,13 @@ class Node(ABC):
 
     def start(self) -> None:
         """Start it, on its old data if it ran before; a running one is left alone."""
+        self.begin()
+        self.wait_ready()
+
+    def begin(self) -> None:
+        """The first half of `start`, which does not wait: members of a cluster start together."""
         if not self.is_running():
             self._launch()
-        self.wait_ready()
 
     def wait_ready(self) -> None:
         """Wait until it serves AMQP and HTTP.
@@ -219,12 +252,13 @@ class LocalNode(Node):
 
     kind = "installed"
 
-    def __init__(self, conf: Mapping[str, str] | None = None) -> None:
+    def __init__(self, conf: Mapping[str, str] | None = None, *, seat: Seat | None = None) -> None:
         super().__init__()
         self.server = find_server()
         self.home = Path(tempfile.mkdtemp(prefix="amqp-tasks-node-"))
-        self.name = f"t{uuid.uuid4().hex[:8]}@localhost"
-        self._epmd_port = free_port()
+        self._seat = seat
+        self.name = seat.name if seat else f"t{uuid.uuid4().hex[:8]}@localhost"
+        self._epmd_port = int(seat.meeting_point) if seat else free_port()
         self._epmd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._write_files(conf or {})
@@ -244,13 +278,14 @@ class LocalNode(Node):
         (self.home / "rabbitmq-env.conf").touch()
         (self.home / "advanced.config").write_text("[].\n")
         cookie = self.home / ".erlang.cookie"
-        cookie.write_text(uuid.uuid4().hex)
+        cookie.write_text(self._seat.cookie if self._seat else uuid.uuid4().hex)
         cookie.chmod(0o400)
         for name in ("data", "log", "conf.d", "schema"):
             (self.home / name).mkdir()
 
     def _environment(self) -> dict[str, str]:
         home = str(self.home)
+        joining = f" {self._seat.erl_arguments}" if self._seat else ""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": home,
@@ -270,7 +305,7 @@ class LocalNode(Node):
             "RABBITMQ_DIST_PORT": str(free_port()),
             # The script then becomes the node by exec, so that our child is the node itself.
             "RUNNING_UNDER_SYSTEMD": "true",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{127,0,0,1}}{joining}",
         }
 
     def is_running(self) -> bool:
@@ -292,7 +327,7 @@ class LocalNode(Node):
         return process
 
     def _launch(self) -> None:
-        if self._epmd is None:
+        if self._epmd is None and not listens(self._epmd_port):
             self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"])
         self._process = self._spawn([self.server])
 
@@ -331,103 +366,3 @@ class LocalNode(Node):
                 forget_process(process.pid)
         self._process = self._epmd = None
         shutil.rmtree(self.home, ignore_errors=True)
-
-
-def _check_engine() -> None:
-    """Ask for the Docker engine before its client does, which leaves an open socket behind when nobody answers.
-
-    Raises:
-        NodeUnavailable: nobody answers at the engine's local socket.
-    """
-    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    if host.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(host.removeprefix("unix://"))
-            except OSError as exc:
-                raise NodeUnavailable(f"no Docker engine at {host}: {exc}") from exc
-
-
-class ContainerNode(Node):
-    """A node in a container of `IMAGE`, on fixed ports of the loopback address."""
-
-    kind = "container"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._container: Any = None
-
-    def _launch(self) -> None:
-        if self._container is None:
-            self._container = self._create()
-        else:
-            self._container.start()
-            self._quiet()
-
-    def _create(self) -> Any:
-        _check_engine()
-        try:
-            from testcontainers.core.container import DockerContainer
-
-            made = DockerContainer(IMAGE)
-            # Past the type of testcontainers, which has no way to bind to the loopback address alone.
-            ports: Any = made.ports
-            ports.update({5672: ("127.0.0.1", self.port), 15672: ("127.0.0.1", self.management_port)})
-            made.start()
-        except Exception as exc:
-            raise NodeUnavailable(f"no container of {IMAGE}: {type(exc).__name__}: {exc}") from exc
-        self._owner = made
-        container = made.get_wrapped_container()
-        container.client.api.close()
-        return container
-
-    def _quiet(self) -> None:
-        # The Docker client keeps its sockets for later calls; the leak check would count them.
-        self._container.client.api.close()
-
-    def is_running(self) -> bool:
-        if self._container is None:
-            return False
-        self._container.reload()
-        self._quiet()
-        return bool(self._container.status in {"running", "paused"})
-
-    def _signal(self, number: signal.Signals) -> None:
-        # The cgroup freezer rather than SIGSTOP: the engine's own processes in the container freeze as well.
-        match number:
-            case signal.SIGSTOP:
-                self._container.pause()
-            case signal.SIGCONT:
-                self._container.unpause()
-            case _:
-                if self._is_paused:
-                    self._container.unpause()
-                self._container.kill(number.value)
-        self._quiet()
-
-    def _end(self) -> None:
-        # Not by a signal: in some images the first process is a shell that does not pass it on, and `docker stop`
-        # would wait for its limit and then kill.
-        # Nor by `shutdown`: it waits inside for the end of what it runs in.
-        self._run("rabbitmqctl", ("stop",))
-        self._container.stop(timeout=int(STOP_TIMEOUT))
-        self._quiet()
-
-    def _run(self, tool: str, arguments: tuple[str, ...]) -> tuple[int, str]:
-        status, output = self._container.exec_run([tool, *arguments])
-        self._quiet()
-        return status, output.decode(errors="replace")
-
-    def _log_tail(self) -> str:
-        if self._container is None:
-            return ""
-        text: str = self._container.logs(tail=40).decode(errors="replace")
-        self._quiet()
-        return text
-
-    def remove(self) -> None:
-        if self._container is None:
-            return
-        self._container.remove(force=True, v=True)
-        self._quiet()
-        self._container = None

@@ -15,7 +15,8 @@ from pika.exceptions import (
 
 from support import SECRET, BrokerNode, BrokerUnavailable, PrivateNode, RawClient, TcpProxy, Vhost
 from support.brokers import find_broker, start_node
-from support.nodes import ContainerNode, LocalNode, NodeUnavailable
+from support.containers import ContainerNode
+from support.nodes import LocalNode, NodeUnavailable
 
 
 def test_each_vhost_is_empty_and_gone_afterwards(broker: BrokerNode, vhost: Vhost) -> None:
