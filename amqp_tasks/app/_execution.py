@@ -124,6 +124,7 @@ def _attempt(frame: Frame, payload: Arguments, guard: Guard | None) -> Outcome:
     try:
         args, kwargs = task.parameters.load(payload.args, payload.kwargs)
     except InvalidArguments as exc:
+        request.args, request.kwargs = tuple(payload.args), dict(payload.kwargs)
         return failed(task, exc, is_invalid=True)
     except Exception as exc:  # noqa: BLE001 - validators are users' code too
         return failed(task, exc)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from inspect import iscoroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqp_tasks.app._execution import Outcome, run_to_end
 from amqp_tasks.app._request import FRAME, Frame, Request
-from amqp_tasks.errors import Retry
-from amqp_tasks.message import State
+from amqp_tasks.errors import Reject, Retry, TaskError
+from amqp_tasks.message import DeadLetterReason, State
 
 if TYPE_CHECKING:
     from amqp_tasks.app._task import Task
 
-__all__ = ("ExceptionInfo", "run_hooks")
+__all__ = ("ExceptionInfo", "run_hooks", "tell_dead")
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +38,21 @@ def run_hooks(task: Task[..., Any], request: Request, outcome: Outcome) -> None:
     Raises:
         BaseException: what a hook raised, in eager runs.
     """
-    if outcome.is_invalid or outcome.state not in _TOLD:
-        return
+    _tell(task, request, _calls(request, outcome))
+
+
+def tell_dead(task: Task[..., Any], request: Request, exc: Exception) -> None:
+    """Call `on_dead` for a task that ends without a run of its own to tell of; raises nothing."""
+    _tell(task, request, [_death(request, exc, "")])
+
+
+_Call: TypeAlias = "tuple[str, tuple[Any, ...]]"
+
+
+def _tell(task: Task[..., Any], request: Request, calls: list[_Call]) -> None:
     token = FRAME.set(Frame(task, request, FRAME.get(), is_over=True))
     try:
-        for name, arguments in _calls(request, outcome):
+        for name, arguments in calls:
             if name in task.hooks:
                 _call(task, request, name, arguments)
     finally:
@@ -52,9 +62,26 @@ def run_hooks(task: Task[..., Any], request: Request, outcome: Outcome) -> None:
 _TOLD = frozenset({State.SUCCESS, State.FAILURE, State.RETRY})
 
 
-def _calls(request: Request, outcome: Outcome) -> list[tuple[str, tuple[Any, ...]]]:
+def _calls(request: Request, outcome: Outcome) -> list[_Call]:
+    calls = _of_the_run(request, outcome)
+    exc, traceback = outcome.exception, outcome.traceback_text or ""
+    if isinstance(exc, Reject) and not exc.requeue:
+        calls.append(_death(request, TaskError(f"{DeadLetterReason.REJECTED}: {exc.reason}"), traceback))
+    elif exc is not None and outcome.state == State.FAILURE and outcome.again is None:
+        calls.append(_death(request, exc, traceback))
+    return calls
+
+
+def _death(request: Request, exc: Exception, traceback: str) -> _Call:
+    einfo = ExceptionInfo(type=type(exc), exception=exc, traceback=traceback)
+    return "on_dead", (exc, request.id, request.args, request.kwargs, einfo)
+
+
+def _of_the_run(request: Request, outcome: Outcome) -> list[_Call]:
     about = (request.id, request.args, request.kwargs)
     exc = outcome.exception
+    if outcome.is_invalid or outcome.state not in _TOLD:
+        return []
     if exc is None:
         return [
             ("on_success", (outcome.retval, *about)),

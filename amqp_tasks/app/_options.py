@@ -113,6 +113,7 @@ class TaskOptions(TypedDict, total=False):
     retry_backoff_max: float
     retry_jitter: bool
     retry_plan: RetryPlan | None
+    on_dead: Callable[..., object] | None
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)

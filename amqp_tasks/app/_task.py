@@ -36,7 +36,7 @@ R_co = TypeVar("R_co", covariant=True)
 _DIRECT = Request(called_directly=True)
 _CLASSES = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
 _TUPLES = _CLASSES | {"sensitive"}
-_HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+_HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return", "on_dead")
 
 
 class Task(Generic[P, R_co]):
@@ -345,6 +345,19 @@ class Task(Generic[P, R_co]):
     ) -> None:
         """Override: called last, with SUCCESS, FAILURE or RETRY; `retval` is the value or the exception."""
 
+    def on_dead(
+        self,
+        exc: Exception,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> None:
+        """Override, or give a function as the option `on_dead`: called in the worker when the task has ended without success and
+        is not run again, however it ended: also where none of the other hooks can be called (crashes, hard time
+        limit, `Reject`, what cannot be read). `exc` is what a caller gets; arguments that cannot be read are empty.
+        """
+
     def AsyncResult(self, task_id: str) -> AsyncResult[R_co]:  # noqa: N802 - the field's name
         """The result of a call by its id; see `App.AsyncResult`."""
         from amqp_tasks.app._result import AsyncResult
@@ -369,6 +382,8 @@ class Task(Generic[P, R_co]):
         self._hooks = frozenset(
             hook for hook in _HOOKS if getattr(type(self), hook) is not getattr(Task, hook)
         )
+        options = dict(options)
+        self._take_on_dead(options.pop("on_dead", None))
         inherited = self._class_options()
         check_task_options(inherited, Task._known_options(), name)
         check_retry_plan(inherited, inherited, name)
@@ -380,6 +395,17 @@ class Task(Generic[P, R_co]):
             from amqp_tasks.app._arguments import check_sensitive
 
             check_sensitive(self, function, skip_first=self._is_bound)
+
+    def _take_on_dead(self, given: object) -> None:
+        """A function given as the option is a hook like a method of its class, and wins over that."""
+        if given is not None:
+            setattr(self, "on_dead", given)  # noqa: B010 - in place of a method
+            self._hooks |= {"on_dead"}
+        if not callable(getattr(self, "on_dead")):  # noqa: B009 - a class attribute may be anything
+            raise ConfigurationError(
+                f"option of task {self.name!r}: on_dead must be a function of (exc, task_id, args, kwargs, einfo), got"
+                f" {getattr(self, 'on_dead')!r:.60}"  # noqa: B009
+            )
 
     def _set_options(self, options: Mapping[str, Any]) -> None:
         check_task_options(options, type(self)._known_options(), self.name)

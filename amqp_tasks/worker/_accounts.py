@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from amqp_tasks.worker._job import Job
 
 __all__ = (
+    "as_waiter_sees",
     "crash_refusal",
     "dead_letter_of",
     "error_text",
@@ -85,7 +86,7 @@ def refusal_record(job: Job, error: MalformedMessage, *, now: datetime, hostname
     return ResultRecord(
         task_id=envelope.id,
         status=State.REVOKED if is_expired else State.FAILURE,
-        result=_as_waiter_sees(error, envelope),
+        result=as_waiter_sees(error, envelope),
         date_done=now,
         group_id=envelope.group,
         parent_id=envelope.parent_id,
@@ -144,7 +145,7 @@ def dead_letter_of(
     )
 
 
-def _as_waiter_sees(error: MalformedMessage, envelope: Envelope) -> Exception:
+def as_waiter_sees(error: MalformedMessage, envelope: Envelope) -> Exception:
     """The exception that `get()` is to raise."""
     if error.reason == DeadLetterReason.EXPIRED:
         return TaskExpired(error.detail)

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from amqp_tasks.errors import MalformedMessage
@@ -304,7 +305,7 @@ class Engine:
     def _end_overdue(self, job: Job) -> None:
         """Answer for a task that its slot will not answer for any more. On the control thread."""
         self._parts.on_overdue()
-        self._runner.time_out(job)
+        self._runner.time_out(job, tells=True)
         self._dispatcher.done(job, 0.0)
 
     # What dispatcher and redeliveries ask for.
@@ -344,10 +345,18 @@ class Engine:
     def give_up(self, job: Job, verdict: Verdict) -> None:
         """See `RedeliveryEffects.give_up`."""
         task_id = job.envelope.id if job.envelope is not None else ""
-        self._refuse(job, crash_refusal(task_id, verdict.crashes, verdict.cause))
+        error = crash_refusal(task_id, verdict.crashes, verdict.cause)
+        # Once more means that the last words themselves ended the process.
+        if job.has_last_words and verdict.crashes == self._rules.crash_limit:
+            self._dispatcher.take([job.instead(partial(self._runner.bury, error))])
+        else:
+            self._refuse(job, error)
 
     def time_out(self, job: Job) -> None:
         """See `RedeliveryEffects.time_out`."""
+        if job.has_last_words and job.crashes < self._rules.crash_limit:
+            self._dispatcher.take([job.instead(self._runner.bury_overdue)])
+            return
         self._ledger.open(job)
         self._runner.time_out(job)
 

@@ -57,6 +57,17 @@ class Job:
         self.is_acked = self.is_refused = False
         self._run = run
 
+    @property
+    def has_last_words(self) -> bool:
+        """Whether its task wants to know of its end (`on_dead`)."""
+        return self.task is not None and "on_dead" in self.task.hooks
+
+    def instead(self, run: Callable[[Job, int], None]) -> Job:
+        """The same delivery with something else to be done about it in a slot, alone."""
+        job = Job(self.delivery, self.envelope, self.task, run)
+        job.crashes = max(1, self.crashes)
+        return job
+
     def run(self, slot: int) -> None:
         """See `Runnable.run`."""
         assert self._run is not None

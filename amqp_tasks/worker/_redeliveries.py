@@ -148,6 +148,7 @@ class Redeliveries:
         held: list[Job] = []
         for job in waiting:
             verdict = found.get(job.key, UNKNOWN)
+            job.crashes = verdict.crashes
             if verdict.is_finished:
                 self._effects.acknowledge_duplicate(job)
             elif verdict.is_timed_out:
@@ -157,7 +158,6 @@ class Redeliveries:
             elif verdict.is_running:
                 held.append(job)
             else:
-                job.crashes = verdict.crashes
                 free.append(job)
         if held:
             self._hold(held)

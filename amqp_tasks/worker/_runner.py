@@ -24,10 +24,17 @@ from amqp_tasks.message import (
     printable,
     read_payload,
 )
-from amqp_tasks.worker._accounts import error_text, outcome_record, retry_record, started_record
+from amqp_tasks.worker._accounts import (
+    as_waiter_sees,
+    error_text,
+    outcome_record,
+    retry_record,
+    started_record,
+)
 from amqp_tasks.worker._again import message_of, requeued
 from amqp_tasks.worker._guards import check_expiry
 from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._last_words import LastWords
 from amqp_tasks.worker._limits import Overdue, Timekeeper, Watch
 from amqp_tasks.worker._records import Records
 from amqp_tasks.worker._settler import Settler
@@ -118,6 +125,7 @@ class Runner:
         self._rules, self._settler, self._records = rules, settler, records
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
         self._timekeeper = timekeeper
+        self._last_words = LastWords(request_of=self._request, accept=rules.accept, limits=rules.limits)
         self._warned: set[str] = set()
         self._pid = os.getpid()
 
@@ -141,16 +149,48 @@ class Runner:
             if not is_overdue:
                 self._on_done(job, self._clock.monotonic() - started, is_short_of_memory)
 
-    def time_out(self, job: Job) -> None:
-        """Answer for a job whose run has passed its hard limit and will not answer itself; any thread."""
+    def time_out(self, job: Job, *, tells: bool = False) -> None:
+        """Answer for a job whose run has passed its hard limit and will not answer itself; any thread.
+
+        Args:
+            job: what ran.
+            tells: give its `on_dead` some time first; only where waiting harms nobody.
+        """
         task, envelope = job.task, job.envelope
         assert task is not None
         assert envelope is not None
-        request = request_from(
+        error = TimeLimitExceeded(self._rules.hard_limit(task, envelope))
+        if tells:
+            self._last_words.say_in_time(job, error)
+        request = self._request(job, envelope)
+        self._conclude(job, task, request, Outcome(state=State.FAILURE, exception=error), None)
+
+    def bury_overdue(self, job: Job, slot: int) -> None:
+        """`time_out` in a slot, where `on_dead` may take its time; raises nothing."""
+        assert job.task is not None
+        assert job.envelope is not None
+        error = TimeLimitExceeded(self._rules.hard_limit(job.task, job.envelope))
+        self._bury(job, slot, error, lambda: self.time_out(job))
+
+    def bury(self, error: MalformedMessage, job: Job, slot: int) -> None:
+        """Call the `on_dead` of a job that is not run any more, then refuse it; raises nothing."""
+        assert job.envelope is not None
+        self._bury(job, slot, as_waiter_sees(error, job.envelope), lambda: self._refuse(job, error))
+
+    def _bury(self, job: Job, slot: int, error: Exception, then: Callable[[], None]) -> None:
+        started = self._clock.monotonic()
+        self._records.mark(slot, job.key)  # a hook that ends the process is charged to it
+        try:
+            self._last_words.say(job, error)
+        finally:
+            self._records.clear(slot)
+            then()
+            self._on_done(job, self._clock.monotonic() - started, False)
+
+    def _request(self, job: Job, envelope: Envelope) -> Request:
+        return request_from(
             envelope, delivery_info=_delivery_info(job, envelope), hostname=self._rules.hostname
         )
-        error = TimeLimitExceeded(self._rules.hard_limit(task, envelope))
-        self._conclude(job, task, request, Outcome(state=State.FAILURE, exception=error), None)
 
     def _attempt(self, job: Job, slot: int) -> bool:
         task, envelope = job.task, job.envelope
@@ -167,12 +207,12 @@ class Runner:
 
     def _attempt_marked(self, job: Job, slot: int, task: Task[..., Any], envelope: Envelope) -> bool:
         rules = self._rules
-        payload = read_payload(envelope, job.delivery.body, accept=rules.accept, limits=rules.limits)
-        request = UnreadRequest(
-            lambda: request_from(
-                envelope, delivery_info=_delivery_info(job, envelope), hostname=rules.hostname
-            )
-        )
+        try:
+            payload = read_payload(envelope, job.delivery.body, accept=rules.accept, limits=rules.limits)
+        except MalformedMessage as exc:
+            self._last_words.say(job, as_waiter_sees(exc, envelope))
+            raise
+        request = UnreadRequest(lambda: self._request(job, envelope))
         if rules.is_tracked(task) and envelope.reply_to:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):

@@ -383,6 +383,50 @@ def test_hooks_are_told_of_a_failure(app: App) -> None:
     ]
 
 
+@pytest.mark.parametrize("as_option", [True, False])
+def test_on_dead_is_told_of_every_end_without_success_and_of_no_other(app: App, as_option: bool) -> None:
+    """Row B041."""
+    log: list[str] = []
+
+    def tell(exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        log.append(f"{task_id}: {exc!r} {args} {einfo.exception is exc}")
+
+    class Mourned(Task[..., Any]):
+        def on_dead(self, *about: Any) -> None:
+            assert not as_option
+            tell(*about)
+
+    options: dict[str, Any] = {"on_dead": tell} if as_option else {}
+
+    @app.task(base=Mourned, bind=True, max_retries=1, **options)
+    def end(self: AnyTask, exc: Any) -> None:
+        if exc == "retry":
+            self.retry(exc=KeyError("gone"), countdown=0)
+        if exc == "both":
+            self.retry(throw=False, countdown=0)
+            raise ValueError("but it runs again")
+        if exc is not None:
+            raise exc
+
+    for exc in (None, Ignore(), Reject("later", requeue=True), "both"):
+        end.apply((exc,))
+    assert log == []
+
+    end.apply((ValueError("no"),), task_id="failed")
+    end.apply(("retry",), task_id="retried")
+    end.apply((Reject("bad"),), task_id="rejected")
+
+    assert log[0] == "failed: ValueError('no') (ValueError('no'),) True"
+    assert log[1] == "retried: KeyError('gone') ('retry',) True"
+    assert log[2].startswith("rejected: TaskError('rejected: bad')")
+    assert len(log) == 3
+
+
+def test_an_on_dead_that_cannot_be_called_is_refused(app: App) -> None:
+    with pytest.raises(ConfigurationError, match="on_dead must be a function of"):
+        app.task(on_dead="proj.tell")(lambda: None)  # type: ignore[call-overload]
+
+
 def test_what_before_start_raises_is_the_outcome(app: App) -> None:
     class Guarded(Task[..., Any]):
         def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
