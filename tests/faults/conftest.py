@@ -2,14 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from support import Node, PrivateNode, RawClient, Vhost
-from support.outages import Outage, run_outage
+from support.conservation import Outcome
+from support.fault_systems import OWN, SYSTEMS
+from support.fault_table import Figures
 from support.private import private_to_one_test
+from support.scenarios import run_scenario
 from support.worker_client import WorkerClient
+
+FIGURES = pytest.StashKey[Figures]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the long runs, see `make faults`."""
+    parser.addoption(
+        "--system", default=OWN, help=f"systems to run, with commas between: {', '.join(SYSTEMS)}"
+    )
+    parser.addoption("--figures", type=Path, help="write the table of figures to this file")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what takes a `system` with each that was asked for."""
+    if "system" in metafunc.fixturenames:
+        asked = str(metafunc.config.getoption("--system", OWN)).split(",")
+        unknown = set(asked) - set(SYSTEMS)
+        if unknown:
+            raise pytest.UsageError(f"--system {', '.join(unknown)}: there are {', '.join(SYSTEMS)}")
+        metafunc.parametrize("system", asked)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table of what the long runs saw."""
+    figures = config.stash.get(FIGURES, None)
+    if figures is None:
+        return
+    terminalreporter.section("figures")
+    terminalreporter.write(figures.text())
+    file = config.getoption("--figures", None)
+    if file:
+        file.write_text(figures.text())
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest, _breakable_node: Node) -> Figures:
+    """The table to which a long run adds its line."""
+    version = ".".join(map(str, _breakable_node.management.version()))
+    return request.config.stash.setdefault(FIGURES, Figures(version))
 
 
 @pytest.fixture
@@ -33,10 +76,15 @@ def private_raw(private_node: PrivateNode) -> Iterator[RawClient]:
         yield made
 
 
-@pytest.fixture(scope="module", params=["restart", "kill"])
-def outage(
-    request: pytest.FixtureRequest, _breakable_node: Node, tmp_path_factory: pytest.TempPathFactory
-) -> Outage:
-    """One outage of the broker under load, and what became of everything; the tests only look at it."""
-    with private_to_one_test(_breakable_node) as node:
-        return run_outage(node, how=request.param, folder=tmp_path_factory.mktemp("outage"))
+@pytest.fixture(scope="module")
+def short_run(_breakable_node: Node, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
+    """Runs a scenario in its short form, once in a module: several tests look at the same outcome."""
+    seen: dict[str, Outcome] = {}
+
+    def run(name: str) -> Outcome:
+        if name not in seen:
+            with private_to_one_test(_breakable_node) as node:
+                seen[name] = run_scenario(name, node, folder=tmp_path_factory.mktemp(name))
+        return seen[name]
+
+    return run

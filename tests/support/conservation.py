@@ -36,7 +36,10 @@ class Outcome:
         pauses: seconds from the end of each fault to the first task that was begun after it; None for never.
         values: calls whose result was collected.
         no_values: errors of those whose result did not come, by key.
-        statuses: exit statuses of the workers that were stopped at the end.
+        unanswered: calls whose result was waited for with neither.
+        slowest_get: seconds of the longest wait of each caller that waits.
+        statuses: exit statuses of all workers, in the order of their start; None for one that had to be killed.
+        restarts: workers that ended by themselves and were started again.
     """
 
     submitted: frozenset[str]
@@ -56,7 +59,10 @@ class Outcome:
     pauses: tuple[tuple[str, float | None], ...] = ()
     values: frozenset[str] = frozenset()
     no_values: Mapping[str, str] = field(default_factory=dict)
+    unanswered: frozenset[str] = frozenset()
+    slowest_get: Mapping[str, float] = field(default_factory=dict)
     statuses: tuple[int | None, ...] = ()
+    restarts: int = 0
 
     @property
     def accounted(self) -> frozenset[str]:
@@ -89,6 +95,7 @@ class Outcome:
             "lost": self.lost,
             "unexpected": self.unexpected,
             "neither accepted nor refused": self.hung,
+            "waited for without an end": self.unanswered,
             "ran more than once, untouched by any fault": self.unexplained,
             "ran under several ids": self.changed,
         }

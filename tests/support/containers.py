@@ -8,11 +8,13 @@ import socket
 import uuid
 from typing import Any
 
+from support.eventually import wait_until
 from support.nodes import STOP_TIMEOUT, Node, NodeUnavailable, Seat
 
 __all__ = ("IMAGE", "ContainerNode", "check_engine")
 
 IMAGE = "rabbitmq:4-management"
+FREEZE_TIMEOUT = 10.0
 
 
 def check_engine() -> None:
@@ -93,7 +95,7 @@ class ContainerNode(Node):
         # The cgroup freezer rather than SIGSTOP: the engine's own processes in the container freeze as well.
         match number:
             case signal.SIGSTOP:
-                self._container.pause()
+                self._freeze()
             case signal.SIGCONT:
                 self._container.unpause()
             case _:
@@ -101,6 +103,20 @@ class ContainerNode(Node):
                     self._container.unpause()
                 self._container.kill(number.value)
         self._quiet()
+
+    def _freeze(self) -> None:
+        """The freezer gives up on a machine where it does not meet all processes at rest in time: ask again."""
+
+        def is_frozen() -> bool:
+            try:
+                self._container.pause()
+            except Exception as exc:
+                if "unable to freeze" not in str(exc):
+                    raise
+                return False
+            return True
+
+        assert wait_until(is_frozen, FREEZE_TIMEOUT), "the container cannot be frozen"
 
     def _end(self) -> None:
         # Not by a signal: in some images the first process is a shell that does not pass it on, and `docker stop`

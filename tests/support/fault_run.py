@@ -19,10 +19,11 @@ Callers and workers are processes; all of them and the faults report to one `Led
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from support.ledger import Ledger
 from support.nodes import speaks_amqp
 from support.raw import RawClient
 from support.reckoning import keys_by_event, reckon
-from support.workers import WorkerProcess, WorkerProcesses
+from support.workers import READY, WorkerProcess, WorkerProcesses
 
 __all__ = ("FaultRun", "fault_run")
 
@@ -86,10 +87,9 @@ class FaultRun:
         workers: int = 2,
         processes: int = 2,
         callers: int = 2,
-        waiters: int = 0,
+        gets: Sequence[float] = (),
         interval: float = 0.01,
         seconds: float = 0.01,
-        gets: float = 30.0,
         env: Mapping[str, str] | None = None,
         caller_url: str | None = None,
         check_url: str | None = None,
@@ -103,10 +103,9 @@ class FaultRun:
             workers: nodes.
             processes: of each.
             callers: processes that only call.
-            waiters: processes that also wait for each result, one after the other.
+            gets: one more calling process for each, which waits so many seconds for each of its results.
             interval: seconds between two calls of a process.
             seconds: that each task takes.
-            gets: seconds that a waiter gives a result.
             env: more for the environment of workers and callers.
             caller_url: the broker as the callers reach it; default as the workers.
             check_url: the broker as the law reaches it at the end; default as the workers.
@@ -115,35 +114,48 @@ class FaultRun:
         self.ledger = Ledger(folder / "ledger")
         self.workers: list[WorkerProcess] = []
         self._check_url = check_url or url
-        self._counts = (workers, processes, callers, waiters if self.system.has_results else 0)
-        self._interval, self._seconds, self._gets = interval, seconds, gets
+        self._counts = (workers, processes, callers)
+        self._interval, self._seconds = interval, seconds
+        self._gets = gets if self.system.has_results else ()
         told = {"AMQP_TASKS_TEST_LEDGER": str(self.ledger.path), **(env or {})}
         self._worker_env = {**self.system.environment(url), **told}
         self._caller_env = {**self.system.environment(caller_url or url), **told}
+        self.restarts = 0
+        self._ended: set[int] = set()
         self._processes = WorkerProcesses(folder, {})
         self._callers: list[_CallingProcess] = []
 
     def start(self, *, done: int = 20, within: float = 30.0) -> None:
         """Start everything; returns when `done` tasks were run."""
-        workers, _, callers, waiters = self._counts
+        workers, _, callers = self._counts
         for _ in range(workers):
             self.add_worker()
         for number in range(callers):
             self._add_caller(f"caller-{number}", gets=None)
-        for number in range(waiters):
-            self._add_caller(f"waiter-{number}", gets=self._gets)
+        for number, seconds in enumerate(self._gets):
+            self._add_caller(f"waiter-{number}", gets=seconds)
         try:
             self.ledger.wait_for("done", count=done, within=within)
         except AssertionError as exc:
-            said = [each.output for each in (*self.workers, *(one.process for one in self._callers))]
-            raise AssertionError("\n".join([str(exc), *said])) from exc
+            raise AssertionError(f"{exc}\n{self._outputs()}") from exc
 
-    def add_worker(self) -> WorkerProcess:
-        """Start one more node; returns when it is ready."""
+    def add_worker(self, ready: str = READY) -> WorkerProcess:
+        """Start one more node; returns when it is ready, or has written a line like `ready`."""
         command = self.system.worker(self._counts[1])
-        started = self._processes.run(command, env=self._worker_env, within=40.0)
+        started = self._processes.run(command, env=self._worker_env, ready=ready, within=40.0)
         self.workers.append(started)
         return started
+
+    def worker_of(self, pid: int) -> WorkerProcess:
+        """The node that a process belongs to.
+
+        Raises:
+            LookupError: none.
+        """
+        for each in self.workers:
+            if pid in each.children():
+                return each
+        raise LookupError(f"process {pid} is no worker's")
 
     def _add_caller(self, name: str, *, gets: float | None) -> None:
         orders = Orders(
@@ -163,8 +175,44 @@ class FaultRun:
         self._callers[0].send(key, action, argument)
 
     def wait_done(self, more: int, *, within: float = 30.0) -> None:
-        """Wait until so many more tasks were run to their end."""
-        self.ledger.wait_for("done", count=len(self.ledger.keys("done")) + more, within=within)
+        """Wait until so many more tasks were run to their end.
+
+        Workers of a peer that ended by themselves are started again, as whatever watches services would do, and a
+        peer that stands still is left so: the outcome tells. Ours must do neither.
+        """
+        wanted = len(self.ledger.keys("done")) + more
+
+        def is_done() -> bool:
+            if self.system.name != OWN:
+                self._revive()
+            return len(self.ledger.keys("done")) >= wanted
+
+        came = wait_until(is_done, within)
+        assert came or self.system.name != OWN, f"stands still; {more} more wanted\n{self._outputs()}"
+
+    def _revive(self) -> None:
+        for each in list(self.workers):
+            if each.process.poll() is not None and each.pid not in self._ended:
+                self._ended.add(each.pid)
+                self.restarts += 1
+                self.add_worker()
+
+    def end(self, worker: WorkerProcess, within: float = 30.0) -> int | None:
+        """Wait for the end of a worker that was told to; returns its exit status, None when it had to be killed."""
+        self._ended.add(worker.pid)
+        try:
+            return worker.wait(within)
+        except AssertionError:
+            worker.kill_all()
+            return None
+
+    def kill(self, worker: WorkerProcess) -> None:
+        """SIGKILL to a worker and all its processes."""
+        self._ended.add(worker.pid)
+        worker.kill_all()
+
+    def _outputs(self) -> str:
+        return "\n".join(each.output for each in (*self.workers, *(one.process for one in self._callers)))
 
     @contextmanager
     def fault(self, name: str, *, port: int | None = None) -> Iterator[None]:
@@ -231,6 +279,7 @@ class FaultRun:
             revoked=revoked,
             expired=expired,
             statuses=statuses,
+            restarts=self.restarts,
         )
 
     def _take(self, raw: RawClient, queue: str | None) -> dict[str, str]:
@@ -256,12 +305,9 @@ class FaultRun:
             wait_until(settled, within)
 
     def _stop(self, worker: WorkerProcess, within: float) -> int | None:
-        """Its exit status; None when it had to be killed."""
-        try:
-            return worker.stop(within)
-        except AssertionError:
-            worker.kill_all()
-            return None
+        if worker.process.poll() is None:
+            worker.signal(signal.SIGTERM)
+        return self.end(worker, within)
 
     def close(self) -> None:
         """Kill what is left.

@@ -22,6 +22,11 @@ class _Span:
     begin: float
     end: float
 
+    @property
+    def length(self) -> float:
+        """Seconds."""
+        return self.end - self.begin
+
     def meets(self, other: _Span) -> bool:
         """Whether they have a moment in common."""
         return self.begin <= other.end and other.begin <= self.end
@@ -43,6 +48,7 @@ def reckon(
     revoked: Collection[str] = (),
     expired: Collection[str] = (),
     statuses: Sequence[int | None] = (),
+    restarts: int = 0,
 ) -> Outcome:
     """The outcome of a run whose workers and callers have ended."""
     keys = keys_by_event(entries)
@@ -64,11 +70,14 @@ def reckon(
         expired=frozenset(expired),
         unexplained=frozenset(_untouched(repeated - set(dead), entries, [span for _, span in faults])),
         changed=frozenset(_with_several_ids(starts)),
-        slowest_submit=max((span.end - span.begin for span in _submits(entries).values()), default=0.0),
+        slowest_submit=max((span.length for span in _submits(entries).values()), default=0.0),
         pauses=tuple((name, _pause(span, starts)) for name, span in faults),
         values=frozenset(keys["value"]),
+        unanswered=frozenset(keys["get"] - keys["value"] - keys["no-value"]),
+        slowest_get=_slowest_gets(entries),
         no_values={each.key: each.note for each in entries if each.event == "no-value"},
         statuses=tuple(statuses),
+        restarts=restarts,
     )
 
 
@@ -83,13 +92,24 @@ def _faults(entries: Sequence[Entry]) -> list[tuple[str, _Span]]:
     return found
 
 
+def _spans(entries: Sequence[Entry], first: str, *last: str) -> dict[str, _Span]:
+    """From one event of each key to the other."""
+    begun = {each.key: each.at for each in entries if each.event == first}
+    ends = [each for each in entries if each.event in last and each.key in begun]
+    return {each.key: _Span(begun[each.key], each.at) for each in ends}
+
+
 def _submits(entries: Sequence[Entry]) -> dict[str, _Span]:
     """From the begin of each call to its end."""
-    begun = {each.key: each.at for each in entries if each.event == "submit"}
-    ends = [
-        each for each in entries if each.event in {"accepted", "refused", "unknown"} and each.key in begun
-    ]
-    return {each.key: _Span(begun[each.key], each.at) for each in ends}
+    return _spans(entries, "submit", "accepted", "refused", "unknown")
+
+
+def _slowest_gets(entries: Sequence[Entry]) -> dict[str, float]:
+    slowest: dict[str, float] = defaultdict(float)
+    for key, span in _spans(entries, "get", "value", "no-value").items():
+        caller = key.rpartition("-")[0]
+        slowest[caller] = max(slowest[caller], span.length)
+    return slowest
 
 
 def _untouched(repeated: set[str], entries: Sequence[Entry], faults: Sequence[_Span]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
@@ -51,6 +52,14 @@ def _exit(key: str, argument: Any) -> Any:
 
 def _segfault(key: str, argument: Any) -> Any:
     ctypes.string_at(0)
+
+
+def _outgrow(key: str, argument: Any) -> Any:
+    """C code that does not look whether it got its memory, under a limit."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    resource.setrlimit(resource.RLIMIT_DATA, (argument, argument))
+    ctypes.memset(libc.malloc(ctypes.c_size_t(argument)), 0, 1)
 
 
 def _wait(key: str, argument: Any) -> Any:
@@ -141,6 +150,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "signal": _kill,
     "exit": _exit,
     "segfault": _segfault,
+    "outgrow": _outgrow,
     "wait": _wait,
     "sleep": _sleep,
     "time": _time,

@@ -97,6 +97,7 @@ def _call(caller: Caller, orders: Orders, ledger: Ledger, call: tuple[str, str, 
     ledger.record("accepted", key)
     if orders.gets is None:
         return
+    ledger.record("get", key)
     try:
         value = caller.value(handle, orders.gets)
     except Exception as exc:
