@@ -7,14 +7,10 @@ again, on a new channel with a new epoch. See `docs/explanation/connections.md`,
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
-
-from pika import spec
 
 from amqp_routing import Topology
 from amqp_tasks.clock import Clock
@@ -31,11 +27,11 @@ from amqp_tasks.transport.rabbitmq._connection import Backoff, Link, LinkState
 from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of
 from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink, FastConnection, FastDelivery
 from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
-from amqp_tasks.transport.rabbitmq._operations import Operation
 from amqp_tasks.transport.rabbitmq._options import TransportOptions
-from amqp_tasks.transport.rabbitmq._settling import SettleLedger
+from amqp_tasks.transport.rabbitmq._search import QueueSearch
+from amqp_tasks.transport.rabbitmq._settlements import Settlements
+from amqp_tasks.transport.rabbitmq._subscriptions import Subscriptions
 from amqp_tasks.transport.rabbitmq._suspects import is_suspicious
-from amqp_tasks.transport.rabbitmq._topology import presence_script
 
 __all__ = ("RabbitConsumer",)
 
@@ -43,8 +39,6 @@ LOGGER = logging.getLogger(__name__)
 
 CONSUME_CHANNEL = 1
 SETUP_TIMEOUT = 10.0
-
-_tags = itertools.count(1)
 
 
 class _DeliverySink(ChannelSink):
@@ -76,34 +70,26 @@ class RabbitConsumer(Consumer):
             raise ValueError(f"prefetch is {options.prefetch}, must be at least 1")
         self._thread, self._loop = thread, thread.loop
         self._queue_names = tuple(dict.fromkeys(queue_names))
-        self._options, self._declare = options, declare
+        self._options = options
         self._on_deliveries, self._on_event, self._on_closed = on_deliveries, on_event, on_closed
         self.delivered = 0
-        self.stale_settlements = 0
         self.is_closed = False
         self._is_paused = False
         self._is_failed = False
         self._prefetch = options.prefetch
         self._epoch = 0
         self._channel: Any = None
-        self._sink: _DeliverySink | None = None
-        self._ledger = SettleLedger(CONSUME_CHANNEL)
-        self._tags: dict[str, str] = {}  # consumer tag → queue name, on the present channel
+        self._subscriptions: Subscriptions | None = None  # of the present channel, once that is open
         self._absent: set[str] = set()  # told as CANCELLED, looked for again
-        self._deferred: list[
-            str
-        ] = []  # missed on the present channel: looked for after the others, by a timer
         self._told_consuming = self._was_consuming = self._ever_consumed = False
         self._backoff = Backoff()
         self._is_busy = False  # a cancel/consume sequence is under way
         self._again = False  # …and another is wanted after it
-        self._operation: Operation | None = None
+        self._search = QueueSearch(self._loop, declare)
         self._retry_timer: Any = None
-        # Filled by any thread, emptied by ours: a deque's append and popleft are atomic.
-        self._settlements: deque[tuple[FastDelivery, Settlement]] = deque()
-        self._is_flush_armed = self._is_flush_urgent = False
-        self._flush_timer: Any = None
-        self._is_handing_out = False
+        self._settlements = Settlements(
+            self._loop, channel=CONSUME_CHANNEL, delay=options.settle_delay, prefetch=options.prefetch
+        )
         self._closing: list[Waiter] = []
         self._link = Link(
             self._loop,
@@ -124,6 +110,11 @@ class RabbitConsumer(Consumer):
         """How many connections were made."""
         return self._link.connects
 
+    @property
+    def stale_settlements(self) -> int:
+        """How many settlements came for deliveries of a channel that was gone."""
+        return self._settlements.stale
+
     # --- any thread ---
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
@@ -134,22 +125,8 @@ class RabbitConsumer(Consumer):
                 f"delivery {delivery.delivery_tag} of {delivery.queue_name!r} was settled before"
             )
         delivery.is_settled = True
-        if self._options.no_ack:
-            return
-        self._settlements.append((delivery, settlement))
-        if self._is_handing_out:
-            return  # it is looked at after the hand-out: the flag goes down before that, and ours was appended before
-        if self._are_many_gathered:
-            if not self._is_flush_urgent:
-                self._is_flush_urgent = True
-                self._loop.put(self._flush_now)
-        elif not self._is_flush_armed:
-            self._is_flush_armed = True
-            self._loop.put(self._arm_flush)
-
-    @property
-    def _are_many_gathered(self) -> bool:
-        return len(self._settlements) * 4 >= self._prefetch
+        if not self._options.no_ack:
+            self._settlements.add(delivery, settlement)
 
     def set_prefetch(self, prefetch: int) -> None:
         """See `Consumer.set_prefetch`."""
@@ -192,7 +169,7 @@ class RabbitConsumer(Consumer):
         self._loop.call_guarded(SETUP_TIMEOUT, partial(self._check_setup, channel))
 
     def _check_setup(self, channel: Any) -> None:
-        if channel is self._channel and self._sink is None:
+        if channel is self._channel and self._subscriptions is None:
             self._link.drop()
 
     def _on_channel_open(self, channel: Any) -> None:
@@ -200,12 +177,18 @@ class RabbitConsumer(Consumer):
         if channel is not self._channel or connection is None:
             return
         self._epoch += 1
-        self._ledger = SettleLedger(CONSUME_CHANNEL)
-        self._sink = connection.sinks[CONSUME_CHANNEL] = _DeliverySink(self, epoch=self._epoch)
-        self._tags.clear()
+        self._settlements.begin(self._epoch, connection.emit)
+        sink = connection.sinks[CONSUME_CHANNEL] = _DeliverySink(self, epoch=self._epoch)
+        self._subscriptions = Subscriptions(
+            channel,
+            sink,
+            self._options,
+            is_wanted=lambda: not self._is_paused and not self._closing,
+            on_consuming=self._on_consuming,
+        )
         self._told_consuming = False
         self._is_busy = self._again = False
-        self._deferred.clear()
+        self._search.forget()
         self._reconcile()
 
     def _on_lost(self, error: BrokerConnectionError) -> None:
@@ -255,8 +238,8 @@ class RabbitConsumer(Consumer):
         connection = self._link.connection
         if connection is not None:
             connection.sinks.pop(CONSUME_CHANNEL, None)
-        self._channel = self._sink = None
-        self._tags.clear()
+        self._channel = self._subscriptions = None
+        self._settlements.end()
         self._epoch += 1  # whatever is settled from now on is stale
         self._is_busy = self._again = False
         self._told_consuming = False
@@ -269,15 +252,19 @@ class RabbitConsumer(Consumer):
     # --- consuming what is wanted ---
 
     @property
+    def _consumed(self) -> list[str]:
+        return self._subscriptions.queue_names if self._subscriptions is not None else []
+
+    @property
     def _wanted(self) -> list[str]:
         if self._is_paused or self._closing or self._is_failed:
             return []
-        consumed = set(self._tags.values())
+        consumed = self._consumed
         return [name for name in self._queue_names if name not in consumed]
 
     def _reconcile(self) -> None:
         """Bring the channel's consumers to what is wanted: one step at a time, coming back here after each."""
-        if self._channel is None or self._sink is None or not self._channel.is_open:
+        if self._channel is None or self._subscriptions is None or not self._channel.is_open:
             return
         if self._is_busy:
             self._again = True
@@ -290,7 +277,9 @@ class RabbitConsumer(Consumer):
             self._tell_consuming()
             return
         self._is_busy = True
-        self._find_queues(wanted)
+        connection = self._link.connection
+        assert connection is not None
+        self._search.start(connection, wanted, partial(self._on_found, self._epoch))
 
     def _reconciled(self) -> None:
         self._is_busy = False
@@ -299,58 +288,32 @@ class RabbitConsumer(Consumer):
             self._reconcile()
 
     def _tell_consuming(self) -> None:
-        if self._tags and not self._told_consuming:
+        if self._consumed and not self._told_consuming:
             self._told_consuming = self._ever_consumed = True
             self._backoff.reset()
             self._tell(ConsumerState.CONSUMING)
 
-    def _find_queues(self, names: Sequence[str]) -> None:
-        """Which of the queues exist? A consume of a missing one would close the channel and stale its neighbours."""
-        connection = self._link.connection
-        assert connection is not None
-        # Those that were missing wait for their own turn: looking for one may take as long as an operation may.
-        deferred = [name for name in self._deferred if name in names]
-        names = [name for name in names if name not in deferred] or deferred
-        found: tuple[list[str], list[str]] = ([], [])
-        self._operation = Operation(
-            self._loop,
-            connection,
-            presence_script(names, self._declare, *found),
-            timeout=SETUP_TIMEOUT,
-            on_done=partial(self._on_found, self._epoch, names, found),
-        )
-        self._operation.start()
-
     def _on_found(
         self,
         epoch: int,
-        names: Sequence[str],
-        found: tuple[list[str], list[str]],
-        _result: Any,
+        present: Sequence[str],
+        absent: Sequence[str],
+        is_more_now: bool,
         error: Exception | None,
     ) -> None:
         if epoch != self._epoch or self._channel is None:
             return
-        present, absent = found
         if isinstance(error, TopologyMismatch) or (
             isinstance(error, BrokerOperationError) and self._is_final_find(error)
         ):
             self._fail(error)
             return
-        if error is not None:
-            # The broker cannot say of one queue: it is looked for again, and those after it now. (A broker that
-            # answers nothing at all is the heartbeat's case.)
-            rest = [name for name in names if name not in present and name not in absent]
-            absent += rest[:1]
-            self._again = self._again or any(name not in self._deferred for name in rest[1:])
-        # The one just asked for goes last, so that one without an answer does not hide those after it.
-        self._deferred = [name for name in self._deferred if name not in present and name not in absent]
-        self._deferred += absent
+        self._again = self._again or is_more_now
         for name in absent:
             self._note_absent(name)
         if absent:
             self._later(self._look_again)
-        self._consume(list(present))
+        self._consume(present)
 
     def _is_final_find(self, error: BrokerOperationError) -> bool:
         code = error.reply_code
@@ -365,45 +328,14 @@ class RabbitConsumer(Consumer):
         self._retry_timer = None
         self._reconcile()
 
-    def _consume(self, names: list[str]) -> None:
-        if self._is_paused or self._closing or not names:
-            self._finish_consuming()
-            return
-        self._channel.basic_qos(
-            prefetch_count=self._prefetch, global_qos=False, callback=partial(self._on_qos, names)
-        )
+    def _consume(self, names: Sequence[str]) -> None:
+        assert self._subscriptions is not None
+        self._subscriptions.consume(names, self._prefetch, self._finish_consuming)
 
-    def _consume_next(self, names: list[str]) -> None:
-        if self._channel is None or not self._channel.is_open:
-            return
-        if not names or self._is_paused or self._closing:
-            self._finish_consuming()
-            return
-        name = names.pop(0)
-        tag = f"amqp-tasks.{next(_tags)}"
-        assert self._sink is not None
-        # Deliveries may come in the same read as consume-ok: the sink must know the tag before.
-        self._sink.queue_names[tag.encode()] = name
-        self._tags[tag] = name
-        arguments = self._options.arguments.get(name)
-        self._channel.basic_consume(
-            name,
-            _unused,
-            auto_ack=self._options.no_ack,
-            exclusive=self._options.exclusive,
-            consumer_tag=tag,
-            arguments=dict(arguments) if arguments else None,
-            callback=partial(self._on_consuming, name, names),
-        )
-
-    def _on_qos(self, names: list[str], _frame: Any) -> None:
-        self._consume_next(names)
-
-    def _on_consuming(self, name: str, names: list[str], _frame: Any) -> None:
+    def _on_consuming(self, name: str) -> None:
         if name in self._absent:
             self._absent.discard(name)
             self._told_consuming = False
-        self._consume_next(names)
 
     def _finish_consuming(self) -> None:
         self._is_busy = False
@@ -414,35 +346,9 @@ class RabbitConsumer(Consumer):
             self._tell_consuming()
 
     def _cancel_all(self, then: Callable[[], None]) -> None:
-        tags = list(self._tags)
-        if not tags:
-            self._after_cancel(then)
-            return
-        self._is_busy = True
-        left = len(tags)
-
-        def on_cancelled(tag: str, _frame: Any) -> None:
-            nonlocal left
-            self._forget_tag(tag)
-            left -= 1
-            if not left:
-                self._after_cancel(then)
-
-        for tag in tags:
-            # Not basic_cancel: pika drops the call, callback and all, for a consumer that it no longer knows.
-            self._channel._rpc(
-                spec.Basic.Cancel(consumer_tag=tag, nowait=False),
-                partial(on_cancelled, tag),
-                [(spec.Basic.CancelOk, {"consumer_tag": tag})],
-            )
-
-    def _forget_tag(self, tag: str) -> None:
-        """After cancel-ok nothing comes under this tag any more."""
-        self._tags.pop(tag, None)
-        if self._sink is not None:
-            self._sink.queue_names.pop(tag.encode(), None)
-        if self._channel is not None:
-            self._channel._cleanup_consumer_ref(tag)
+        assert self._subscriptions is not None
+        self._is_busy = bool(self._consumed)
+        self._subscriptions.cancel_all(partial(self._after_cancel, then))
 
     def _after_cancel(self, then: Callable[[], None]) -> None:
         if self._closing:
@@ -452,10 +358,9 @@ class RabbitConsumer(Consumer):
 
     def _on_cancelled(self, frame: Any) -> None:
         """`basic.cancel` from the broker: the queue was deleted, or its leader moved."""
-        tag = str(frame.method.consumer_tag)
-        name = self._tags.pop(tag, None)
-        if self._sink is not None:
-            self._sink.queue_names.pop(tag.encode(), None)
+        if self._subscriptions is None:
+            return
+        name = self._subscriptions.forget(str(frame.method.consumer_tag))
         if name is None or self._closing:
             return
         self._told_consuming = False
@@ -473,8 +378,8 @@ class RabbitConsumer(Consumer):
     def _do_set_prefetch(self, prefetch: int) -> None:
         if prefetch == self._prefetch:
             return
-        self._prefetch = prefetch
-        if self._channel is None or self._sink is None or self._is_paused or self._closing:
+        self._prefetch = self._settlements.prefetch = prefetch
+        if self._channel is None or self._subscriptions is None or self._is_paused or self._closing:
             return
         if self._is_busy:
             # The sequence under way may have passed its qos: run another one after it.
@@ -488,7 +393,7 @@ class RabbitConsumer(Consumer):
         if self._is_busy:
             self._loop.call_guarded(0.01, partial(self._renew, prefetch))
             return
-        self._cancel_all(partial(self._consume_again, list(self._tags.values())))
+        self._cancel_all(partial(self._consume_again, self._consumed))
 
     def _consume_again(self, names: list[str]) -> None:
         """What was consumed a moment ago need not be looked for; the rest follows."""
@@ -496,56 +401,17 @@ class RabbitConsumer(Consumer):
         self._again = self._again or len(names) < len(self._wanted)
         self._consume(names)
 
-    # --- deliveries and settlements ---
+    # --- deliveries, events, and the end ---
 
     def _handle_deliveries(self, batch: list[FastDelivery]) -> None:
         self.delivered += len(batch)
-        self._is_handing_out = True
+        self._settlements.during(partial(self._hand_out, batch))
+
+    def _hand_out(self, batch: list[FastDelivery]) -> None:
         try:
             self._on_deliveries(batch)
         except Exception:
             LOGGER.exception("on_deliveries raised", extra={"action": "callback_error"})
-        self._is_handing_out = False
-        # Few of them wait: who was just woken by this hand-out would compete with the writing of their ack.
-        if self._are_many_gathered:
-            self._flush()
-        elif self._settlements and not self._is_flush_armed:
-            self._is_flush_armed = True
-            self._arm_flush(None)
-
-    def _arm_flush(self, _none: Any) -> None:
-        if self._flush_timer is None:
-            self._flush_timer = self._loop.call_guarded(self._options.settle_delay, self._flush_by_timer)
-
-    def _flush_by_timer(self) -> None:
-        self._flush_timer = None
-        # Before the deque is read: a settlement that comes in from now on arms anew, at worst for nothing.
-        self._is_flush_armed = False
-        if self._settlements:
-            self._flush()
-            # More are to be expected, and arming from here spares their threads the waking of this one.
-            self._is_flush_armed = True
-            self._arm_flush(None)
-
-    def _flush_now(self, _none: Any) -> None:
-        self._flush()
-
-    def _flush(self) -> None:
-        self._is_flush_urgent = False  # before the deque is read: from now on it is asked for anew
-        settlements: dict[int, Settlement] = {}
-        source, epoch = self._settlements, self._epoch
-        for _ in range(len(source)):
-            delivery, settlement = source.popleft()
-            if delivery.epoch == epoch:
-                settlements[delivery.delivery_tag] = settlement
-            else:
-                self.stale_settlements += 1
-        connection = self._link.connection
-        if settlements and connection is not None and self._sink is not None:
-            frames = self._ledger.frames(settlements)
-            connection.emit(b"".join(frames), len(frames))
-
-    # --- events and the end ---
 
     def _tell(
         self, state: ConsumerState, *, queue_name: str | None = None, error: Exception | None = None
@@ -573,9 +439,9 @@ class RabbitConsumer(Consumer):
         self._closing.append(waiter or Waiter())
         if already:
             return
-        if self._channel is None or self._sink is None or not self._channel.is_open:
+        if self._channel is None or self._subscriptions is None or not self._channel.is_open:
             self._finish_close()
-        elif self._operation is not None and not self._operation.is_over:
+        elif self._search.is_under_way:
             self._finish_close()  # looking for queues may take long, and is for nothing now
         elif not self._is_busy:
             self._cancel_all(self._reconciled)
@@ -583,7 +449,7 @@ class RabbitConsumer(Consumer):
             self._again = True
 
     def _finish_close(self) -> None:
-        self._flush()
+        self._settlements.flush()
         connection = self._link.connection
         if self._link.state is LinkState.CLOSED:
             return
@@ -616,7 +482,3 @@ class RabbitConsumer(Consumer):
         for waiter in self._closing:
             waiter.succeed()
         self._closing.clear()
-
-
-def _unused(*_arguments: Any) -> None:
-    """pika wants a callback; deliveries never reach it."""
