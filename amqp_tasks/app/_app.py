@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from amqp_routing import Binding, Router, Topology
     from amqp_tasks.app._bulk import Pipeline
     from amqp_tasks.app._calls import Calls
+    from amqp_tasks.app._control import Control
     from amqp_tasks.app._dead_letters import DeadLetters
     from amqp_tasks.app._resources import Resources
     from amqp_tasks.app._result import AsyncResult
@@ -373,6 +374,13 @@ class App:
         from amqp_tasks.app._dead_letters import DeadLetters
 
         return DeadLetters(self)
+
+    @property
+    def control(self) -> Control:
+        """What is said to all workers: revoke tasks."""
+        from amqp_tasks.app._control import Control
+
+        return Control(self)
 
     # -- calling
 

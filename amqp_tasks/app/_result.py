@@ -185,6 +185,18 @@ class AsyncResult(Generic[R_co]):
         del expected
         self.app.backend.forget(self.id)
 
+    def revoke(
+        self, terminate: bool = False, signal: str | int = "SIGTERM", *, timeout: float | None = None
+    ) -> None:
+        """Have the task not run if it has not started; see `Control.revoke`, also for what this raises.
+
+        Args:
+            terminate: end it if it runs.
+            signal: what its process gets first.
+            timeout: seconds; None: `task_publish_timeout`.
+        """
+        self.app.control.revoke(self.id, terminate=terminate, signal=signal, timeout=timeout)
+
     def then(
         self,
         callback: Callable[[AsyncResult[R_co]], object],

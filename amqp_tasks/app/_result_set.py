@@ -55,6 +55,14 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
         """True when one has failed."""
         return any(result.failed() for result in self._results)
 
+    def revoke(
+        self, terminate: bool = False, signal: str | int = "SIGTERM", *, timeout: float | None = None
+    ) -> None:
+        """Have all of them not run that have not started; arguments and errors as `AsyncResult.revoke`."""
+        if self._results:
+            control = self._results[0].app.control
+            control.revoke([result.id for result in self._results], terminate, signal, timeout=timeout)
+
     def waiting(self) -> bool:
         """True when one has not ended."""
         return not self.ready()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqp_routing import Binding, DestinationKind, Exchange, ExchangeType, Queue, QueueType, Topology
 from amqp_tasks.errors import ConfigurationError, UnknownQueue
-from amqp_tasks.message import DEAD_SUFFIX, dead_letter_queue_name
+from amqp_tasks.message import DEAD_SUFFIX, dead_letter_queue_name, journal_queue
 
 if TYPE_CHECKING:
     from amqp_routing import Router
@@ -24,7 +24,7 @@ _BINDING_FIELDS = frozenset({"exchange", "exchange_type", "routing_key", "bindin
 
 
 class Topologies:
-    """What to declare, as a whole and for single queues. Immutable; built anew when the settings change.
+    """What to declare, as a whole (`with_journal` or without) and for single queues. Immutable; built anew when the settings change.
 
     Every task queue gets a `<queue>.dead` beside it for what workers set aside (`task_dead_letter_queues`), and for what
     the broker dead-letters, unless the queue names a dead-letter exchange itself.
@@ -44,6 +44,8 @@ class Topologies:
                 if name not in named:
                     parts += self._created(name)
         self.whole = _assembled(parts)
+        journal = Topology(queues=(journal_queue(settings.worker.journal_max_age),))
+        self.with_journal = self.whole.merged(journal)
 
     def for_queues(self, names: Iterable[str]) -> Topology:
         """What the queues `names` need: themselves, their dead-letter queues, exchanges and bindings.

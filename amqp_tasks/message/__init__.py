@@ -10,6 +10,15 @@ from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
 from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
 from amqp_tasks.message._headers import FIRST_ERROR_TIME, SNOOZES_HEADER
+from amqp_tasks.message._journal import (
+    JOURNAL_NAME,
+    JournalEntry,
+    entry_from_data,
+    fact_texts,
+    journal_message,
+    journal_queue,
+    read_journal_entry,
+)
 from amqp_tasks.message._letters import DeadLetter
 from amqp_tasks.message._printable import bounded_repr, printable
 from amqp_tasks.message._process import current_origin, new_task_id
@@ -23,12 +32,14 @@ __all__ = (
     "DEFAULT_LIMITS",
     "FIRST_ERROR_TIME",
     "FURTHER_PROPERTIES",
+    "JOURNAL_NAME",
     "SNOOZES_HEADER",
     "DeadLetter",
     "DeadLetterReason",
     "Envelope",
     "HeaderTemplate",
     "HeaderValue",
+    "JournalEntry",
     "Limits",
     "OutgoingMessage",
     "Payload",
@@ -45,13 +56,18 @@ __all__ = (
     "dead_letter",
     "dead_letter_note",
     "dead_letter_queue_name",
+    "entry_from_data",
     "exception_from_data",
     "exception_to_data",
+    "fact_texts",
     "further_properties",
+    "journal_message",
+    "journal_queue",
     "new_body",
     "new_task_id",
     "printable",
     "read_envelope",
+    "read_journal_entry",
     "read_payload",
     "read_result",
     "run_again",

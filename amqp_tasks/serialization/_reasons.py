@@ -37,6 +37,8 @@ class DeadLetterReason(StrEnum):
     """The arguments do not fit the task's signature or annotations."""
     EXPIRED = "expired"
     """It was not started before its `expires`."""
+    REVOKED = "revoked"
+    """It was revoked before it was started."""
     CRASH_LIMIT = "crash-limit"
     """Its worker process died `task_crash_limit` times while running it."""
     UNSERIALIZABLE_RESULT = "unserializable-result"

@@ -62,6 +62,11 @@ class WorkerSettings(Section):
     proc_alive_timeout: PositiveSeconds = Field(
         default=4.0, description="Seconds a new process may take to report itself."
     )
+    journal_max_age: PositiveSeconds = Field(
+        default=30 * 86_400.0,
+        description="Seconds for which workers heed what was said to all of them, such as a revocation; entries leave the"
+        " stream `amqp_tasks.journal` after about that time.",
+    )
     log_format: str = Field(
         default="[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
         description="Format of the worker's log lines.",

@@ -104,7 +104,10 @@ class ConsumerOptions:
     Attributes:
         prefetch: unacked messages per queue's consumer (basic.qos, global=False); at least 1.
         no_ack: the broker forgets a message once it is written to the socket.
-        arguments: consumer arguments per queue name, e.g. `{"hipri": {"x-priority": 10}}`.
+        arguments: consumer arguments per queue name, e.g. `{"hipri": {"x-priority": 10}}`. With `x-stream-offset`
+            (`first`, `last`, `next` or a number) the queue is a stream: deliveries carry their offset in a header of that
+            name, and whenever it is consumed again, after a reconnect too, it is read on after the last delivery that was
+            handed out. Settling gives the broker leave to send more and nothing else.
         exclusive: refuse other consumers.
         settle_delay: seconds for which settlements may be gathered while they are fewer than a quarter of the prefetch.
     """

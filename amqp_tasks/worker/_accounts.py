@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from amqp_tasks.errors import MalformedMessage, NotRegistered, TaskDied, TaskError, TaskExpired
+from amqp_tasks.errors import (
+    MalformedMessage,
+    NotRegistered,
+    TaskDied,
+    TaskError,
+    TaskExpired,
+    TaskRevokedError,
+)
 from amqp_tasks.message import DeadLetterReason, OutgoingMessage, ResultRecord, State, dead_letter, printable
 
 if TYPE_CHECKING:
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
     from amqp_tasks.worker._job import Job
 
 __all__ = (
+    "UNWANTED",
     "as_waiter_sees",
     "crash_refusal",
     "dead_letter_of",
@@ -26,6 +34,10 @@ __all__ = (
     "retry_record",
     "started_record",
 )
+
+
+UNWANTED = frozenset({DeadLetterReason.EXPIRED, DeadLetterReason.REVOKED})
+"""Reasons that a sender asked for: such a message is no dead letter, and whoever waits is told REVOKED."""
 
 
 def outcome_record(
@@ -82,10 +94,9 @@ def refusal_record(job: Job, error: MalformedMessage, *, now: datetime, hostname
     envelope = job.envelope
     if envelope is None or not envelope.reply_to:
         return None
-    is_expired = error.reason == DeadLetterReason.EXPIRED
     return ResultRecord(
         task_id=envelope.id,
-        status=State.REVOKED if is_expired else State.FAILURE,
+        status=State.REVOKED if error.reason in UNWANTED else State.FAILURE,
         result=as_waiter_sees(error, envelope),
         date_done=now,
         group_id=envelope.group,
@@ -149,6 +160,8 @@ def as_waiter_sees(error: MalformedMessage, envelope: Envelope) -> Exception:
     """The exception that `get()` is to raise."""
     if error.reason == DeadLetterReason.EXPIRED:
         return TaskExpired(error.detail)
+    if error.reason == DeadLetterReason.REVOKED:
+        return TaskRevokedError(error.detail)
     if error.reason == DeadLetterReason.UNKNOWN_TASK:
         return NotRegistered(printable(envelope.task))
     if error.reason == DeadLetterReason.CRASH_LIMIT:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.message import entry_from_data
 from amqp_tasks.transport import ConsumerState
 from amqp_tasks.worker._link import Link, LinkClosed, Message
 from amqp_tasks.worker._loop import Loop
@@ -118,6 +119,10 @@ class _Child:
         for message in messages:
             if message["kind"] == "verdicts":
                 self._verdicts.answered(message["number"], message["found"])
+            elif message["kind"] == "journal":
+                self._process.learn([entry_from_data(data) for data in message["entries"]])
+            elif message["kind"] == "begin":
+                self._process.begin()
             elif message["kind"] == "stop":
                 self._process.stop(message["timeout"])
             elif message["kind"] == "recycle":

@@ -17,6 +17,7 @@ from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import DeadLetterReason, printable
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
 from amqp_tasks.worker._accounts import (
+    UNWANTED,
     crash_refusal,
     dead_letter_of,
     failure_refusal,
@@ -127,6 +128,7 @@ class Engine:
                 records=parts.records,
                 on_overdue=self._end_overdue,
             ),
+            check=parts.guards.check_start,
             refuse=self._refuse_open,
             keep=self._keep_failure,
             on_done=self._done,
@@ -233,6 +235,8 @@ class Engine:
             guards.check_size(delivery)
             envelope = guards.read(delivery)
             task = guards.find_task(envelope)
+            if not delivery.redelivered:
+                guards.check_revoked(envelope)
         except MalformedMessage as exc:
             self._refuse(Job(delivery, envelope), exc)
             return None
@@ -258,11 +262,11 @@ class Engine:
         rules = self._parts.run_rules
         now = self._parts.clock.now()
         record = refusal_record(job, error, now=now, hostname=rules.hostname)
-        is_expired = error.reason == DeadLetterReason.EXPIRED
+        is_unwanted = error.reason in UNWANTED
         if error.reason != DeadLetterReason.REJECTED:  # that is the task's own wish, and told as its outcome
-            _log_refusal(job, error, is_expired=is_expired)
-        if is_expired or not self._rules.dead_letter_queues:
-            self._finish_refusal(job, record, is_expired=is_expired)
+            _log_refusal(job, error, is_unwanted=is_unwanted)
+        if is_unwanted or not self._rules.dead_letter_queues:
+            self._finish_refusal(job, record, is_unwanted=is_unwanted)
             return
         self._set_aside(job, error, record)
 
@@ -288,8 +292,8 @@ class Engine:
         else:
             self._settler.set_aside(job, message, record)
 
-    def _finish_refusal(self, job: Job, record: ResultRecord | None, *, is_expired: bool) -> None:
-        if not is_expired:
+    def _finish_refusal(self, job: Job, record: ResultRecord | None, *, is_unwanted: bool) -> None:
+        if not is_unwanted:
             self._settler.drop(job, record)
         elif record is not None:
             self._settler.store(job, record)
@@ -368,10 +372,10 @@ class Engine:
         self._settler.forward(job, sent_round(job, seconds), None)
 
 
-def _log_refusal(job: Job, error: MalformedMessage, *, is_expired: bool) -> None:
+def _log_refusal(job: Job, error: MalformedMessage, *, is_unwanted: bool) -> None:
     envelope = job.envelope
     logger.log(
-        logging.INFO if is_expired else logging.ERROR,
+        logging.INFO if is_unwanted else logging.ERROR,
         "message %s of queue %s is not run: %s",
         printable(envelope.id) if envelope is not None else "without a readable id",
         printable(job.delivery.queue_name),

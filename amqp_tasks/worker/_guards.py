@@ -26,12 +26,14 @@ class Guards:
         accept: content types whose bodies may be decoded.
         max_message_bytes: of a body as received.
         now: the present (aware).
+        is_revoked: whether a task id is revoked.
     """
 
     tasks: Mapping[str, Task[..., Any]]
     accept: frozenset[str]
     max_message_bytes: int
     now: Callable[[], datetime]
+    is_revoked: Callable[[str], bool]
 
     def check_size(self, delivery: Delivery) -> None:
         """Before anything else is looked at.
@@ -77,6 +79,25 @@ class Guards:
         if envelope.expires is not None:
             check_expiry(envelope, self.now())
         return task
+
+    def check_revoked(self, envelope: Envelope) -> None:
+        """Refuse what is revoked. Not for a redelivery before it is known where it may still run.
+
+        Raises:
+            MalformedMessage: `revoked`.
+        """
+        if self.is_revoked(envelope.id):
+            raise self._refusal(DeadLetterReason.REVOKED, "revoked", envelope)
+
+    def check_start(self, envelope: Envelope) -> None:
+        """What must be asked again when a slot is about to run it.
+
+        Raises:
+            MalformedMessage: `revoked` or `expired`.
+        """
+        self.check_revoked(envelope)
+        if envelope.expires is not None:
+            check_expiry(envelope, self.now())
 
     @staticmethod
     def _refusal(reason: DeadLetterReason, detail: str, envelope: Envelope) -> MalformedMessage:

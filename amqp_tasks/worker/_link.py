@@ -12,10 +12,13 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-__all__ = ("Link", "LinkClosed", "Message")
+if TYPE_CHECKING:
+    from amqp_tasks.message import JournalEntry
+
+__all__ = ("Link", "LinkClosed", "Message", "journal_news")
 
 Message = dict[str, Any]
 
@@ -27,6 +30,11 @@ _SEND_TIMEOUT = 5.0
 
 _RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 """A received descriptor is inheritable otherwise, and programs that tasks start would hold the link open."""
+
+
+def journal_news(entries: Iterable[JournalEntry]) -> Message:
+    """The message that tells a worker process of entries of the journal."""
+    return {"kind": "journal", "entries": [entry.as_data() for entry in entries]}
 
 
 class LinkClosed(ConnectionError):

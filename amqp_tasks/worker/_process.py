@@ -1,8 +1,8 @@
 """One process that runs tasks: engine, pool and the control loop that keeps both in order.
 
-Life: 1. `run` starts pool and engine; its thread serves the pool, a second one the control loop; 2. `stop` drains: what was
-not started goes back, the rest ends and is settled; 3. at the deadline (or at `cut`) the connections are closed whatever
-still runs; 4. `run` returns. The same class serves forked processes and the process that called `Worker.start`.
+Life: 1. `run` starts the pool; its thread serves it, a second one the control loop; 2. `begin`: it consumes, and knows by then
+what the journal said; 3. `stop` drains: what was not started goes back, the rest ends and is settled; 4. at the deadline (or
+at `cut`) the connections are closed whatever still runs; 5. `run` returns. The same class serves forked processes and the process that called `Worker.start`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import resource
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,16 +22,19 @@ from amqp_tasks.serialization import content_types
 from amqp_tasks.transport import ConsumerEvent, ConsumerState, TopologyMode
 from amqp_tasks.worker._engine import Engine, EngineParts, EngineRules
 from amqp_tasks.worker._guards import Guards
+from amqp_tasks.worker._journal import JournalState
 from amqp_tasks.worker._limits import OVERDUE_GRACE, soft_signal_kept
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import WorkerOptions
 from amqp_tasks.worker._prefetch import Prefetch
 from amqp_tasks.worker._records import Records
+from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._runner import RunRules
 from amqp_tasks.worker._verdicts import Verdicts
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
+    from amqp_tasks.message import JournalEntry
     from amqp_tasks.settings import Settings
 
 __all__ = ("ProcessReports", "WorkerProcess", "resident_kib")
@@ -61,7 +64,7 @@ class ProcessReports:
 class WorkerProcess:
     """See the module's docstring.
 
-    Thread safety: `stop`, `cut` and `loop.call_soon` from any thread; `run` once.
+    Thread safety: `begin`, `learn`, `stop`, `cut` and `loop.call_soon` from any thread; `run` once.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class WorkerProcess:
         self._app, self._options, self._reports, self.loop = app, options, reports, loop
         self._owns_transport = owns_transport
         self._pool = options.pool(options.layout.slots)
+        self.revocations = Revocations(max_age=app.settings.worker.journal_max_age, clock=SYSTEM_CLOCK)
+        self._journal = JournalState((self.revocations,))
         self._engine = _build_engine(app, options, records, verdicts, self)
         self._tasks_left = options.max_tasks
         self._is_stopping = False
@@ -101,6 +106,14 @@ class WorkerProcess:
             control.join()
         return self._ended_clean
 
+    def learn(self, entries: Sequence[JournalEntry]) -> None:
+        """Take entries of the journal into account, before anything that is asked for later."""
+        self.loop.call_soon(lambda: self._learn(entries))
+
+    def begin(self) -> None:
+        """Consume."""
+        self.loop.call_soon(self._begin)
+
     def stop(self, timeout: float) -> None:
         """Stop warm, within `timeout` seconds; a shorter second one counts."""
         self.loop.call_soon(lambda: self._begin_stop(timeout))
@@ -122,10 +135,15 @@ class WorkerProcess:
     # The control thread.
 
     def _control(self) -> None:
-        self.loop.call_soon(self._begin)
         self.loop.run()
 
+    def _learn(self, entries: Sequence[JournalEntry]) -> None:
+        self._journal.learn(entries)
+        logger.debug("told of %d journal entries", len(entries), extra={"action": "journal"})
+
     def _begin(self) -> None:
+        if self._is_stopping or self._is_ended:
+            return
         try:
             self._engine.start()
         except Exception as exc:
@@ -256,6 +274,7 @@ def _build_engine(
             accept=content_types(settings.app.accept_content),
             max_message_bytes=settings.app.max_message_bytes,
             now=SYSTEM_CLOCK.now,
+            is_revoked=process.revocations.has,
         ),
         run_rules=run_rules(settings, options),
         records=records,

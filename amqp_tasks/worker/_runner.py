@@ -32,7 +32,6 @@ from amqp_tasks.worker._accounts import (
     started_record,
 )
 from amqp_tasks.worker._again import message_of, requeued
-from amqp_tasks.worker._guards import check_expiry
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._last_words import LastWords
 from amqp_tasks.worker._limits import Overdue, Timekeeper, Watch
@@ -104,7 +103,8 @@ class Runner:
         settler: takes the outcomes.
         records: says which task runs in which slot.
         timekeeper: sees to time limits.
-        refuse: what to do with a body that cannot be read, arguments that do not fit, or what has expired.
+        check: whether it may start: raises for what is revoked, or has expired.
+        refuse: what to do with a body that cannot be read, arguments that do not fit, or what may not start.
         keep: what to do with a failure that goes to nobody.
         on_done: called after each job, with its seconds and whether it left the process short of memory.
         clock: time.
@@ -117,6 +117,7 @@ class Runner:
         settler: Settler,
         records: Records,
         timekeeper: Timekeeper,
+        check: Callable[[Envelope], None],
         refuse: Callable[[Job, MalformedMessage], None],
         keep: Callable[[Job, Outcome], None],
         on_done: Callable[[Job, float, bool], None],
@@ -124,7 +125,7 @@ class Runner:
     ) -> None:
         self._rules, self._settler, self._records = rules, settler, records
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
-        self._timekeeper = timekeeper
+        self._timekeeper, self._check = timekeeper, check
         self._last_words = LastWords(request_of=self._request, accept=rules.accept, limits=rules.limits)
         self._warned: set[str] = set()
         self._pid = os.getpid()
@@ -196,8 +197,7 @@ class Runner:
         task, envelope = job.task, job.envelope
         assert task is not None
         assert envelope is not None
-        if envelope.expires is not None:
-            check_expiry(envelope, self._clock.now())
+        self._check(envelope)
         # From the decoding of its body to the encoding of its outcome: whatever ends the process there is this task's doing.
         self._records.mark(slot, job.key)
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,12 +20,14 @@ from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.worker._asks import Answers
 from amqp_tasks.worker._children import ChildProcess, Restarts
 from amqp_tasks.worker._limits import KILL_AFTER
-from amqp_tasks.worker._link import Link, LinkClosed, Message
+from amqp_tasks.worker._link import Link, LinkClosed, Message, journal_news
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._template import END_TIMEOUT, ChildMain, end_template, fork_template
 from amqp_tasks.worker._verdicts import Verdict, describe_status
 
 if TYPE_CHECKING:
+    from amqp_tasks.message import JournalEntry
+    from amqp_tasks.worker._journal import JournalState
     from amqp_tasks.worker._records import RecordTable
 
 __all__ = ("StopState", "Supervisor", "SupervisorRules")
@@ -77,7 +79,9 @@ class Supervisor:
         rules: see `SupervisorRules`.
         records: shared with the processes.
         child_main: what each of them runs.
-        prepare: connects, checks the topology and prints the banner; on a helper thread, after the template was forked.
+        journal: what is known from the journal; owned by the supervisor's loop from here on.
+        prepare: connects, checks the topology, reads the journal and prints the banner; on a helper thread, after the
+            template was forked.
         on_ready: called once, when all processes consume.
     """
 
@@ -87,11 +91,12 @@ class Supervisor:
         *,
         records: RecordTable,
         child_main: ChildMain,
+        journal: JournalState,
         prepare: Callable[[], None],
         on_ready: Callable[[], None],
     ) -> None:
         self._rules, self._records, self._child_main = rules, records, child_main
-        self._prepare, self._on_ready = prepare, on_ready
+        self._journal, self._prepare, self._on_ready = journal, prepare, on_ready
         self._processes: dict[int, ChildProcess] = {}
         self._serial = 0
         self._state = StopState.RUNNING
@@ -142,6 +147,14 @@ class Supervisor:
         logger.info("%s: all processes are replaced", self._rules.node, extra={"action": "restart"})
         for process in self._processes.values():
             process.send({"kind": "recycle"})
+
+    def learn(self, entries: Sequence[JournalEntry]) -> None:
+        """Take entries of the journal into account and tell the processes. Owner thread only."""
+        if passed_on := self._journal.learn(entries):
+            told = journal_news(passed_on)
+            for process in self._processes.values():
+                if process.is_up:
+                    process.send(told)
 
     def dump_stacks(self) -> None:
         """Let all processes print their stacks."""
@@ -266,7 +279,7 @@ class Supervisor:
     def _on_message(self, process: ChildProcess, message: Message) -> None:
         kind = message["kind"]
         if kind == "up":
-            process.is_up = True
+            self._begin(process)
         elif kind == "consumer":
             self._on_consumer(process, message)
         elif kind == "recycling":
@@ -279,6 +292,13 @@ class Supervisor:
             self._answers.tell_open(process.serial, message["keys"])
         elif kind == "finished":
             self._answers.tell_finished(process.serial, message["keys"])
+
+    def _begin(self, process: ChildProcess) -> None:
+        """Tell a new process what it must know before it consumes; what is learned from now on it is told as well."""
+        process.is_up = True
+        for entry in self._journal.for_a_new_process():
+            process.send(journal_news((entry,)))
+        process.send({"kind": "begin"})
 
     def _on_consumer(self, process: ChildProcess, message: Message) -> None:
         process.is_consuming = message["state"] == "consuming"

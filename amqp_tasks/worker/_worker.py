@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from amqp_tasks.app._dead_letters import dead_letter_counts
+from amqp_tasks.app._journal import JournalWriter
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, ConfigurationError
 from amqp_tasks.message import dead_letter_note, printable
@@ -22,12 +23,14 @@ from amqp_tasks.transport import ConsumerState, TopologyMode
 from amqp_tasks.transport._connect import connect
 from amqp_tasks.worker._banner import banner
 from amqp_tasks.worker._child import make_child_main
+from amqp_tasks.worker._journal import JournalFollower, JournalState
 from amqp_tasks.worker._logs import LogSetup
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import Asked, WorkerOptions, resolve
 from amqp_tasks.worker._orphans import reap_strays
 from amqp_tasks.worker._process import ProcessReports, WorkerProcess
 from amqp_tasks.worker._records import NoRecords, RecordTable
+from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._signals import acting_on_signals, noting_signals
 from amqp_tasks.worker._supervisor import Supervisor, SupervisorRules
 from amqp_tasks.worker._titles import set_title
@@ -35,6 +38,7 @@ from amqp_tasks.worker._verdicts import NoVerdicts
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
+    from amqp_tasks.message import JournalEntry
     from amqp_tasks.transport import ConsumerEvent, Transport
 
 __all__ = ("Worker",)
@@ -118,6 +122,9 @@ class Worker:
         self._is_consuming: Callable[[], bool] = bool
         self._was_started = False
         self._is_stopping = False
+        # What was opened aside, by the helper thread too; guarded by the lock.
+        self._releases: list[Callable[[], None]] = []
+        self._is_released = False
 
     @property
     def is_consuming(self) -> bool:
@@ -206,6 +213,7 @@ class Worker:
             alive_timeout=worker.proc_alive_timeout,
             lost_wait=worker.lost_wait,
         )
+        journal = JournalState((Revocations(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK),))
         records = RecordTable(rules.places, options.layout.slots)
         _preload(self.app)
         supervisor = Supervisor(
@@ -214,31 +222,39 @@ class Worker:
             child_main=make_child_main(
                 self.app, options, records, partial(self._enter_process, options.node)
             ),
-            prepare=partial(self._prepare_aside, options),
+            journal=journal,
+            prepare=lambda: self._prepare_aside(options, supervisor),
             on_ready=partial(self._announce, options),
         )
         self._offer_stop(supervisor.stop, lambda: supervisor.is_consuming)
-        with acting_on_signals(
-            supervisor.loop,
-            stop=supervisor.stop,
-            dump_children=supervisor.dump_stacks,
-            restart=None if _has_terminal() else supervisor.restart,
-            reap=reap_strays,
-        ):
-            return supervisor.run()
+        try:
+            with acting_on_signals(
+                supervisor.loop,
+                stop=supervisor.stop,
+                dump_children=supervisor.dump_stacks,
+                restart=None if _has_terminal() else supervisor.restart,
+                reap=reap_strays,
+            ):
+                return supervisor.run()
+        finally:
+            self._release()
 
     def _enter_process(self, node: str, number: int) -> None:
         set_title(node, f"process {number}")
         if self._logs is not None:
             self._logs.enter_process(f"Worker-{number}")
 
-    def _prepare_aside(self, options: WorkerOptions) -> None:
-        """On a connection that is closed again: the supervisor needs none to watch processes."""
+    def _prepare_aside(self, options: WorkerOptions, supervisor: Supervisor) -> None:
+        """On connections of the supervisor's own, by which it goes on reading the journal."""
         transport = connect(self.app.settings)
-        try:
-            self._prepare(transport, options)
-        finally:
-            transport.close(timeout=1.0)
+        self._on_end(partial(transport.close, timeout=1.0))
+        self._prepare(transport, options)
+        self._follow_journal(
+            transport,
+            options.node,
+            supervisor.loop,
+            lambda entries: supervisor.loop.call_soon(partial(supervisor.learn, entries)),
+        )
 
     # In this process.
 
@@ -271,11 +287,14 @@ class Worker:
         try:
             with noting_signals(self._note_stop):
                 self._prepare(self.app.transport, options)
+                self._follow_journal(self.app.transport, options.node, loop, process.learn)
                 self._offer_stop(partial(self._stop_here, process, options.node), consuming.is_set)
+                process.begin()
                 is_clean = self._serve(process, loop, options)
         except _StoppedEarly:
             return 0
         finally:
+            self._release()
             loop.close()
         if failure and not self.ready.is_set():
             raise failure[0]
@@ -314,6 +333,41 @@ class Worker:
             text = banner(self.app, options, transport.open(timeout=5.0), now=SYSTEM_CLOCK.now())
             print(text, file=sys.__stdout__, flush=True)
         _warn_of_dead_letters(transport, options.queue_names)
+
+    def _follow_journal(
+        self,
+        transport: Transport,
+        node: str,
+        loop: Loop,
+        on_entries: Callable[[Sequence[JournalEntry]], None],
+    ) -> None:
+        """Read the journal as it stands, and go on in the background.
+
+        Raises:
+            _StoppedEarly: a stop came first.
+        """
+        writer = JournalWriter(transport, self.app.settings, sender=node)
+        follower = JournalFollower(transport, writer, on_entries=on_entries, call_later=loop.call_later)
+        self._on_end(follower.close)
+        follower.start()
+        follower.wait_until_read(is_over=lambda: self._is_over)
+        if self._is_over:
+            raise _StoppedEarly
+
+    def _on_end(self, release: Callable[[], None]) -> None:
+        """Have something released at the end; at once, when that has come while a helper thread was preparing."""
+        with self._lock:
+            if not self._is_released:
+                self._releases.append(release)
+                return
+        release()
+
+    def _release(self) -> None:
+        with self._lock:
+            self._is_released = True
+            releases, self._releases = self._releases, []
+        for release in reversed(releases):
+            release()
 
     def _open(self, transport: Transport) -> None:
         """Connect, however long the broker takes to come up, unless settings or a stop say otherwise.

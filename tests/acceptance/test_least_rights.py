@@ -12,7 +12,11 @@ from support import Vhost, WorkerProcesses
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
 REPLIES = r"^amqp_tasks\.reply\..*"
 PRODUCER: dict[str, Any] = {"configure": REPLIES, "write": r"^amq\.default$", "read": REPLIES}
-WORKER: dict[str, Any] = {"configure": "^$", "write": r"^amq\.default$", "read": "^(default|hipri|lopri)$"}
+WORKER: dict[str, Any] = {
+    "configure": "^$",
+    "write": r"^amq\.default$",
+    "read": r"^(default|hipri|lopri|amqp_tasks\.journal)$",
+}
 
 
 def test_the_page_names_these_permissions() -> None:

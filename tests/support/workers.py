@@ -76,8 +76,8 @@ class WorkerProcess:
         with self._changed:
             return "".join(self._lines)
 
-    def wait_output(self, pattern: str, *, within: float = 15.0) -> str:
-        """Wait for a line that matches the regular expression; returns the line.
+    def wait_output(self, pattern: str, *, count: int = 1, within: float = 15.0) -> str:
+        """Wait for `count` lines that match the regular expression; returns the first.
 
         Raises:
             AssertionError: none came in time, or the process ended without one.
@@ -87,12 +87,14 @@ class WorkerProcess:
 
         def seen() -> bool:
             found[:] = [line for line in self._lines if sought.search(line)]
-            return bool(found) or not self._reader.is_alive()
+            return len(found) >= count or not self._reader.is_alive()
 
         with self._changed:
             self._changed.wait_for(seen, within)
             seen()
-        assert found, f"no line like {pattern!r} from {' '.join(self.command)}\n{self.output}"
+        assert len(found) >= count, (
+            f"{len(found)} of {count} lines like {pattern!r} from {' '.join(self.command)}\n{self.output}"
+        )
         return found[0].rstrip("\n")
 
     def children(self) -> list[int]:

@@ -32,7 +32,7 @@ def topology() -> None:
 @pass_globals
 def show(state: Globals, as_json: bool) -> None:
     """Print the app's topology; the broker is not asked."""
-    declared = state.load_app().topology
+    declared = state.load_app().resources.topologies.with_journal
     if as_json:
         print_json(_as_data(declared))
         return
@@ -51,7 +51,7 @@ def check(state: Globals, as_json: bool) -> int:
     Each difference is a line with its remedy; any difference is exit code 1.
     """
     with state.connected_app() as app:
-        differences = app.transport.compare_topology(app.topology)
+        differences = app.transport.compare_topology(app.resources.topologies.with_journal)
     if as_json:
         print_json({"differences": list(differences)})
     else:
@@ -71,7 +71,7 @@ def apply(state: Globals, as_json: bool) -> None:
     from amqp_tasks.transport import TopologyMode
 
     with state.connected_app() as app:
-        wanted = app.topology
+        wanted = app.resources.topologies.with_journal
         app.transport.ensure_topology(wanted, mode=TopologyMode.DECLARE)
     counts = {
         "exchanges": len(wanted.exchanges),

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from amqp_routing import PublishRefused, Queue, Topology, UnknownExchange, resolve
+from amqp_routing import PublishRefused, Queue, QueueType, Topology, UnknownExchange, resolve
 from amqp_tasks.clock import Clock
 from amqp_tasks.errors import (
     NotSent,
@@ -31,6 +31,7 @@ from amqp_tasks.transport._delay import STRAY_NAME, without_expiration
 from amqp_tasks.transport.memory._dead import DELIVERY_LIMIT, EXPIRED, MAXLEN, dead_properties, died_in
 from amqp_tasks.transport.memory._queue import HeldQueue
 from amqp_tasks.transport.memory._store import MessageStore, Stored
+from amqp_tasks.transport.memory._stream import HeldStream
 from amqp_tasks.transport.memory._thread import CallbackThread
 from amqp_tasks.transport.memory._topology import HeldTopology, differences, missing, refuse_unsupported
 from amqp_tasks.transport.memory._values import as_received
@@ -109,7 +110,8 @@ class MemoryBroker:
 
     def _add_queues(self, queues: Iterable[Queue], now: float) -> None:
         for queue in queues:
-            self.queues[queue.name] = HeldQueue(queue, self._store, now)
+            kind = HeldStream if queue.type is QueueType.STREAM else HeldQueue
+            self.queues[queue.name] = kind(queue, self._store, now)
         for queue in queues:
             for watcher in tuple(self.watchers):
                 watcher.queue_declared(queue.name)
@@ -245,6 +247,10 @@ class MemoryBroker:
         return True
 
     def _accept(self, queue: HeldQueue, message: Stored) -> None:
+        if isinstance(queue, HeldStream):
+            queue.append(message, self._clock.monotonic())
+            queue.serve()
+            return
         deadline, ttl = message.deadline, queue.declared.message_ttl
         if ttl is not None:
             ends = self._clock.monotonic() + ttl
@@ -264,6 +270,9 @@ class MemoryBroker:
     def dispatch(self, queue: HeldQueue) -> None:
         """Hand out what is ready as far as consumers have room."""
         with self.lock:
+            if isinstance(queue, HeldStream):
+                queue.serve()
+                return
             while self.queues.get(queue.name) is queue and self._drop_expired(queue) is not None:
                 subscriber = queue.next_subscriber()
                 if subscriber is None:
@@ -273,7 +282,7 @@ class MemoryBroker:
     def take_back(self, queue: HeldQueue, message: Stored) -> None:
         """Put a delivered message back to its place, or to the dead letters when it came back too often."""
         with self.lock:
-            if self.queues.get(queue.name) is not queue:
+            if self.queues.get(queue.name) is not queue or isinstance(queue, HeldStream):
                 return
             message.redelivered = True
             message.delivery_count += 1

@@ -22,10 +22,12 @@ from amqp_tasks.transport._contract import (
     Delivery,
     Settlement,
 )
+from amqp_tasks.transport._streams import OFFSET, StreamPlaces
 from amqp_tasks.transport.memory._broker import MemoryBroker
 from amqp_tasks.transport.memory._dead import REJECTED
 from amqp_tasks.transport.memory._queue import HeldQueue
 from amqp_tasks.transport.memory._store import Stored
+from amqp_tasks.transport.memory._stream import HeldStream
 from amqp_tasks.transport.memory._thread import CallbackThread
 
 __all__ = ("MemoryConsumer", "MemoryDelivery")
@@ -64,6 +66,7 @@ class _Subscription:
     queue: HeldQueue
     priority: int
     is_exclusive: bool
+    offset: int = 0
     unacked: set[int] = field(default_factory=set[int])
 
     def has_room(self) -> bool:
@@ -95,6 +98,7 @@ class MemoryConsumer(Consumer):
         self.connects = 0
         self.is_over = False
         self._broker, self._thread, self._options = broker, thread, options
+        self._places = StreamPlaces(options.arguments)
         self._queue_names = tuple(dict.fromkeys(queue_names))
         self._on_deliveries, self._on_event, self._declare = on_deliveries, on_event, declare
         self._epoch = self._last_tag = 0
@@ -247,6 +251,8 @@ class MemoryConsumer(Consumer):
             return False
         priority = self._options.arguments.get(name, {}).get("x-priority", 0)
         subscription = _Subscription(self, queue, int(priority), is_exclusive)
+        if isinstance(queue, HeldStream):
+            subscription.offset = queue.place_of((self._places.arguments(name) or {}).get(OFFSET))
         self._subscriptions[name] = subscription
         self._absent.discard(name)
         queue.subscribers.append(subscription)
@@ -261,6 +267,7 @@ class MemoryConsumer(Consumer):
     def _note_absent(self, name: str) -> None:
         if name not in self._absent:
             self._absent.add(name)
+            self._places.begin_again(name)
             self._tell(ConsumerState.CANCELLED, queue_name=name)
 
     def _unsubscribe(self) -> None:
@@ -303,6 +310,7 @@ class MemoryConsumer(Consumer):
         with self._broker.lock:
             batch, self._inbox = self._inbox, []
             self.delivered += len(batch)
+            self._places.note(batch)
         if batch:
             self._on_deliveries(batch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from amqp_routing import PREDECLARED_EXCHANGES, Exchange, ExchangeType, Queue, QueueType, Topology
+from amqp_routing import PREDECLARED_EXCHANGES, Exchange, ExchangeType, Queue, Topology
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.transport._difference import difference
 
@@ -37,13 +37,8 @@ def refuse_unsupported(topology: Topology) -> None:
     """Say no to what would silently behave otherwise.
 
     Raises:
-        ConfigurationError: a stream or a consistent-hash exchange.
+        ConfigurationError: a consistent-hash exchange.
     """
-    for queue in topology.queues:
-        if queue.type is QueueType.STREAM:
-            raise ConfigurationError(
-                f"queue {queue.name!r} is a stream, which memory:// does not have: use an amqp:// broker"
-            )
     for exchange in topology.exchanges:
         if exchange.type is ExchangeType.CONSISTENT_HASH:
             raise ConfigurationError(

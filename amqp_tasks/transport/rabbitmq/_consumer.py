@@ -23,6 +23,7 @@ from amqp_tasks.transport._contract import (
     Delivery,
     Settlement,
 )
+from amqp_tasks.transport._streams import StreamPlaces
 from amqp_tasks.transport.rabbitmq._connection import Backoff, Link, LinkState
 from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of
 from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink, FastConnection, FastDelivery
@@ -71,6 +72,7 @@ class RabbitConsumer(Consumer):
         self._thread, self._loop = thread, thread.loop
         self._queue_names = tuple(dict.fromkeys(queue_names))
         self._options = options
+        self._places = StreamPlaces(options.arguments)
         self._on_deliveries, self._on_event, self._on_closed = on_deliveries, on_event, on_closed
         self.delivered = 0
         self.is_closed = False
@@ -183,6 +185,7 @@ class RabbitConsumer(Consumer):
             channel,
             sink,
             self._options,
+            self._places,
             is_wanted=lambda: not self._is_paused and not self._closing,
             on_consuming=self._on_consuming,
         )
@@ -322,6 +325,7 @@ class RabbitConsumer(Consumer):
     def _note_absent(self, name: str) -> None:
         if name not in self._absent:
             self._absent.add(name)
+            self._places.begin_again(name)
             self._tell(ConsumerState.CANCELLED, queue_name=name)
 
     def _look_again(self) -> None:
@@ -405,6 +409,7 @@ class RabbitConsumer(Consumer):
 
     def _handle_deliveries(self, batch: list[FastDelivery]) -> None:
         self.delivered += len(batch)
+        self._places.note(batch)
         self._settlements.during(partial(self._hand_out, batch))
 
     def _hand_out(self, batch: list[FastDelivery]) -> None:

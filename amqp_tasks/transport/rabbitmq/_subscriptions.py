@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from pika import spec
 
 from amqp_tasks.transport._contract import ConsumerOptions
+from amqp_tasks.transport._streams import StreamPlaces
 from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink
 
 __all__ = ("Subscriptions",)
@@ -24,6 +25,7 @@ class Subscriptions:
         channel: pika's.
         sink: gets the deliveries, and must know their queues.
         options: how to consume.
+        places: the arguments of each queue.
         is_wanted: whether to go on with the next queue.
         on_consuming: one queue is consumed.
     """
@@ -33,11 +35,13 @@ class Subscriptions:
         channel: Any,
         sink: ChannelSink,
         options: ConsumerOptions,
+        places: StreamPlaces,
         *,
         is_wanted: Callable[[], bool],
         on_consuming: Callable[[str], None],
     ) -> None:
         self._channel, self._sink, self._options = channel, sink, options
+        self._places = places
         self._is_wanted, self._on_consuming = is_wanted, on_consuming
         self._tags: dict[str, str] = {}  # consumer tag → queue name
 
@@ -71,14 +75,13 @@ class Subscriptions:
         # Deliveries may come in the same read as consume-ok: the sink must know the tag before.
         self._sink.queue_names[tag.encode()] = name
         self._tags[tag] = name
-        arguments: Mapping[str, Any] | None = self._options.arguments.get(name)
         self._channel.basic_consume(
             name,
             _unused,
             auto_ack=self._options.no_ack,
             exclusive=self._options.exclusive,
             consumer_tag=tag,
-            arguments=dict(arguments) if arguments else None,
+            arguments=self._places.arguments(name),
             callback=partial(self._consumed, name, names, then),
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amqp_routing import Binding, Exchange, ExchangeType, Overflow, Queue, QueueType, Topology
+from amqp_routing import Binding, Exchange, ExchangeType, Overflow, Queue, Topology
 from amqp_tasks.errors import ConfigurationError, PublishNacked
 from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.settings import Conf
@@ -127,7 +127,6 @@ def test_a_producer_of_rabbitmq_does_not_import_kombu() -> None:
 @pytest.mark.parametrize(
     "topology",
     [
-        Topology(queues=(Queue("s", type=QueueType.STREAM),)),
         Topology(exchanges=(Exchange("h", ExchangeType.CONSISTENT_HASH),)),
     ],
 )

@@ -1,0 +1,277 @@
+"""Following the journal: one reader for each node, and what is made of the entries; see `docs/explanation/journal.md`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from amqp_tasks.app._journal import NO_JOURNAL, JournalWriter
+from amqp_tasks.errors import AmqpTasksError, MalformedMessage, TopologyMismatch
+from amqp_tasks.message import JOURNAL_NAME, JournalEntry, printable, read_journal_entry
+from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement
+
+if TYPE_CHECKING:
+    from amqp_tasks.transport import Consumer, ConsumerEvent, Delivery, Transport
+
+__all__ = ("MARK", "JournalFollower", "JournalState", "Register")
+
+logger = logging.getLogger(__name__)
+
+MARK = "mark"
+READ_LIMIT = 10.0
+"""Seconds that a node waits at its start until it has read the journal; and that a mark may be on its way."""
+_PREFETCH = 100
+_CLOSE_TIMEOUT = 1.0
+_SLICE = 0.1
+
+
+class Register(Protocol):
+    """What is known of one subject of the journal: some kinds of entries, and what they add up to.
+
+    Owner thread only, but for what the class says itself.
+    """
+
+    @property
+    def kinds(self) -> Collection[str]:
+        """Those that it understands."""
+        ...
+
+    @property
+    def is_for_processes(self) -> bool:
+        """Whether worker processes need to know as well; else it is the supervisor's alone."""
+        ...
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Take an entry of one of the kinds into account. Being told twice must do no harm.
+
+        Raises:
+            MalformedMessage: its facts are not what the kind defines; nothing was changed.
+        """
+
+    def entries(self) -> Iterable[JournalEntry]:
+        """Entries that say all that is known, for somebody who knows nothing."""
+        ...
+
+
+class JournalState:
+    """All registers of a node or of a worker process. Owner thread only.
+
+    Args:
+        registers: see `Register`.
+    """
+
+    def __init__(self, registers: Iterable[Register]) -> None:
+        self._registers = tuple(registers)
+        self._by_kind = {kind: register for register in self._registers for kind in register.kinds}
+        self._warned = False
+
+    def learn(self, entries: Iterable[JournalEntry]) -> list[JournalEntry]:
+        """Apply entries in order; returns those that worker processes must be told of."""
+        passed_on: list[JournalEntry] = []
+        for entry in entries:
+            register = self._by_kind.get(entry.kind)
+            if register is None:
+                logger.debug("unknown journal entry %s", printable(entry.kind), extra={"action": "journal"})
+                continue
+            try:
+                register.apply(entry)
+            except Exception as exc:  # noqa: BLE001 - no entry may stop a worker
+                self._warn(entry, exc)
+            else:
+                if register.is_for_processes:
+                    passed_on.append(entry)
+        return passed_on
+
+    def for_a_new_process(self) -> list[JournalEntry]:
+        """What a worker process that has just been started must be told."""
+        return [
+            entry for register in self._registers if register.is_for_processes for entry in register.entries()
+        ]
+
+    def _warn(self, entry: JournalEntry, error: Exception) -> None:
+        level, self._warned = (logging.DEBUG if self._warned else logging.WARNING), True
+        logger.log(
+            level, "a journal entry from %s is passed over (further ones silently): %s",
+            printable(entry.sender), printable(f"{error}", 512), extra={"action": "journal"},
+        )  # fmt: skip
+
+
+class JournalFollower:
+    """Reads the journal from its first entry and goes on until closed.
+
+    Life: 1. made; 2. `start` begins to consume; 3. `wait_until_read` returns once all is read that was there at the start, or not
+    in time; 4. `close`. In between `on_entries` gets the entries in order, on the I/O thread.
+
+    Thread safety: `start`, `wait_until_read` and `close` by any thread, one after the other.
+
+    Args:
+        transport: consumes; the caller closes it.
+        writer: writes the marks.
+        on_entries: takes entries; must not block.
+        call_later: runs something on the owner's loop after some seconds.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        writer: JournalWriter,
+        *,
+        on_entries: Callable[[Sequence[JournalEntry]], None],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self._transport, self._writer, self._on_entries = transport, writer, on_entries
+        self._call_later = call_later
+        self._may_declare = writer.may_declare
+        self._lock = threading.Lock()
+        self._consumer: Consumer | None = None
+        self._is_closed = False
+        # Written and read on the I/O thread.
+        self._mark = ""
+        self._has_read_since_mark = self._has_warned = self._has_told = False
+        self._is_settled = threading.Event()
+        self._is_read = False
+
+    def start(self) -> None:
+        """Consume; what is in the way of that is told once, and the node goes on without."""
+        try:
+            self._writer.declare(timeout=READ_LIMIT)
+        except TopologyMismatch as exc:
+            # No stream: to consume it would take away what it holds.
+            self._go_on_without(exc)
+            return
+        except AmqpTasksError as exc:
+            self._go_on_without(exc)
+            self._may_declare = False
+        self._open()
+
+    def wait_until_read(self, *, is_over: Callable[[], bool] = bool) -> bool:
+        """Wait until the journal is read as it stood at the start, or nothing is to be waited for; at most 10 seconds.
+
+        Args:
+            is_over: ends the wait when it returns true.
+
+        Returns:
+            Whether it is read.
+        """
+        for _ in range(round(READ_LIMIT / _SLICE)):
+            if self._is_settled.wait(_SLICE) or is_over():
+                return self._is_read
+        self._tell(
+            f"the journal is not read yet after {READ_LIMIT:g} s: a task may run that was revoked while this node was away"
+        )
+        return False
+
+    def close(self) -> None:
+        """Stop reading; idempotent."""
+        with self._lock:
+            self._is_closed = True
+            consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close(timeout=_CLOSE_TIMEOUT)
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._is_closed:
+                return
+            self._consumer = self._transport.consume(
+                (JOURNAL_NAME,),
+                ConsumerOptions(prefetch=_PREFETCH, arguments={JOURNAL_NAME: {"x-stream-offset": "first"}}),
+                on_deliveries=self._on_deliveries,
+                on_event=self._on_event,
+                declare=self._writer.topology if self._may_declare else None,
+            )
+
+    # On the I/O thread.
+
+    def _on_event(self, event: ConsumerEvent) -> None:
+        if event.state is ConsumerState.CONSUMING:
+            self._write_mark()
+        elif event.state is ConsumerState.CANCELLED:
+            # It is looked for again and again, so that it is read when somebody makes it.
+            self._go_on_without(None)
+        elif event.state is ConsumerState.FAILED:
+            self._go_on_without(event.error)
+
+    def _write_mark(self) -> None:
+        mark = self._writer.entry(MARK)
+        self._mark, self._has_read_since_mark = mark.id, False
+        self._writer.write_nowait(mark, partial(self._mark_written, mark.id))
+
+    def _mark_written(self, mark: str, error: AmqpTasksError | None) -> None:
+        if error is None:
+            self._call_later(READ_LIMIT, partial(self._check_mark, mark))
+        elif mark == self._mark and not self._is_closed:
+            self._go_on_without(error)
+
+    def _on_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        with self._lock:
+            # The transport may call back from its own thread before `consume` has returned.
+            consumer = self._consumer
+        if consumer is None:
+            return
+        entries: list[JournalEntry] = []
+        is_mark_read = False
+        for delivery in deliveries:
+            consumer.settle(delivery, Settlement.ACK)
+            entry = self._read(delivery)
+            if entry is None:
+                continue
+            is_mark_read = is_mark_read or entry.id == self._mark
+            if entry.kind != MARK:
+                entries.append(entry)
+                self._log(entry)
+        self._has_read_since_mark = True
+        if entries:
+            self._on_entries(entries)
+        if is_mark_read:
+            self._is_read = True
+            self._is_settled.set()
+
+    def _read(self, delivery: Delivery) -> JournalEntry | None:
+        try:
+            return read_journal_entry(delivery.body)
+        except Exception as exc:  # noqa: BLE001 - no entry may stop a worker
+            level, self._has_warned = (logging.DEBUG if self._has_warned else logging.WARNING), True
+            shown = exc.reason if isinstance(exc, MalformedMessage) else repr(exc)
+            logger.log(
+                level, "something in the journal is no entry and is passed over (further ones silently): %s",
+                printable(shown, 512), extra={"action": "journal"},
+            )  # fmt: skip
+            return None
+
+    def _log(self, entry: JournalEntry) -> None:
+        """Who wants what of all workers; not what has been said before we came."""
+        if self._is_read:
+            logger.info(
+                "journal: %s by %s",
+                printable(entry.kind),
+                printable(entry.sender),
+                extra={"action": "journal"},
+            )
+
+    def _go_on_without(self, error: Exception | None) -> None:
+        reason = NO_JOURNAL if error is None else f"the journal {JOURNAL_NAME!r} cannot be used: {error}"
+        self._tell(f"{reason}; revocations do not reach this node")
+        self._is_settled.set()
+
+    def _tell(self, text: str) -> None:
+        """Once: it is a state, and not news."""
+        if not self._has_told:
+            self._has_told = True
+            logger.warning("%s", printable(text, 1024), extra={"action": "journal"})
+
+    # On the owner's loop.
+
+    def _check_mark(self, mark: str) -> None:
+        """A mark was confirmed some time ago. When nothing has come since, we stand beyond the end of another stream."""
+        if mark != self._mark or self._has_read_since_mark:
+            return
+        with self._lock:
+            consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            logger.warning("the journal is read from its first entry again", extra={"action": "journal"})
+            consumer.close(timeout=_CLOSE_TIMEOUT)
+            self._open()
