@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -84,9 +85,11 @@ class Resources:
                 task._set_options(attributes)
 
     def close(self, *, timeout: float) -> None:
-        """Release the connections."""
-        self.backend.close(timeout=timeout)
-        self.transport.close(timeout=timeout)
+        """Release the connections within `timeout` seconds, and a moment more if they have to be cut."""
+        deadline = time.monotonic() + timeout
+        # Half of it: a reply queue that is not deleted expires, and messages may still wait for their confirms.
+        self.backend.close(timeout=timeout / 2)
+        self.transport.close(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _same_connections(old: Settings, new: Settings) -> bool:

@@ -235,13 +235,14 @@ class RpcBackend(ResultBackend):
             return
         # Before the lock, whose holder may be waiting for the broker: he looks at this when he is done.
         self._is_closed = True
+        deadline = time.monotonic() + timeout
         has_lock = self._lock.acquire(timeout=timeout)
         name, self._queue_name = self._consumed_name, ""
         if has_lock:
             self._lock.release()
-        self._inbox.close(timeout=timeout)
+        self._inbox.close(timeout=max(0.0, deadline - time.monotonic()))
         if name:
-            self._delete(name, timeout)
+            self._delete(name, max(0.0, deadline - time.monotonic()))
 
     def _delete(self, name: str, timeout: float) -> None:
         try:

@@ -51,7 +51,9 @@ class BrokerSettings(Section):
         description="Order in which several broker URLs are tried: as written, or shuffled once per process.",
     )
     connection_timeout: PositiveSeconds = Field(
-        default=5.0, description="Seconds for one attempt to connect, TLS and login included."
+        default=5.0,
+        description="Seconds for one attempt to connect, TLS and login included. A channel that takes more than twice"
+        " as long to open, or to begin or end consuming, costs the connection.",
     )
     connection_retry: bool = Field(default=True, description="Whether a lost connection is opened again.")
     connection_retry_on_startup: bool = Field(

@@ -258,10 +258,10 @@ class Link:
             self._loop.remove_timeout(self._timer)
             self._timer = None
 
-    def drop(self) -> None:
+    def drop(self, why: str) -> None:
         """Cut an open connection that does not behave; it is made again."""
         if self.connection is not None:
-            _discard(self.connection)
+            _discard(self.connection, why)
 
     def close(self) -> None:
         """Close politely and for good; the caller bounds the time and then calls `cut`."""
@@ -291,11 +291,11 @@ class Link:
         return self.state is LinkState.CLOSED and self.connection is None
 
 
-def _discard(connection: FastConnection) -> None:
+def _discard(connection: FastConnection, why: str = "dropped by us") -> None:
     """End the stream without the closing handshake."""
     transport = connection._transport
     if transport is not None and not connection.is_closed:
-        connection._terminate_stream(pika_errors.StreamLostError("dropped by us"))
+        connection._terminate_stream(pika_errors.StreamLostError(why))
 
 
 def _server_info(connection: FastConnection, address: Address) -> ServerInfo:

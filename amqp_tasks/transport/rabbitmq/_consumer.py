@@ -29,6 +29,7 @@ from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of
 from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink, FastConnection, FastDelivery
 from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
 from amqp_tasks.transport.rabbitmq._options import TransportOptions
+from amqp_tasks.transport.rabbitmq._patience import Patience
 from amqp_tasks.transport.rabbitmq._search import QueueSearch
 from amqp_tasks.transport.rabbitmq._settlements import Settlements
 from amqp_tasks.transport.rabbitmq._subscriptions import Subscriptions
@@ -39,7 +40,6 @@ __all__ = ("RabbitConsumer",)
 LOGGER = logging.getLogger(__name__)
 
 CONSUME_CHANNEL = 1
-SETUP_TIMEOUT = 10.0
 
 
 class _DeliverySink(ChannelSink):
@@ -87,7 +87,9 @@ class RabbitConsumer(Consumer):
         self._backoff = Backoff()
         self._is_busy = False  # a cancel/consume sequence is under way
         self._again = False  # …and another is wanted after it
-        self._search = QueueSearch(self._loop, declare)
+        self._setup_timeout = transport_options.setup_timeout
+        self._patience = Patience(self._loop, self._setup_timeout, self._give_up)
+        self._search = QueueSearch(self._loop, declare, timeout=self._setup_timeout)
         self._retry_timer: Any = None
         self._settlements = Settlements(
             self._loop, channel=CONSUME_CHANNEL, delay=options.settle_delay, prefetch=options.prefetch
@@ -168,16 +170,16 @@ class RabbitConsumer(Consumer):
         channel.add_on_close_callback(self._on_channel_closed)
         channel.add_on_cancel_callback(self._on_cancelled)
         self._channel = channel
-        self._loop.call_guarded(SETUP_TIMEOUT, partial(self._check_setup, channel))
+        self._patience.expect("channel.open")
 
-    def _check_setup(self, channel: Any) -> None:
-        if channel is self._channel and self._subscriptions is None:
-            self._link.drop()
+    def _give_up(self, why: str) -> None:
+        self._link.drop(why)
 
     def _on_channel_open(self, channel: Any) -> None:
         connection = self._link.connection
         if channel is not self._channel or connection is None:
             return
+        self._patience.rest()
         self._epoch += 1
         self._settlements.begin(self._epoch, connection.emit)
         sink = connection.sinks[CONSUME_CHANNEL] = _DeliverySink(self, epoch=self._epoch)
@@ -186,6 +188,7 @@ class RabbitConsumer(Consumer):
             sink,
             self._options,
             self._places,
+            self._patience,
             is_wanted=lambda: not self._is_paused and not self._closing,
             on_consuming=self._on_consuming,
         )
@@ -242,6 +245,7 @@ class RabbitConsumer(Consumer):
         if connection is not None:
             connection.sinks.pop(CONSUME_CHANNEL, None)
         self._channel = self._subscriptions = None
+        self._patience.rest()
         self._settlements.end()
         self._epoch += 1  # whatever is settled from now on is stale
         self._is_busy = self._again = False
@@ -461,6 +465,7 @@ class RabbitConsumer(Consumer):
         if connection is not None and connection.is_open:
             connection.add_on_close_callback(lambda _connection, _reason: self._closed())
             self._link.close()
+            self._loop.call_guarded(self._setup_timeout, lambda: self._cut(None))
         else:
             self._link.cut()
             self._closed()

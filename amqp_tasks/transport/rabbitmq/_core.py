@@ -69,7 +69,13 @@ class Request:
 
     def __init__(self, script: Callable[[], Script[Any]] | None, deadline: float, waiter: _Outcome) -> None:
         self.script, self.deadline, self.waiter = script, deadline, waiter
+        self.operation: Operation | None = None  # once it runs
         self.is_over = False
+
+    @property
+    def doing(self) -> str:
+        """What the broker has been asked for and has not answered, in words; empty when there is nothing."""
+        return self.operation.doing if self.operation is not None else ""
 
     def finish(self, result: Any, error: Exception | None) -> None:
         """Once."""
@@ -79,6 +85,7 @@ class Request:
         if error is not None:
             self.waiter.fail(error)
         else:
+            self.operation = None
             self.waiter.succeed(result)
 
 
@@ -103,15 +110,18 @@ class Core:
             self.loop,
             clock=clock,
             window=options.publish_window,
+            setup_timeout=options.setup_timeout,
             need_connection=self.link.need,
             drop_connection=self.link.drop,
             repair=self._repair,
+            doing=lambda: self._declaring.doing if self._declaring is not None else "",
         )
         self.wheel = Wheel(
             self.loop, self.publisher, declare=self._declare, related=self._related, clock=clock
         )
         self.declared = Topology()
         self._requests: list[Request] = []  # waiting for a connection
+        self._declaring: Request | None = None  # the last one of the timer wheel
         self._repairs: dict[tuple[str, str], list[Callable[[bool], None]]] = {}
         self.consumers: set[RabbitConsumer] = set()
         self._past = [0, 0, 0]  # delivered, stale settlements, connects of consumers that are gone
@@ -164,8 +174,9 @@ class Core:
             )
         else:
             url = self.link.address.masked
-            error = BrokerUnreachable(f"{url} did not answer in time", url=url)
-            error.is_attempting = True
+            doing = f" while {request.doing}" if request.doing else ""
+            error = BrokerUnreachable(f"{url} did not answer in time{doing}", url=url)
+            error.is_attempting = not doing
             request.finish(None, error)
 
     def _run(self, request: Request) -> None:
@@ -192,7 +203,8 @@ class Core:
                 request.finish(result, error)
 
         left = request.deadline - self.clock.monotonic()
-        Operation(self.loop, connection, script, timeout=left, on_done=on_done).start()
+        request.operation = Operation(self.loop, connection, script, timeout=left, on_done=on_done)
+        request.operation.start()
 
     # --- repairing what a returned message was for ---
 
@@ -235,7 +247,8 @@ class Core:
         self, script: Callable[[], Script[None]], deadline: float, then: Callable[[Exception | None], None]
     ) -> None:
         """See `_wheel.Declare`."""
-        self.request(Request(script, deadline, _Reporter(then)))
+        self._declaring = Request(script, deadline, _Reporter(then))
+        self.request(self._declaring)
 
     def _on_repaired(self, key: tuple[str, str], _result: Any, error: Exception | None) -> None:
         # A connection lost meanwhile is no answer: send again, the broker will say.

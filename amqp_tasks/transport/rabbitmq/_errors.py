@@ -28,6 +28,8 @@ __all__ = (
     "unknown_exchange_type",
 )
 
+# pika keeps only a repr of some reasons.
+_QUOTED_LOSS = re.compile(r"(?:StreamLostError|AMQPConnectionError): \(['\"](.*)['\"],\)$", re.DOTALL)
 _QUOTED_CODE = re.compile(r"ConnectionClosedByBroker: \((\d+)\) (.*)", re.DOTALL)
 # "Invalid" is one whose plugin was enabled before, in the life of this node.
 _UNKNOWN_TYPE = re.compile(r"(?:unknown|invalid) exchange type '(.*?)'")
@@ -90,8 +92,15 @@ def describe(exc: BaseException) -> str:
     if isinstance(inner, pika_errors.IncompatibleProtocolError):
         return "what answers there does not speak AMQP 0-9-1"
     if isinstance(inner, pika_errors.AMQPError) and inner.args:
-        return str(inner.args[0])
+        return _unquoted(str(inner.args[0]))
     return str(inner) or type(inner).__name__
+
+
+def _unquoted(text: str) -> str:
+    if match := _QUOTED_CODE.search(text):
+        return f"closed by the broker: {match[1]} " + match[2].strip("'\"")
+    match = _QUOTED_LOSS.search(text)
+    return match[1] if match else text
 
 
 def _closed_with(exc: BaseException) -> tuple[int, str]:

@@ -47,6 +47,9 @@ _pack_ack = Struct(">BHLLQBB").pack
 _pack_publish = Struct(">LH").pack
 _pack_content = Struct(">HHQ").pack
 _FRAME_END = bytes((FRAME_END,))
+_FRAME_STARTS = frozenset(
+    (b"\x01", b"\x02", b"\x03", b"\x08", b"A")
+)  # the last is of a header: another version
 
 
 class FastDelivery(Delivery):
@@ -255,6 +258,9 @@ class FastConnection(PikaConnection):
 
     def _on_data_available(self, data_in: bytes) -> None:
         if not self._opened:
+            if not self._frame_buffer and data_in[:1] not in _FRAME_STARTS:
+                # pika would wait for a frame as long as its second to fifth letter say.
+                raise pika_errors.IncompatibleProtocolError(f"the answer begins with {data_in[:8]!r}")
             super()._on_data_available(data_in)
             return
         data = self._frame_buffer + data_in if self._frame_buffer else data_in
@@ -273,6 +279,9 @@ class FastConnection(PikaConnection):
         while at + 8 <= total:
             kind, channel, size = _read_frame(data, at)
             end = at + size + 8
+            if size > self._body_max_length:
+                # Not waited for: what claims to be gigabytes is no frame, and would be gathered in memory.
+                raise pika_errors.InvalidFrameError(f"a frame of {size} bytes, {self.body_max} are agreed")
             if end > total:
                 break
             if data[end - 1] != FRAME_END:

@@ -118,7 +118,7 @@ class Operation:
             self._advance(lambda: self._script.throw(error))
         elif self._is_to_blame(reason):
             # Asked again it would close the next connection as well, and disturb all who share it.
-            self._finish(None, operation_error(self._doing, reason))
+            self._finish(None, operation_error(self.doing, reason))
         else:
             self._fail_lost(reason)
 
@@ -128,16 +128,17 @@ class Operation:
         return asked is not None and asked == unknown_exchange_type(reason)
 
     def _fail_lost(self, reason: BaseException | None) -> None:
-        error = BrokerUnreachable(f"the connection was lost while {self._doing}")
+        error = BrokerUnreachable(f"the connection was lost while {self.doing}")
         error.__cause__ = reason
         self._finish(None, error)
 
     def _on_timeout(self) -> None:
         if not self.is_over:
-            self._finish(None, BrokerUnreachable(f"the broker did not answer in time while {self._doing}"))
+            self._finish(None, BrokerUnreachable(f"the broker did not answer in time while {self.doing}"))
 
     @property
-    def _doing(self) -> str:
+    def doing(self) -> str:
+        """What it asks of the broker now, in words."""
         return self._ask.doing if self._ask is not None else "opening a channel"
 
     def _finish(self, result: Any, error: Exception | None) -> None:

@@ -56,6 +56,14 @@ class TransportOptions:
     publish_window: int = 1000
     max_message_bytes: int = 16 * 1024 * 1024
 
+    @property
+    def setup_timeout(self) -> float:
+        """Seconds for each step on an open connection: a channel with confirms, a consumer's beginning or end.
+
+        A broker that takes longer is given up with the connection: heartbeats go on when a channel hangs.
+        """
+        return 2 * self.connection_timeout
+
 
 def _tcp_options(heartbeat: int) -> dict[str, int]:
     wanted = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}

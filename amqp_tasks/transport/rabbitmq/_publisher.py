@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pika import spec
 
 from amqp_tasks.clock import Clock
-from amqp_tasks.errors import BrokerConnectionError, MessageTooLarge, PublishError
+from amqp_tasks.errors import BrokerConnectionError, BrokerUnreachable, MessageTooLarge, PublishError
 from amqp_tasks.transport.rabbitmq._errors import reply_of
 from amqp_tasks.transport.rabbitmq._fastwire import (
     ChannelSink,
@@ -25,6 +25,7 @@ from amqp_tasks.transport.rabbitmq._fastwire import (
     body_frames,
 )
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
+from amqp_tasks.transport.rabbitmq._patience import Patience
 from amqp_tasks.transport.rabbitmq._pending import Pending
 from amqp_tasks.transport.rabbitmq._suspects import culprit_error, find_suspects, is_certain, is_suspicious
 from amqp_tasks.transport.rabbitmq._verdicts import deadline_error, find_returned, nacked, unroutable
@@ -36,8 +37,6 @@ LOGGER = logging.getLogger(__name__)
 PUBLISH_CHANNEL = 1
 # Above this the socket's backlog grows instead of the window's: wait for confirms first.
 MAX_UNWRITTEN = 4 * 1024 * 1024
-# A channel that does not open or answer confirm.select in this time is on a connection to give up.
-SETUP_TIMEOUT = 10.0
 
 
 class PublisherCounters:
@@ -81,12 +80,16 @@ class Publisher:
         *,
         clock: Clock,
         window: int,
+        setup_timeout: float,
         need_connection: Callable[[], None],
-        drop_connection: Callable[[], None],
+        drop_connection: Callable[[str], None],
         repair: Repairer,
+        doing: Callable[[], str],
     ) -> None:
         self._loop, self._clock, self._window = loop, clock, SendWindow(window)
-        self._need_connection, self._drop_connection, self._repair = need_connection, drop_connection, repair
+        self._need_connection, self._repair = need_connection, repair
+        self._patience = Patience(loop, setup_timeout, drop_connection)
+        self._doing = doing  # what is asked of the broker for those that are held
         self.counters = PublisherCounters()
         self.blocked_reason: str | None = None
         self.last_error: BrokerConnectionError | None = None
@@ -164,21 +167,18 @@ class Publisher:
         channel = connection.channel(PUBLISH_CHANNEL, on_open_callback=self._on_channel_open)
         channel.add_on_close_callback(self._on_channel_closed)
         self._channel = channel
-        self._loop.call_guarded(SETUP_TIMEOUT, partial(self._check_setup, channel))
+        self._patience.expect("channel.open")
 
     def _reopen_channel(self, connection: FastConnection) -> None:
         if connection is self._connection and self._channel is None and connection.is_open:
             self._open_channel(connection)
-
-    def _check_setup(self, channel: Any) -> None:
-        if channel is self._channel and not self._is_ready:
-            self._drop_connection()
 
     def _on_channel_open(self, channel: Any) -> None:
         # pika's own confirm_delivery would swallow the confirms that we read by hand; only its method is needed.
         channel._rpc(
             spec.Confirm.Select(False), partial(self._on_confirm_mode, channel), [spec.Confirm.SelectOk]
         )
+        self._patience.expect("confirm.select")
 
     def _on_confirm_mode(self, channel: Any, _frame: Any) -> None:
         if channel is not self._channel or self._connection is None:
@@ -186,6 +186,7 @@ class Publisher:
         self._connection.sinks[PUBLISH_CHANNEL] = _ConfirmSink(self)
         self._next_tag = self._lowest_tag = 1
         self._is_ready = True
+        self._patience.rest()
         self._schedule_pump()
 
     def note_failure(self, error: BrokerConnectionError) -> None:
@@ -205,6 +206,7 @@ class Publisher:
         self._window.lost()
         self._connection = self._channel = None
         self._is_ready = False
+        self._patience.rest()
         self.blocked_reason = None
 
     def on_refused(self, error: BrokerConnectionError) -> None:
@@ -436,16 +438,27 @@ class Publisher:
         self._schedule_pump()  # what is overdue takes up no room any more
 
     def _deadline_error(self, pending: Pending, why: str) -> PublishError:
+        obstacle = self._obstacle(pending)
         error = deadline_error(
             pending,
             why,
             is_returned=bool(pending.returned),
             blocked_reason=self.blocked_reason,
-            last_error=self.last_error,
+            last_error=obstacle,
         )
-        if self.last_error is not None:
-            error.__cause__ = self.last_error
+        if obstacle is not None:
+            error.__cause__ = obstacle
         return error
+
+    def _obstacle(self, pending: Pending) -> BrokerConnectionError | None:
+        """What kept a message from being written."""
+        if self.last_error is not None:
+            return self.last_error
+        if pending in self._repairing and (doing := self._doing()):
+            return BrokerUnreachable(f"the broker did not answer in time while {doing}")
+        if self._patience.awaited:
+            return BrokerUnreachable(f"the broker has not answered {self._patience.awaited}")
+        return None
 
     # --- the end ---
 

@@ -14,8 +14,6 @@ from amqp_tasks.transport.rabbitmq._topology import presence_script
 
 __all__ = ("Found", "QueueSearch")
 
-SEARCH_TIMEOUT = 10.0
-
 Found = Callable[[Sequence[str], Sequence[str], bool, Exception | None], None]
 """Present queues, absent ones, whether others are still to be looked for now, and what went wrong with the first absent one."""
 
@@ -26,8 +24,8 @@ class QueueSearch:
     Those that were missing last wait for a turn of their own, after the others: looking for one may take as long as an operation may.
     """
 
-    def __init__(self, loop: DoorLoop, declare: Topology | None) -> None:
-        self._loop, self._declare = loop, declare
+    def __init__(self, loop: DoorLoop, declare: Topology | None, *, timeout: float) -> None:
+        self._loop, self._declare, self._timeout = loop, declare, timeout
         self._deferred: list[str] = []
         self._operation: Operation | None = None
 
@@ -49,7 +47,7 @@ class QueueSearch:
             self._loop,
             connection,
             presence_script(names, self._declare, *found),
-            timeout=SEARCH_TIMEOUT,
+            timeout=self._timeout,
             on_done=partial(self._on_found, names, found, then),
         )
         self._operation.start()

@@ -12,6 +12,7 @@ from pika import spec
 from amqp_tasks.transport._contract import ConsumerOptions
 from amqp_tasks.transport._streams import StreamPlaces
 from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink
+from amqp_tasks.transport.rabbitmq._patience import Patience
 
 __all__ = ("Subscriptions",)
 
@@ -26,6 +27,7 @@ class Subscriptions:
         sink: gets the deliveries, and must know their queues.
         options: how to consume.
         places: the arguments of each queue.
+        patience: with the answers.
         is_wanted: whether to go on with the next queue.
         on_consuming: one queue is consumed.
     """
@@ -36,11 +38,12 @@ class Subscriptions:
         sink: ChannelSink,
         options: ConsumerOptions,
         places: StreamPlaces,
+        patience: Patience,
         *,
         is_wanted: Callable[[], bool],
         on_consuming: Callable[[str], None],
     ) -> None:
-        self._channel, self._sink, self._options = channel, sink, options
+        self._channel, self._sink, self._options, self._patience = channel, sink, options, patience
         self._places = places
         self._is_wanted, self._on_consuming = is_wanted, on_consuming
         self._tags: dict[str, str] = {}  # consumer tag → queue name
@@ -60,6 +63,7 @@ class Subscriptions:
             global_qos=False,
             callback=partial(self._on_qos, list(names), then),
         )
+        self._patience.expect("basic.qos")
 
     def _on_qos(self, names: list[str], then: Callable[[], None], _frame: Any) -> None:
         self._consume_next(names, then)
@@ -68,6 +72,7 @@ class Subscriptions:
         if not self._channel.is_open:
             return
         if not names or not self._is_wanted():
+            self._patience.rest()
             then()
             return
         name = names.pop(0)
@@ -84,6 +89,7 @@ class Subscriptions:
             arguments=self._places.arguments(name),
             callback=partial(self._consumed, name, names, then),
         )
+        self._patience.expect(f"basic.consume of queue {name!r}")
 
     def _consumed(self, name: str, names: list[str], then: Callable[[], None], _frame: Any) -> None:
         self._on_consuming(name)
@@ -103,6 +109,7 @@ class Subscriptions:
             self._channel._cleanup_consumer_ref(tag)
             left -= 1
             if not left:
+                self._patience.rest()
                 then()
 
         for tag in tags:
@@ -112,6 +119,7 @@ class Subscriptions:
                 partial(on_cancelled, tag),
                 [(spec.Basic.CancelOk, {"consumer_tag": tag})],
             )
+        self._patience.expect("basic.cancel")
 
     def forget(self, tag: str) -> str | None:
         """Nothing comes under this tag any more; returns its queue."""

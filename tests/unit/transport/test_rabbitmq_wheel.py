@@ -107,9 +107,11 @@ def publisher() -> Publisher:
         ignore,
         clock=FakeClock(),
         window=10,
+        setup_timeout=10.0,
         need_connection=ignore,
         drop_connection=ignore,
         repair=ignore,
+        doing=str,
     )
 
 

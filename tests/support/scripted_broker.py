@@ -1,0 +1,518 @@
+"""A small AMQP 0-9-1 broker inside the test that misbehaves over one method when told to.
+
+It keeps queues in memory, confirms, delivers, returns and requeues, as far as our client can tell; it knows no
+priorities, no dead-lettering and no time to live, and an exchange hands a message to the first queue bound to it.
+Heartbeats go on whatever the fault is: a method that is never answered must be noticed by other means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+from pika import frame as frames
+from pika import spec
+
+__all__ = ("HTTP", "PROTOCOL_HEADER", "UNKNOWN_METHOD", "WRONG_END", "Fault", "ScriptedBroker")
+
+LATE_BY = 0.2
+PROTOCOL_HEADER = "ProtocolHeader"
+WRONG_END = struct.pack(">BHL", 1, 0, 4) + b"\x00\x0a\x00\x1e" + b"\x00"
+UNKNOWN_METHOD = struct.pack(">BHL", 1, 1, 4) + b"\x7f\x7f\x7f\x7f" + b"\xce"
+HTTP = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+
+
+class Fault(StrEnum):
+    """What is done in place of an answer."""
+
+    LATE = "late"
+    NEVER = "never"
+    CLOSE_CONNECTION = "close-connection"
+    CLOSE_CHANNEL = "close-channel"
+    GARBAGE = "garbage"
+    RESET = "reset"
+
+
+@dataclass(slots=True)
+class _Trap:
+    method: str
+    fault: Fault
+    times: float
+    garbage: bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Message:
+    exchange: str
+    routing_key: str
+    properties: spec.BasicProperties
+    mandatory: bool = False
+    size: int = 0
+    body: bytes = b""
+    redelivered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Consumer:
+    channel: _Channel
+    tag: str
+    no_ack: bool
+    prefetch: int
+
+    @property
+    def has_room(self) -> bool:
+        own = sum(consumer is self for consumer, _, _ in self.channel.unacked.values())
+        return not self.prefetch or own < self.prefetch
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    name: str
+    messages: deque[_Message] = field(default_factory=deque[_Message])
+    consumers: list[_Consumer] = field(default_factory=list[_Consumer])
+
+
+@dataclass(slots=True, eq=False)
+class _Channel:
+    session: _Session
+    number: int
+    is_confirming: bool = False
+    is_closing: bool = False
+    prefetch: int = 0
+    published: int = 0
+    delivered: int = 0
+    incoming: _Message | None = None
+    unacked: dict[int, tuple[_Consumer, _Queue, _Message]] = field(default_factory=dict)  # by delivery tag
+
+
+class ScriptedBroker:
+    """Serves on a port of its own until closed; one thread owns everything but the traps. Use it in a `with`."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+        """How often each method came."""
+        self._traps: list[_Trap] = []
+        self._lock = threading.Lock()
+        self._queues: dict[str, _Queue] = {}
+        self._bound: dict[str, list[tuple[str, str]]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._over = self._loop.create_future()
+        self._sessions: set[_Session] = set()
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="scripted-broker")
+        self._thread.start()
+        assert started.wait(10)
+
+    # -- what tests use
+
+    @property
+    def url(self) -> str:
+        """Its address for a client."""
+        return f"amqp://guest:guest@127.0.0.1:{self._port}//"
+
+    def misbehave(
+        self, method: str, fault: Fault, *, times: float = float("inf"), garbage: bytes = WRONG_END
+    ) -> None:
+        """From now on do that in place of answering `method` (its name in the specification), so many times."""
+        with self._lock:
+            self._traps = [_Trap(method, fault, times, garbage)]
+
+    def behave(self) -> None:
+        """Answer everything from now on."""
+        with self._lock:
+            self._traps = []
+
+    def put(self, queue: str, body: bytes | None = None, headers: dict[str, Any] | None = None) -> None:
+        """Make a queue, and put a JSON message into it if there is a body; before any client comes."""
+        made = self._queues.setdefault(queue, _Queue(queue))
+        if body is not None:
+            properties = spec.BasicProperties(
+                content_type="application/json", content_encoding="utf-8", headers=headers
+            )
+            made.messages.append(_Message("", queue, properties, body=body))
+
+    def close(self) -> None:
+        """End all connections and the thread; idempotent."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set_result, None)
+            self._thread.join(10)
+        assert not self._thread.is_alive(), "the scripted broker's thread did not end"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- the thread
+
+    def _run(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve(started))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # a turn in which sockets are closed
+        self._loop.close()
+
+    async def _serve(self, started: threading.Event) -> None:
+        server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0)
+        self._port: int = server.sockets[0].getsockname()[1]
+        started.set()
+        await self._over
+        server.close()
+        for session in tuple(self._sessions):
+            session.end()
+        # Not cancelled: one that was just accepted has not begun, and would leave its socket open.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = _Session(self, reader, writer)
+        self._sessions.add(session)
+        try:
+            if not self._over.done():
+                await session.run()
+        except (asyncio.IncompleteReadError, OSError):
+            pass  # the client is gone, or we are to end
+        finally:
+            session.end()
+            self._sessions.discard(session)
+
+    async def pause(self) -> None:
+        """As long as a late answer is late; shorter at the end."""
+        await asyncio.wait([self._over], timeout=LATE_BY)
+
+    def take_trap(self, method: str) -> _Trap | None:
+        """The trap that this method steps into."""
+        with self._lock:
+            self.seen[method] += 1
+            for trap in self._traps:
+                if trap.method == method and trap.times > 0:
+                    trap.times -= 1
+                    return trap
+        return None
+
+    # -- queues
+
+    def queue(self, name: str, *, make: bool = False) -> _Queue | None:
+        """One of the queues."""
+        if make:
+            self._queues.setdefault(name, _Queue(name))
+        return self._queues.get(name)
+
+    def drop_queue(self, name: str) -> int:
+        """Delete a queue; returns how many messages it held."""
+        dropped = self._queues.pop(name, None)
+        return len(dropped.messages) if dropped is not None else 0
+
+    def exchange(self, name: str, *, make: bool = False) -> bool:
+        """Whether there is such an exchange (now)."""
+        if make:
+            self._bound.setdefault(name, [])
+        return name in self._bound or not name or name.startswith("amq.")
+
+    def bind(self, source: str, kind: str, destination: str) -> None:
+        """Bind a queue or an exchange."""
+        bound = self._bound.setdefault(source, [])
+        if (kind, destination) not in bound:
+            bound.append((kind, destination))
+
+    def route(self, exchange: str, routing_key: str) -> _Queue | None:
+        """Where a message goes."""
+        if not exchange:
+            return self._queues.get(routing_key)
+        for kind, name in self._bound.get(exchange, ()):
+            found = self._queues.get(name) if kind == "queue" else self.route(name, routing_key)
+            if found is not None:
+                return found
+        return None
+
+    def pump(self) -> None:
+        """Deliver what can be delivered."""
+        for queue in self._queues.values():
+            while queue.messages and (free := [each for each in queue.consumers if each.has_room]):
+                consumer = free[0]
+                queue.consumers.remove(consumer)
+                queue.consumers.append(consumer)
+                consumer.channel.session.deliver(consumer, queue, queue.messages.popleft())
+
+    def forget(self, channel: _Channel) -> None:
+        """A channel is gone: its consumers too, and what they held goes back."""
+        for queue in self._queues.values():
+            queue.consumers = [each for each in queue.consumers if each.channel is not channel]
+        for _, queue, message in reversed(channel.unacked.values()):
+            message.redelivered = True
+            queue.messages.appendleft(message)
+        channel.unacked.clear()
+        self.pump()
+
+
+Handler = Callable[["_Session", _Channel, Any], Iterator[Any]]
+
+
+class _Session:
+    """One connection; see `ScriptedBroker`."""
+
+    def __init__(
+        self, broker: ScriptedBroker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._broker, self._reader, self._writer = broker, reader, writer
+        self._channels: dict[int, _Channel] = {}
+        self._is_closing = False
+        self._heart = asyncio.get_running_loop().call_later(0.5, self._beat)
+
+    async def run(self) -> None:
+        """Serve until the client is gone."""
+        await self._reader.readexactly(8)
+        start = spec.Connection.Start(0, 9, {"product": "RabbitMQ", "version": "4.0.5"}, "PLAIN", "en_US")
+        await self._answer_or_not(PROTOCOL_HEADER, 0, lambda: self._send(0, start))
+        while not self._writer.is_closing():
+            head = await self._reader.readexactly(7)
+            rest = await self._reader.readexactly(struct.unpack(">BHL", head)[2] + 1)
+            await self._take(frames.decode_frame(head + rest)[1])
+
+    def end(self) -> None:
+        """The connection is gone."""
+        self._heart.cancel()
+        for channel in self._channels.values():
+            self._broker.forget(channel)
+        self._writer.transport.abort()
+
+    def _beat(self) -> None:
+        self._writer.write(frames.Heartbeat().marshal())
+        self._heart = asyncio.get_running_loop().call_later(0.5, self._beat)
+
+    def _send(self, number: int, method: Any) -> None:
+        self._writer.write(frames.Method(number, method).marshal())
+
+    def _send_content(self, number: int, method: Any, message: _Message) -> None:
+        self._send(number, method)
+        self._writer.write(frames.Header(number, len(message.body), message.properties).marshal())
+        if message.body:
+            self._writer.write(frames.Body(number, message.body).marshal())
+
+    # -- frames
+
+    async def _take(self, frame: Any) -> None:
+        channel = self._channels.get(frame.channel_number)
+        if isinstance(frame, frames.Method):
+            await self._take_method(frame.channel_number, frame.method)
+        elif channel is not None and channel.incoming is not None and not channel.is_closing:
+            if isinstance(frame, frames.Header):
+                channel.incoming.size, channel.incoming.properties = frame.body_size, frame.properties
+            else:
+                channel.incoming.body += frame.fragment
+            if len(channel.incoming.body) == channel.incoming.size:
+                message, channel.incoming = channel.incoming, None
+                await self._answer_or_not(
+                    spec.Basic.Publish.NAME, channel.number, lambda: self._published(channel, message)
+                )
+
+    async def _take_method(self, number: int, method: Any) -> None:
+        channel = self._channels.get(number)
+        if isinstance(method, spec.Connection.CloseOk):
+            self._writer.close()
+        elif isinstance(method, spec.Channel.CloseOk):
+            self._channels.pop(number, None)
+        elif self._is_closing or (channel is not None and channel.is_closing):
+            return
+        elif isinstance(method, spec.Basic.Publish) and channel is not None:
+            channel.incoming = _Message(
+                method.exchange, method.routing_key, spec.BasicProperties(), method.mandatory
+            )
+        else:
+            await self._answer_or_not(method.NAME, number, lambda: self._act(number, method))
+
+    async def _answer_or_not(self, name: str, number: int, answer: Callable[[], None]) -> None:
+        trap = self._broker.take_trap(name)
+        match trap.fault if trap is not None else None:
+            case None:
+                answer()
+            case Fault.LATE:
+                await self._broker.pause()
+                answer()
+            case Fault.NEVER:
+                pass
+            case Fault.CLOSE_CONNECTION:
+                self._is_closing = True
+                self._send(0, spec.Connection.Close(541, f"INTERNAL_ERROR - over {name}", 0, 0))
+            case Fault.CLOSE_CHANNEL:
+                self._close_channel(number, 406, f"PRECONDITION_FAILED - over {name}")
+            case Fault.GARBAGE:
+                assert trap is not None
+                self._writer.write(trap.garbage)
+            case Fault.RESET:
+                self._writer.transport.abort()
+
+    def _act(self, number: int, method: Any) -> None:
+        channel = self._channels.get(number) or _Channel(self, number)
+        if isinstance(method, spec.Channel.Open):
+            self._channels[number] = channel
+        for answer in _HANDLERS[type(method)](self, channel, method):
+            self._send(number, answer)
+        self._broker.pump()
+
+    def _close_channel(self, number: int, code: int, text: str) -> None:
+        channel = self._channels.setdefault(number, _Channel(self, number))
+        channel.is_closing = True
+        self._broker.forget(channel)
+        self._send(number, spec.Channel.Close(code, text, 0, 0))
+
+    # -- content
+
+    def _published(self, channel: _Channel, message: _Message) -> None:
+        channel.published += 1
+        queue = self._broker.route(message.exchange, message.routing_key)
+        if queue is not None:
+            queue.messages.append(message)
+        elif message.mandatory:
+            returned = spec.Basic.Return(312, "NO_ROUTE", message.exchange, message.routing_key)
+            self._send_content(channel.number, returned, message)
+        if channel.is_confirming:
+            self._send(channel.number, spec.Basic.Ack(channel.published, False))
+        self._broker.pump()
+
+    def deliver(self, consumer: _Consumer, queue: _Queue, message: _Message) -> None:
+        """Hand a message to a consumer of this connection."""
+        channel = consumer.channel
+        channel.delivered += 1
+        if not consumer.no_ack:
+            channel.unacked[channel.delivered] = (consumer, queue, message)
+        where = (message.redelivered, message.exchange, message.routing_key)
+        method = spec.Basic.Deliver(consumer.tag, channel.delivered, *where)
+        self._send_content(channel.number, method, message)
+
+    def settle(self, channel: _Channel, tag: int, *, multiple: bool, requeue: bool) -> None:
+        """`basic.ack`, `basic.nack` and `basic.reject`."""
+        tags = [each for each in channel.unacked if each == tag or (multiple and each <= tag)]
+        for each in reversed(tags):
+            _, queue, message = channel.unacked.pop(each)
+            if requeue:
+                message.redelivered = True
+                queue.messages.appendleft(message)
+
+    # -- methods
+
+    def on_tune_ok(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """Methods without an answer."""
+        return iter(())
+
+    def on_close(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`connection.close`."""
+        yield spec.Connection.CloseOk()
+
+    def on_channel_close(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`channel.close`."""
+        self._broker.forget(channel)
+        self._channels.pop(channel.number, None)
+        yield spec.Channel.CloseOk()
+
+    def on_confirm_select(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`confirm.select`."""
+        channel.is_confirming = True
+        yield spec.Confirm.SelectOk()
+
+    def on_qos(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`basic.qos`."""
+        channel.prefetch = method.prefetch_count
+        yield spec.Basic.QosOk()
+
+    def on_queue_declare(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`queue.declare`."""
+        queue = self._broker.queue(method.queue, make=not method.passive)
+        if queue is None:
+            self._close_channel(channel.number, 404, f"NOT_FOUND - no queue '{method.queue}' in vhost '/'")
+            return
+        yield spec.Queue.DeclareOk(queue.name, len(queue.messages), len(queue.consumers))
+
+    def on_exchange_declare(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`exchange.declare`."""
+        if not self._broker.exchange(method.exchange, make=not method.passive):
+            self._close_channel(channel.number, 404, f"NOT_FOUND - no exchange '{method.exchange}'")
+            return
+        yield spec.Exchange.DeclareOk()
+
+    def on_queue_bind(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`queue.bind`."""
+        self._broker.bind(method.exchange, "queue", method.queue)
+        yield spec.Queue.BindOk()
+
+    def on_exchange_bind(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`exchange.bind`."""
+        self._broker.bind(method.source, "exchange", method.destination)
+        yield spec.Exchange.BindOk()
+
+    def on_purge(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`queue.purge`."""
+        queue = self._broker.queue(method.queue, make=True)
+        assert queue is not None
+        count = len(queue.messages)
+        queue.messages.clear()
+        yield spec.Queue.PurgeOk(count)
+
+    def on_delete(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`queue.delete`."""
+        yield spec.Queue.DeleteOk(self._broker.drop_queue(method.queue))
+
+    def on_consume(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`basic.consume`."""
+        queue = self._broker.queue(method.queue)
+        if queue is None:
+            self._close_channel(channel.number, 404, f"NOT_FOUND - no queue '{method.queue}' in vhost '/'")
+            return
+        queue.consumers.append(_Consumer(channel, method.consumer_tag, method.no_ack, channel.prefetch))
+        yield spec.Basic.ConsumeOk(method.consumer_tag)
+
+    def on_cancel(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`basic.cancel`."""
+        for queue in self._broker._queues.values():
+            queue.consumers = [
+                each
+                for each in queue.consumers
+                if each.channel is not channel or each.tag != method.consumer_tag
+            ]
+        yield spec.Basic.CancelOk(method.consumer_tag)
+
+    def on_ack(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`basic.ack`."""
+        self.settle(channel, method.delivery_tag, multiple=method.multiple, requeue=False)
+        return iter(())
+
+    def on_nack(self, channel: _Channel, method: Any) -> Iterator[Any]:
+        """`basic.nack`."""
+        self.settle(channel, method.delivery_tag, multiple=method.multiple, requeue=method.requeue)
+        return iter(())
+
+
+def _always(answer: Callable[[], Any]) -> Handler:
+    return lambda session, channel, method: iter((answer(),))
+
+
+_HANDLERS: dict[type[Any], Handler] = {
+    spec.Connection.StartOk: _always(lambda: spec.Connection.Tune(2047, 131072, 60)),
+    spec.Connection.TuneOk: _Session.on_tune_ok,
+    spec.Connection.Open: _always(spec.Connection.OpenOk),
+    spec.Connection.Close: _Session.on_close,
+    spec.Channel.Open: _always(spec.Channel.OpenOk),
+    spec.Channel.Close: _Session.on_channel_close,
+    spec.Confirm.Select: _Session.on_confirm_select,
+    spec.Queue.Declare: _Session.on_queue_declare,
+    spec.Queue.Bind: _Session.on_queue_bind,
+    spec.Queue.Purge: _Session.on_purge,
+    spec.Queue.Delete: _Session.on_delete,
+    spec.Exchange.Declare: _Session.on_exchange_declare,
+    spec.Exchange.Bind: _Session.on_exchange_bind,
+    spec.Basic.Qos: _Session.on_qos,
+    spec.Basic.Consume: _Session.on_consume,
+    spec.Basic.Cancel: _Session.on_cancel,
+    spec.Basic.Ack: _Session.on_ack,
+    spec.Basic.Nack: _Session.on_nack,
+    spec.Basic.Reject: lambda session, channel, method: session.on_nack(channel, method),
+}
