@@ -27,6 +27,7 @@ from amqp_tasks.worker._again import sent_round
 from amqp_tasks.worker._dispatcher import Dispatcher
 from amqp_tasks.worker._early import Early
 from amqp_tasks.worker._guards import Guards
+from amqp_tasks.worker._holding import Holding
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._limits import Timekeeper
@@ -144,10 +145,13 @@ class Engine:
             crash_limit=rules.crash_limit,
             clock=parts.clock,
         )
-        self._early = Early(ledger=self._ledger, effects=self, call_later=parts.call_later, clock=parts.clock)
+        self._holding = Holding(
+            ledger=self._ledger, effects=self, call_later=parts.call_later, clock=parts.clock
+        )
+        self._early = Early(holding=self._holding, effects=self, clock=parts.clock)
         # What the slots need, and room for what is held beside them.
         self._prefetch = PrefetchTotal(
-            (lambda: parts.prefetch.value, lambda: self._redeliveries.held, lambda: self._early.room),
+            (lambda: parts.prefetch.value, lambda: self._redeliveries.held, lambda: self._holding.room),
             order=self._order_prefetch,
         )
         self._consumer: Consumer | None = None
@@ -170,18 +174,18 @@ class Engine:
         """Hand back what waits behind long tasks, ask again about what is held."""
         self._dispatcher.tick()
         self._redeliveries.tick()
-        self._early.tick()
+        self._holding.tick()
 
     def drain(self) -> None:
         """Take nothing more; idempotent."""
         self._dispatcher.close()
         self._redeliveries.close()
-        self._early.close()
+        self._holding.close()
 
     @property
     def is_idle(self) -> bool:
         """Nothing runs and everything begun is settled."""
-        is_waiting = self._redeliveries.count or self._early.count
+        is_waiting = self._redeliveries.count or self._holding.count
         return not self._dispatcher.running and not self._ledger.count and not is_waiting
 
     @property
@@ -201,7 +205,7 @@ class Engine:
             still_open, maybe_lost = self._ledger.lose(event.epoch)
             self._dispatcher.drop(self._is_lost)
             self._redeliveries.drop(self._is_lost)
-            self._early.drop(self._is_lost)
+            self._holding.drop(self._is_lost)
             if still_open:
                 self._parts.verdicts.tell_open(still_open)
             if maybe_lost:
@@ -329,7 +333,7 @@ class Engine:
             (self._consumer.resume if is_open else self._consumer.pause)()
 
     def resize(self) -> None:
-        """See `Effects.resize`, `RedeliveryEffects.resize` and `EarlyEffects.resize`."""
+        """See `Effects.resize`, `RedeliveryEffects.resize` and `HoldingEffects.resize`."""
         self._prefetch.update()
 
     def _order_prefetch(self, prefetch: int) -> None:

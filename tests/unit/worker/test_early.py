@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amqp_tasks.worker._early import HOLD_LIMIT, PLAUSIBLE_SKEW, Early
+from amqp_tasks.worker._holding import Holding
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
 from support.fake_deliveries import FakeClock, job_of
@@ -23,7 +24,10 @@ class Fixture:
         self.clock, self.log = FakeClock(), list[tuple[str, Any]]()
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.ledger = Ledger(in_flight=10)
-        self.early = Early(ledger=self.ledger, effects=self, call_later=self._call_later, clock=self.clock)
+        self.holding = Holding(
+            ledger=self.ledger, effects=self, call_later=self._call_later, clock=self.clock
+        )
+        self.early = Early(holding=self.holding, effects=self, clock=self.clock)
 
     def _call_later(self, delay: float, callback: Callable[[], None]) -> None:
         self.timers.append((self.clock.seconds + delay, callback))
@@ -38,7 +42,7 @@ class Fixture:
         self.log.append(("send round", (job.key, seconds)))
 
     def resize(self) -> None:
-        self.log.append(("room", self.early.room))
+        self.log.append(("room", self.holding.room))
 
     def arrives(self, name: str, seconds: float, **headers: Any) -> bool:
         eta = self.clock.now() + timedelta(seconds=seconds)
@@ -64,7 +68,7 @@ def fix() -> Fixture:
 def test_a_delivery_whose_time_has_come_is_not_kept(fix: Fixture) -> None:
     assert not fix.arrives("past", -1.0)
     assert not fix.arrives("now", 0.0)
-    assert fix.early.count == 0
+    assert fix.holding.count == 0
 
 
 def test_near_ones_are_admitted_in_the_order_of_their_times(fix: Fixture) -> None:
@@ -78,7 +82,7 @@ def test_near_ones_are_admitted_in_the_order_of_their_times(fix: Fixture) -> Non
     fix.wait(0.5)
 
     assert fix.fates == [("admit", ["first"]), ("admit", ["second", "third"])]
-    assert fix.early.count == 0
+    assert fix.holding.count == 0
 
 
 def test_timers_do_not_pile_up_while_some_are_always_held(fix: Fixture) -> None:
@@ -88,7 +92,7 @@ def test_timers_do_not_pile_up_while_some_are_always_held(fix: Fixture) -> None:
         fix.wait(0.0625)
 
     # Held are those of the last second; their timers do not grow with those that came before.
-    assert fix.early.count == 15
+    assert fix.holding.count == 15
     assert len(fix.timers) <= 3
 
 
@@ -96,7 +100,7 @@ def test_a_far_one_waits_in_the_broker(fix: Fixture) -> None:
     assert fix.arrives("stock", HOLD_LIMIT + 0.5)
 
     assert fix.fates == [("send round", ("stock", HOLD_LIMIT + 0.5))]
-    assert fix.early.count == 0
+    assert fix.holding.count == 0
 
 
 def test_what_came_through_the_wheel_is_held_for_a_second_however_the_clocks_differ(fix: Fixture) -> None:
@@ -115,20 +119,20 @@ def test_what_is_longer_than_the_wheel_goes_round_again(fix: Fixture) -> None:
 
 def test_those_of_a_lost_connection_are_forgotten(fix: Fixture) -> None:
     fix.arrives("dropped", 0.5)
-    fix.early.drop(lambda _job: True)
+    fix.holding.drop(lambda _job: True)
     fix.arrives("lost", 0.5)
     fix.ledger.lose(1)
 
     fix.wait(0.5)
 
     assert fix.fates == []
-    assert fix.early.count == 0
+    assert fix.holding.count == 0
 
 
 def test_closing_hands_back_what_is_held_and_what_still_comes(fix: Fixture) -> None:
     fix.arrives("a", 0.5)
 
-    fix.early.close()
+    fix.holding.close()
     fix.arrives("b", 0.5)
     fix.wait(0.5)
 
@@ -141,10 +145,10 @@ def test_held_ones_get_room_beside_those_that_run_until_there_are_none(fix: Fixt
     assert [entry for entry in fix.log if entry[0] == "room"] == [("room", 16), ("room", 32), ("room", 64)]
 
     fix.wait(0.5)
-    fix.early.tick()
+    fix.holding.tick()
     assert fix.log[-1][0] == "admit"
     fix.wait(5.0)
-    fix.early.tick()
-    fix.early.tick()
+    fix.holding.tick()
+    fix.holding.tick()
 
     assert [entry for entry in fix.log if entry[0] == "room"][3:] == [("room", 0)]
