@@ -19,7 +19,7 @@ from amqp_tasks.app._request import DEPTH_HEADER, FRAME, DeliveryInfo, Frame, Re
 from amqp_tasks.app._retry import Again, autoretry, snoozed, wanted_by
 from amqp_tasks.app._task import Task
 from amqp_tasks.errors import Ignore, InvalidArguments, Reject, Retry, Snooze, TaskPredicate
-from amqp_tasks.message import FIRST_ERROR_TIME, SNOOZES_HEADER, State, further_properties
+from amqp_tasks.message import FIRST_ERROR_TIME, RATE_HEADER, SNOOZES_HEADER, State, further_properties
 
 if TYPE_CHECKING:
     from amqp_tasks.message import Envelope
@@ -247,8 +247,8 @@ def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: s
     """
     headers = envelope.user_headers
     if headers:
-        headers.pop(SNOOZES_HEADER, None)
-        headers.pop(FIRST_ERROR_TIME, None)
+        for name in (SNOOZES_HEADER, RATE_HEADER, FIRST_ERROR_TIME):
+            headers.pop(name, None)
     depth = headers.pop(DEPTH_HEADER, 0)
     return Request(
         id=envelope.id,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypedDict
 from amqp_tasks.app._retry_plan import RetryPlan
 from amqp_tasks.clock import MAX_SECONDS
 from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.settings._rate import RATE_FORM, per_second
 
 __all__ = (
     "CALL_OPTIONS",
@@ -98,6 +99,7 @@ class TaskOptions(TypedDict, total=False):
     throws: Iterable[type[Exception]]
     time_limit: float | None
     soft_time_limit: float | None
+    rate_limit: float | str | None
     typing: bool
     pydantic: bool
     pydantic_strict: bool
@@ -156,6 +158,14 @@ def _is_limit(value: float) -> bool:
     return 0 <= value <= MAX_SECONDS
 
 
+def _is_rate(value: float | str) -> bool:
+    try:
+        per_second(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_countdown(value: float) -> bool:
     return -math.inf < value <= MAX_SECONDS  # what is past is now
 
@@ -208,6 +218,7 @@ _KINDS: dict[str, _Kind] = {
     "trail": _FLAG,
     "time_limit": _LIMIT,
     "soft_time_limit": _LIMIT,
+    "rate_limit": _Kind((int, float, str), RATE_FORM, _is_rate),
     "reply_to": _Kind((str,), f"the name of a queue, at most {_MAX_SHORT} bytes; '' for no reply", _is_text),
     "delivery_mode": _Kind((int,), "1 (transient) or 2 (persistent)", (1, 2).__contains__),
     "resultrepr_maxsize": _Kind((int,), "a number of characters above 0", (0).__lt__),
@@ -251,7 +262,7 @@ _LATER = {
     "immediate": "RabbitMQ does not implement it",
     "confirm_timeout": "named `timeout` here, as it covers the whole publish",
     "retry": "named `retry_plan` for a task: write retry_plan=RetryPlan(fast=2, then=Backoff(first=10))",
-    "rate_limit": "rate limits are not supported yet",
+    "rate_limit": "it belongs to a task, not to a call: @app.task(rate_limit=...)",
 }
 
 

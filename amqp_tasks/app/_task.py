@@ -62,6 +62,8 @@ class Task(Generic[P, R_co]):
         throws: exception classes that it is known to raise: logged without a traceback, re-created at the caller.
         time_limit: seconds after which its process is ended.
         soft_time_limit: seconds after which an exception is raised in it.
+        rate_limit: how many runs each worker node starts at most: `"10/s"`, `"10/m"`, `"10/h"`, or a number per second; 0: no
+            limit; None: the setting `task_default_rate_limit`.
         typing: calls are checked against the signature and its annotations.
         pydantic: annotations beyond plain builtins are checked by pydantic, and arguments are coerced to them.
         pydantic_strict: pydantic does not convert between types.
@@ -97,6 +99,7 @@ class Task(Generic[P, R_co]):
     throws: tuple[type[Exception], ...] = ()
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    rate_limit: float | str | None = None
     typing: bool = True
     pydantic: bool = True
     pydantic_strict: bool = False

@@ -9,7 +9,7 @@ from amqp_tasks.message._dead_letter import DEAD_SUFFIX, dead_letter, dead_lette
 from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_payload
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
 from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
-from amqp_tasks.message._headers import FIRST_ERROR_TIME, SNOOZES_HEADER
+from amqp_tasks.message._headers import FIRST_ERROR_TIME, RATE_HEADER, SNOOZES_HEADER
 from amqp_tasks.message._journal import (
     JOURNAL_NAME,
     JournalEntry,
@@ -33,6 +33,7 @@ __all__ = (
     "FIRST_ERROR_TIME",
     "FURTHER_PROPERTIES",
     "JOURNAL_NAME",
+    "RATE_HEADER",
     "SNOOZES_HEADER",
     "DeadLetter",
     "DeadLetterReason",

@@ -71,6 +71,11 @@ class Envelope:
         return count if isinstance(count, int) and count > 0 else 0
 
     @property
+    def runs(self) -> int:
+        """How many runs of it have ended before: retries and snoozes."""
+        return self.retries + self.snoozes
+
+    @property
     def delivery_count(self) -> int:
         """How often a quorum queue has delivered this message before (`x-delivery-count`); 0 where it is not told."""
         count = self.headers.get("x-delivery-count")

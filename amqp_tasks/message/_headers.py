@@ -15,6 +15,7 @@ from amqp_tasks.message._printable import bounded_repr
 __all__ = (
     "FIRST_ERROR_TIME",
     "PROTOCOL_HEADERS",
+    "RATE_HEADER",
     "SNOOZES_HEADER",
     "check_short",
     "check_user_headers",
@@ -36,6 +37,8 @@ FIRST_ERROR_TIME = "x-error-first-time"
 """When the task first failed, ISO 8601; a retry carries it on to the next attempt, and a dead letter keeps it."""
 SNOOZES_HEADER = "x-amqp-tasks-snoozes"
 """Header that counts how often a task was put off without that being a retry; it tells those runs apart."""
+RATE_HEADER = "x-amqp-tasks-rate"
+"""Header of a task that has waited in the broker for its turn under a rate limit: the number of the run that waits."""
 
 _BROKER_HEADERS = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
 _BROKER_PREFIXES = ("x-first-death-", "x-last-death-")

@@ -133,10 +133,6 @@ _UNSUPPORTED_GROUPS: tuple[tuple[str, str], ...] = (
         "worker_disable_prefetch worker_enable_prefetch_count_reduction",
     ),
     (
-        "not supported yet: there are no rate limits; remove it",
-        "worker_disable_rate_limits task_default_rate_limit",
-    ),
-    (
         "not needed, because the old result exchange is no more: 'rpc://' replies to a queue",
         "result_exchange result_exchange_type",
     ),

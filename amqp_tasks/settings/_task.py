@@ -17,6 +17,7 @@ from amqp_tasks.settings._base import (
     no_bool,
     split_text,
 )
+from amqp_tasks.settings._rate import RATE_FORM, per_second
 
 __all__ = ("PublishRetryPolicy", "TaskSettings")
 
@@ -38,6 +39,22 @@ COMPRESSION_ALIASES = {
 def compression_name(value: object) -> object:
     """The name we use for what kombu calls by several."""
     return COMPRESSION_ALIASES.get(value, value) if isinstance(value, str) else value
+
+
+def _rate(value: object) -> object:
+    try:
+        if value is not None and not isinstance(value, bool) and _is_a(value, int, float, str):
+            per_second(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - just looked at
+            return value
+    except ValueError:
+        pass
+    else:
+        if value is None:
+            return None
+    raise expected(RATE_FORM)
+
+
+RateLimit = Annotated[float | str | None, BeforeValidator(_rate)]
 
 
 def _number(value: object) -> object:
@@ -146,6 +163,11 @@ class TaskSettings(Section):
         default=None,
         description="Seconds after which `SoftTimeLimitExceeded` is raised in a running task; calls and tasks may set"
         " their own. None: no limit.",
+    )
+    default_rate_limit: RateLimit = Field(
+        default=None,
+        description="How many runs of a task each worker node starts at most, for tasks that set none: `10/s`, `10/m`, `10/h`,"
+        " or a number per second. None: no limit.",
     )
     track_started: bool = Field(
         default=False, description="Whether the start of a task is sent as state STARTED."

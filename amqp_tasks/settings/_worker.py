@@ -84,6 +84,9 @@ class WorkerSettings(Section):
         default=False,
         description="Whether handlers that the application put on the root logger are replaced.",
     )
+    disable_rate_limits: bool = Field(
+        default=False, description="Whether the rate limits of tasks are left out of account."
+    )
     queue_weights: Mapping[str, Weight] = Field(
         default_factory=dict,
         description="Queue name to weight, above 0; a worker of several queues prefers those of more weight in this"

@@ -6,7 +6,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.errors import MessageTooLarge
-from amqp_tasks.message import FIRST_ERROR_TIME, SNOOZES_HEADER, OutgoingMessage, new_body, run_again
+from amqp_tasks.message import (
+    FIRST_ERROR_TIME,
+    RATE_HEADER,
+    SNOOZES_HEADER,
+    OutgoingMessage,
+    new_body,
+    run_again,
+)
 from amqp_tasks.message._headers import table_size
 
 if TYPE_CHECKING:
@@ -80,15 +87,21 @@ def requeued(job: Job) -> OutgoingMessage:
     )
 
 
-def sent_round(job: Job, seconds: float) -> OutgoingMessage:
-    """The same message for its queue, with so many seconds to wait in the broker."""
+def sent_round(job: Job, seconds: float, *, is_paced: bool = False) -> OutgoingMessage:
+    """The same message for its queue, with so many seconds to wait in the broker.
+
+    Args:
+        job: what came too early, or out of turn.
+        seconds: to wait.
+        is_paced: it waits for its turn under a rate limit, and is marked as one that has waited.
+    """
     assert job.envelope is not None
     return run_again(
         job.delivery.properties,
         job.delivery.body,
         exchange="",
         routing_key=job.delivery.queue_name,
-        changes=_noted(job.envelope),
+        changes={**_noted(job.envelope), **({RATE_HEADER: job.envelope.runs} if is_paced else {})},
         delay=seconds,
     )
 

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.message import entry_from_data
@@ -23,11 +24,20 @@ if TYPE_CHECKING:
     from amqp_tasks.app import App
     from amqp_tasks.transport import ConsumerEvent
     from amqp_tasks.worker._options import WorkerOptions
+    from amqp_tasks.worker._rates import RateLimits
     from amqp_tasks.worker._records import RecordTable
 
-__all__ = ("LinkVerdicts", "make_child_main")
+__all__ = ("LinkVerdicts", "Shared", "make_child_main")
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Memory that all processes of a node share."""
+
+    records: RecordTable
+    rate_limits: RateLimits
 
 
 class LinkVerdicts:
@@ -63,37 +73,36 @@ class LinkVerdicts:
 
 
 def make_child_main(
-    app: App, options: WorkerOptions, records: RecordTable, prepare: Callable[[int], None]
+    app: App, options: WorkerOptions, shared: Shared, prepare: Callable[[int], None]
 ) -> Callable[[socket.socket, Message], None]:
     """What the template is to run in each worker process.
 
     Args:
         app: imported and finalized.
         options: of the node.
-        records: shared with the supervisor.
+        shared: with the supervisor and the other processes.
         prepare: sets the process's logging up; gets the number of the process.
     """
 
     def child_main(end: socket.socket, order: Message) -> None:
         prepare(order["index"] + 1)
-        _Child(app, options, records, Link(end), order["index"]).run()
+        _Child(app, options, shared, Link(end), order["index"]).run()
 
     return child_main
 
 
 class _Child:
-    def __init__(
-        self, app: App, options: WorkerOptions, records: RecordTable, link: Link, index: int
-    ) -> None:
+    def __init__(self, app: App, options: WorkerOptions, shared: Shared, link: Link, index: int) -> None:
         self._link = link
         self._loop = Loop()
         self._verdicts = LinkVerdicts(self._send)
-        self._records = records.of_process(index)
+        self._records = shared.records.of_process(index)
         self._process = WorkerProcess(
             app,
             options,
             records=self._records,
             verdicts=self._verdicts,
+            rate_limits=shared.rate_limits,
             reports=ProcessReports(event=self._on_event, recycling=self._on_recycling, ended=self._on_ended),
             loop=self._loop,
             owns_transport=True,

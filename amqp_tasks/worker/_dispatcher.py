@@ -47,6 +47,9 @@ class Effects(Protocol):
     def hand_back(self, jobs: Sequence[Job]) -> None:
         """These were not started: requeue them."""
 
+    def put_off(self, job: Job, seconds: float) -> None:
+        """`gate` said that it may not start for so long."""
+
     def set_flow(self, is_open: bool) -> None:
         """Pause or resume the consumers."""
 
@@ -60,6 +63,7 @@ class _Plan:
 
     start: list[Job] = field(default_factory=list[Job])
     hand_back: list[Job] = field(default_factory=list[Job])
+    put_off: list[tuple[Job, float]] = field(default_factory=list[tuple[Job, float]])
     is_prefetch_changed: bool = False
     is_flow_changed: bool = False
 
@@ -72,14 +76,22 @@ class Dispatcher:
         prefetch: follows their durations.
         weights: `worker_queue_weights`.
         effects: see `Effects`.
+        gate: seconds until a job may start, 0.0: now; asked with the lock held when there is a slot for it, and only then.
         clock: monotonic time.
     """
 
     def __init__(
-        self, *, pool: Pool, prefetch: Prefetch, weights: Mapping[str, float], effects: Effects, clock: Clock
+        self,
+        *,
+        pool: Pool,
+        prefetch: Prefetch,
+        weights: Mapping[str, float],
+        effects: Effects,
+        gate: Callable[[Job], float],
+        clock: Clock,
     ) -> None:
         self._pool, self._prefetch, self._effects = pool, prefetch, effects
-        self._clock = clock
+        self._gate, self._clock = gate, clock
         self._lock = threading.Lock()
         self._flow_lock = threading.Lock()
         self._ready: ReadyBuffer[Job] = ReadyBuffer(weights)
@@ -163,6 +175,9 @@ class Dispatcher:
         """Give free slots to ready jobs."""
         while self._free and len(self._ready) and self._flow is Flow.OPEN:
             job = self._ready.pop()
+            if job.turn and (seconds := self._gate(job)) > 0:
+                plan.put_off.append((job, seconds))
+                continue
             if job.crashes:
                 self._isolate(job, plan)
                 return
@@ -209,6 +224,8 @@ class Dispatcher:
         # After the pause, or the broker would send them right back.
         if plan.hand_back:
             self._effects.hand_back(plan.hand_back)
+        for job, seconds in plan.put_off:
+            self._effects.put_off(job, seconds)
         for job in plan.start:
             self._effects.begin(job)
             self._pool.submit(job)

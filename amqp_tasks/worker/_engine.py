@@ -31,6 +31,7 @@ from amqp_tasks.worker._holding import Holding
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._limits import Timekeeper
+from amqp_tasks.worker._pacing import Pacing
 from amqp_tasks.worker._prefetch import PrefetchTotal
 from amqp_tasks.worker._redeliveries import Redeliveries
 from amqp_tasks.worker._runner import Runner, RunRules
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
     from amqp_tasks.app._execution import Outcome
     from amqp_tasks.backend import ResultBackend
     from amqp_tasks.clock import Clock
-    from amqp_tasks.message import ResultRecord
+    from amqp_tasks.message import OutgoingMessage, ResultRecord
     from amqp_tasks.transport import Consumer, ConsumerEvent, Delivery, Transport
     from amqp_tasks.worker._prefetch import Prefetch
+    from amqp_tasks.worker._rates import RateLimits
     from amqp_tasks.worker._records import Records
     from amqp_tasks.worker._verdicts import Verdict, Verdicts
     from amqp_tasks.worker.pool import Pool
@@ -95,6 +97,7 @@ class EngineParts:
     run_rules: RunRules
     records: Records
     verdicts: Verdicts
+    rate_limits: RateLimits
     clock: Clock
     on_event: Callable[[ConsumerEvent], None]
     on_done: Callable[[bool], bool]
@@ -119,9 +122,16 @@ class Engine:
                 on_settled=parts.on_settled,
             )
         )
+        self._holding = Holding(
+            ledger=self._ledger, effects=self, call_later=parts.call_later, clock=parts.clock
+        )
+        self._pacing = Pacing(
+            limits=parts.rate_limits, holding=self._holding, effects=self, clock=parts.clock
+        )
         self._runner = Runner(
             rules=parts.run_rules,
             settler=self._settler,
+            began=self._pacing.began,
             records=parts.records,
             timekeeper=Timekeeper(
                 clock=parts.clock,
@@ -136,7 +146,12 @@ class Engine:
             clock=parts.clock,
         )
         self._dispatcher = Dispatcher(
-            pool=parts.pool, prefetch=parts.prefetch, weights=rules.weights, effects=self, clock=parts.clock
+            pool=parts.pool,
+            prefetch=parts.prefetch,
+            weights=rules.weights,
+            effects=self,
+            gate=self._pacing.start,
+            clock=parts.clock,
         )
         self._redeliveries = Redeliveries(
             ledger=self._ledger,
@@ -144,9 +159,6 @@ class Engine:
             effects=self,
             crash_limit=rules.crash_limit,
             clock=parts.clock,
-        )
-        self._holding = Holding(
-            ledger=self._ledger, effects=self, call_later=parts.call_later, clock=parts.clock
         )
         self._early = Early(holding=self._holding, effects=self, clock=parts.clock)
         # What the slots need, and room for what is held beside them.
@@ -226,9 +238,11 @@ class Engine:
         fresh: list[Job] = []
         redelivered: list[Job] = []
         for job in jobs:
-            (redelivered if job.delivery.redelivered else fresh).append(job)
+            # One that has waited under a rate limit may be a redelivery that was sent round: its crashes still count.
+            is_known = job.delivery.redelivered or self._pacing.has_waited(job)
+            (redelivered if is_known else fresh).append(job)
         if fresh:
-            self._dispatcher.take(fresh)
+            self.proceed(fresh)
         if redelivered:
             self._redeliveries.take(redelivered)
 
@@ -342,7 +356,15 @@ class Engine:
 
     def proceed(self, jobs: Sequence[Job]) -> None:
         """See `RedeliveryEffects.proceed`."""
+        self.run_soon(self._pacing.sort(jobs))
+
+    def run_soon(self, jobs: Sequence[Job]) -> None:
+        """See `PacingEffects.run_soon`."""
         self._dispatcher.take(jobs)
+
+    def put_off(self, job: Job, seconds: float) -> None:
+        """See `Effects.put_off`."""
+        self._pacing.put_off(job, seconds)
 
     def acknowledge_duplicate(self, job: Job) -> None:
         """See `RedeliveryEffects.acknowledge_duplicate`."""
@@ -370,10 +392,17 @@ class Engine:
 
     def send_round(self, job: Job, seconds: float) -> None:
         """See `EarlyEffects.send_round`."""
+        self._publish_again(job, sent_round(job, seconds))
+
+    def take_turn_later(self, job: Job, seconds: int) -> None:
+        """See `PacingEffects.take_turn_later`."""
+        self._publish_again(job, sent_round(job, seconds, is_paced=True))
+
+    def _publish_again(self, job: Job, message: OutgoingMessage) -> None:
         # Without its key: when it comes again it is not a duplicate of a task that has ended here.
         job.key = ""
         self._ledger.open(job)
-        self._settler.forward(job, sent_round(job, seconds), None)
+        self._settler.forward(job, message, None)
 
 
 def _log_refusal(job: Job, error: MalformedMessage, *, is_unwanted: bool) -> None:

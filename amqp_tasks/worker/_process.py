@@ -27,6 +27,7 @@ from amqp_tasks.worker._limits import OVERDUE_GRACE, soft_signal_kept
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import WorkerOptions
 from amqp_tasks.worker._prefetch import Prefetch
+from amqp_tasks.worker._rates import RateLimits
 from amqp_tasks.worker._records import Records
 from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._runner import RunRules
@@ -74,6 +75,7 @@ class WorkerProcess:
         *,
         records: Records,
         verdicts: Verdicts,
+        rate_limits: RateLimits,
         reports: ProcessReports,
         loop: Loop,
         owns_transport: bool,
@@ -83,7 +85,7 @@ class WorkerProcess:
         self._pool = options.pool(options.layout.slots)
         self.revocations = Revocations(max_age=app.settings.worker.journal_max_age, clock=SYSTEM_CLOCK)
         self._journal = JournalState((self.revocations,))
-        self._engine = _build_engine(app, options, records, verdicts, self)
+        self._engine = _build_engine(app, options, records, verdicts, rate_limits, self)
         self._tasks_left = options.max_tasks
         self._is_stopping = False
         self._is_ended = False
@@ -255,7 +257,12 @@ def resident_kib() -> int:
 
 
 def _build_engine(
-    app: App, options: WorkerOptions, records: Records, verdicts: Verdicts, process: WorkerProcess
+    app: App,
+    options: WorkerOptions,
+    records: Records,
+    verdicts: Verdicts,
+    rate_limits: RateLimits,
+    process: WorkerProcess,
 ) -> Engine:
     settings = app.settings
     prefetch = Prefetch(
@@ -279,6 +286,7 @@ def _build_engine(
         run_rules=run_rules(settings, options),
         records=records,
         verdicts=verdicts,
+        rate_limits=rate_limits,
         clock=SYSTEM_CLOCK,
         on_event=process.on_event,
         on_done=process.on_done,

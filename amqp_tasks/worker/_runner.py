@@ -101,6 +101,7 @@ class Runner:
     Args:
         rules: see `RunRules`.
         settler: takes the outcomes.
+        began: told of a job of a task with a rate limit, when it begins.
         records: says which task runs in which slot.
         timekeeper: sees to time limits.
         check: whether it may start: raises for what is revoked, or has expired.
@@ -115,6 +116,7 @@ class Runner:
         *,
         rules: RunRules,
         settler: Settler,
+        began: Callable[[Job], None],
         records: Records,
         timekeeper: Timekeeper,
         check: Callable[[Envelope], None],
@@ -125,7 +127,7 @@ class Runner:
     ) -> None:
         self._rules, self._settler, self._records = rules, settler, records
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
-        self._timekeeper, self._check = timekeeper, check
+        self._timekeeper, self._check, self._began = timekeeper, check, began
         self._last_words = LastWords(request_of=self._request, accept=rules.accept, limits=rules.limits)
         self._warned: set[str] = set()
         self._pid = os.getpid()
@@ -213,6 +215,8 @@ class Runner:
             self._last_words.say(job, as_waiter_sees(exc, envelope))
             raise
         request = UnreadRequest(lambda: self._request(job, envelope))
+        if job.turn:
+            self._began(job)
         if rules.is_tracked(task) and envelope.reply_to:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):

@@ -22,13 +22,14 @@ from amqp_tasks.settings import Level
 from amqp_tasks.transport import ConsumerState, TopologyMode
 from amqp_tasks.transport._connect import connect
 from amqp_tasks.worker._banner import banner
-from amqp_tasks.worker._child import make_child_main
+from amqp_tasks.worker._child import Shared, make_child_main
 from amqp_tasks.worker._journal import JournalFollower, JournalState
 from amqp_tasks.worker._logs import LogSetup
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import Asked, WorkerOptions, resolve
 from amqp_tasks.worker._orphans import reap_strays
 from amqp_tasks.worker._process import ProcessReports, WorkerProcess
+from amqp_tasks.worker._rates import rates_of
 from amqp_tasks.worker._records import NoRecords, RecordTable
 from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._signals import acting_on_signals, noting_signals
@@ -214,14 +215,15 @@ class Worker:
             lost_wait=worker.lost_wait,
         )
         journal = JournalState((Revocations(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK),))
-        records = RecordTable(rules.places, options.layout.slots)
+        shared = Shared(
+            records=RecordTable(rules.places, options.layout.slots),
+            rate_limits=rates_of(self.app, clock=SYSTEM_CLOCK),
+        )
         _preload(self.app)
         supervisor = Supervisor(
             rules,
-            records=records,
-            child_main=make_child_main(
-                self.app, options, records, partial(self._enter_process, options.node)
-            ),
+            records=shared.records,
+            child_main=make_child_main(self.app, options, shared, partial(self._enter_process, options.node)),
             journal=journal,
             prepare=lambda: self._prepare_aside(options, supervisor),
             on_ready=partial(self._announce, options),
@@ -275,11 +277,13 @@ class Worker:
             else:
                 consuming.clear()
 
+        rate_limits = rates_of(self.app, clock=SYSTEM_CLOCK)
         process = WorkerProcess(
             self.app,
             options,
             records=NoRecords(),
             verdicts=NoVerdicts(),
+            rate_limits=rate_limits,
             reports=ProcessReports(event=on_event, recycling=_ignore, ended=self._ended_here),
             loop=loop,
             owns_transport=False,
@@ -296,6 +300,7 @@ class Worker:
         finally:
             self._release()
             loop.close()
+            rate_limits.close()
         if failure and not self.ready.is_set():
             raise failure[0]
         return 0 if is_clean and not failure else 1

@@ -98,6 +98,10 @@ class Effects:
         """Remember."""
         self.log.append(("begin", job.key))
 
+    def put_off(self, job: Job, seconds: float) -> None:
+        """Remember."""
+        self.log.append(("put off", (job.key, seconds)))
+
     def hand_back(self, jobs: Sequence[Job]) -> None:
         """Remember."""
         self.log.append(("hand back", [job.key for job in jobs]))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from amqp_tasks import App, current_request
+from amqp_tasks import App, Task, current_request
 from amqp_tasks.errors import SoftTimeLimitExceeded
 from support.ledger import Ledger
 
@@ -193,6 +193,28 @@ def act_early(key: str, action: str = "ok", argument: Any = None) -> Any:
 def act_limited(key: str, action: str = "ok", argument: Any = None) -> Any:
     """As `act`, with a limit of its own."""
     return act(key, action, argument)
+
+
+def _paced(self: Task[..., Any], key: str) -> dict[str, Any]:
+    """When it started, by a clock that all processes share, and how it was sent."""
+    started = time.monotonic()
+    _ledger().record("start", key)
+    request = self.request
+    if self.max_retries and not request.retries:
+        raise self.retry(countdown=0)
+    _ledger().record("done", key)
+    return {
+        "started": started,
+        "headers": dict(request.headers),
+        "priority": request.delivery_info["priority"],
+        "retries": request.retries,
+    }
+
+
+# Ten in a second, which the worker holds; one in 2.5 seconds, too long for it.
+app.task(name="paced", bind=True, rate_limit="10/s", max_retries=0)(_paced)
+app.task(name="paced_slowly", bind=True, rate_limit="24/m", max_retries=0)(_paced)
+app.task(name="paced_again", bind=True, rate_limit="2/s", max_retries=1)(_paced)
 
 
 @app.task(name="count", ignore_result=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -81,6 +83,24 @@ def test_a_worker_in_a_thread_serves_calls_until_it_is_stopped(make_app: MakeApp
         with app.pipeline() as pipeline:
             first = pipeline.delay(task, 1, 1)
         assert (first.get(10), pipeline.results.get(10)) == (2, [2])
+
+
+def test_rate_limits_hold_here_too(make_app: MakeApp) -> None:
+    app = make_app()
+    plain = app.task(add)
+
+    @app.task(rate_limit="4/s")
+    def started() -> float:
+        return time.monotonic()
+
+    with working(app):
+        # The last two wait in the broker, as their turns are more than two seconds away.
+        paced = [started.delay() for _ in range(11)]
+        assert plain.delay(1, 2).get(10) == 3
+        assert not paced[-1].ready()
+        starts = sorted(result.get(20) for result in paced)
+
+    assert min(later - sooner for sooner, later in itertools.pairwise(starts)) >= 0.25 - 0.05
 
 
 def test_the_larger_priority_is_served_first(make_app: MakeApp) -> None:

@@ -76,7 +76,7 @@ def test_two_tasks_of_one_name_are_an_error_that_shows_both() -> None:
     ("option", "said"),
     [
         ("quue", "did you mean 'queue'"),
-        ("rate_limit", "not supported yet"),
+        ("ratelimit", "did you mean .rate_limit"),
         ("delay", "unknown option"),
         ("correlation_id", "set `task_id`"),
         ("content_type", "set `serializer`"),

@@ -17,6 +17,7 @@ class Process:
     slots: int = 1
     clock: FakeClock = field(default_factory=FakeClock)
     effects: Effects = field(default_factory=Effects)
+    closed_for: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pool, self.prefetch = ManualPool(self.slots), Prefetch(slots=self.slots, maximum=256)
@@ -25,6 +26,7 @@ class Process:
             prefetch=self.prefetch,
             weights={},
             effects=self.effects,
+            gate=lambda job: self.closed_for.get(job.key, 0.0),
             clock=self.clock,
         )
 
@@ -105,6 +107,30 @@ def test_a_job_that_crashed_before_waits_for_the_slots_and_runs_alone() -> None:
     ]
     process.dispatcher.take([job_of("d"), job_of("e")])
     assert process.submitted == ["a", "boom", "d", "e"]
+
+
+def test_what_the_gate_keeps_back_takes_no_slot_from_the_next(process: Process) -> None:
+    process.closed_for["shut"] = 1.5
+    shut, following = job_of("shut"), job_of("following")
+    shut.turn = following.turn = process.clock.seconds
+
+    process.dispatcher.take([shut, following])
+
+    assert process.submitted == ["following"]
+    assert ("put off", ("shut", 1.5)) in process.effects.log
+
+
+def test_the_gate_is_not_asked_while_no_slot_is_free(process: Process) -> None:
+    process.dispatcher.take([job_of("long")])
+    process.closed_for["shut"] = 1.5
+    shut = job_of("shut")
+    shut.turn = process.clock.seconds
+
+    process.dispatcher.take([shut])
+    assert process.effects.log == [("begin", "long")]
+    process.done()
+
+    assert process.effects.log[-1] == ("put off", ("shut", 1.5))
 
 
 def test_closing_hands_back_what_was_not_started() -> None:

@@ -1,0 +1,99 @@
+"""Deliveries of tasks with a rate limit: which go on, which are held until their turn, which wait in the broker.
+
+A process asks twice: when a delivery comes, for its place in line, and when a slot is free for it, whether it may start. Only
+the second answer is the limit; the first keeps what has to wait away from slots and prefetch. See `docs/explanation/rate-limits.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from amqp_tasks.message import RATE_HEADER
+from amqp_tasks.worker._bucket import HOLD_LIMIT
+from amqp_tasks.worker._job import Job
+
+if TYPE_CHECKING:
+    from amqp_tasks.clock import Clock
+    from amqp_tasks.worker._holding import Holding
+    from amqp_tasks.worker._rates import RateLimits
+
+__all__ = ("MOST_HELD", "Pacing", "PacingEffects")
+
+MOST_HELD = 512
+"""Deliveries that a process holds at most; the next ones wait in the broker, however near their turn is."""
+LEAD = 0.5
+"""Seconds by which one that was sent into the broker should be back before its turn: a turn that nobody takes is lost."""
+
+
+class PacingEffects(Protocol):
+    """What may become of a delivery that has to wait. Called without locks held, by any thread."""
+
+    def run_soon(self, jobs: Sequence[Job]) -> None:
+        """It is their turn: they may have a slot."""
+
+    def take_turn_later(self, job: Job, seconds: int) -> None:
+        """Publish it once more with so many seconds to wait, marked as one that has waited, then ack this one."""
+
+
+class Pacing:
+    """Thread safety: any thread.
+
+    Args:
+        limits: of the node.
+        holding: keeps those whose turn is near.
+        effects: see `PacingEffects`.
+        clock: monotonic time.
+    """
+
+    def __init__(self, *, limits: RateLimits, holding: Holding, effects: PacingEffects, clock: Clock) -> None:
+        self._limits, self._holding, self._effects, self._clock = limits, holding, effects, clock
+
+    def has_waited(self, job: Job) -> bool:
+        """Whether it comes from the broker's line: its mark is of this run, and not of one before a retry."""
+        envelope = job.envelope
+        assert envelope is not None
+        return self._limits.is_any and envelope.headers.get(RATE_HEADER) == envelope.runs
+
+    def sort(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Those that may have a slot now; the others are taken care of here."""
+        return [job for job in jobs if not self._keeps(job)] if self._limits.is_any else jobs
+
+    def start(self, job: Job) -> float:
+        """0.0 when a job may start, which counts from now on; else the seconds for which to `put_off` it."""
+        return self._limits.start(_name(job), job.turn)
+
+    def began(self, job: Job) -> None:
+        """A job that may start has begun in its slot."""
+        self._limits.began(_name(job))
+
+    def put_off(self, job: Job, seconds: float) -> None:
+        """See to a job that may not start yet."""
+        if seconds <= HOLD_LIMIT:
+            self._wait(job, seconds)
+        elif not self._keeps(job):
+            self._effects.run_soon((job,))
+
+    def _keeps(self, job: Job) -> bool:
+        """Whether it must wait; then it is taken care of."""
+        name = _name(job)
+        if not self._limits.is_limited(name):
+            job.turn = 0.0
+            return False
+        seconds = self._limits.place(name, has_waited=self.has_waited(job))
+        job.turn = self._clock.monotonic() + seconds
+        if seconds > 0:
+            self._wait(job, seconds)
+        return seconds > 0
+
+    def _wait(self, job: Job, seconds: float) -> None:
+        if seconds <= HOLD_LIMIT and self._holding.count < MOST_HELD:
+            self._holding.hold(job, seconds, self._effects.run_soon)
+        else:
+            self._effects.take_turn_later(job, max(1, int(seconds - LEAD)))
+
+
+def _name(job: Job) -> str:
+    assert job.task is not None
+    name: str = job.task.name
+    return name

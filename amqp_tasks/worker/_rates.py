@@ -1,0 +1,181 @@
+"""The rate limits of a node: a bucket for each task, in memory that its processes share.
+
+Made by whoever starts the node, before it forks; it goes with the node. A process that wants to change a bucket takes a lock that
+the kernel releases when the process dies, whatever it was doing. A bucket is written in one go; what a dying process may leave
+half written is at worst a turn that nobody takes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple
+from typing import TYPE_CHECKING
+
+from amqp_tasks.settings._rate import per_second
+from amqp_tasks.worker._bucket import Bucket
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import App
+    from amqp_tasks.clock import Clock
+
+__all__ = ("NOT_NOW", "RateLimits", "rates_of")
+
+NOT_NOW = 0.05
+"""Seconds after which to ask again when the lock was not to be had: its holder was stopped or starved at a bad moment."""
+_PAUSE, _TRIES = 0.0001, 20
+_ANY = struct.Struct("=q")
+_BUCKET = struct.Struct("=6d")
+
+
+class RateLimits:
+    """Thread safety: any thread of any process of the node.
+
+    Args:
+        rates: tasks per second by name, for all tasks that may ever be limited; 0: not now.
+        clock: monotonic time, the same in all processes.
+    """
+
+    def __init__(self, rates: Mapping[str, float], *, clock: Clock) -> None:
+        self._clock = clock
+        self._places = {name: _ANY.size + at * _BUCKET.size for at, name in enumerate(rates)}
+        self._fd = _memory_file()
+        os.ftruncate(self._fd, _ANY.size + len(rates) * _BUCKET.size)
+        self._memory = mmap.mmap(self._fd, 0)
+        # Locks of the kernel are a process's, not a thread's.
+        self._threads = threading.Lock()
+        for name, rate in rates.items():
+            if rate:
+                self.change(name, rate)
+
+    @property
+    def is_any(self) -> bool:
+        """Whether any task is limited; all else can be left out when not."""
+        found: int = _ANY.unpack_from(self._memory)[0]
+        return found > 0
+
+    def rate(self, task_name: str) -> float:
+        """Tasks per second; 0.0: no limit."""
+        place = self._places.get(task_name)
+        interval = self._read(place).interval if place is not None else 0.0
+        return 1 / interval if interval else 0.0
+
+    def is_limited(self, task_name: str) -> bool:
+        """Whether it has a limit now."""
+        place = self._places.get(task_name)
+        return place is not None and self._read(place).interval > 0
+
+    def place(self, task_name: str, *, has_waited: bool) -> float:
+        """Seconds until the turn of one more; see `Bucket.place`."""
+        return self._with(task_name, lambda bucket, now: bucket.place(now, has_waited=has_waited))
+
+    def start(self, task_name: str, turn: float) -> float:
+        """0.0: it may start, and counts; else the seconds until one may. See `Bucket.start`."""
+        return self._with(task_name, lambda bucket, now: bucket.start(now, turn))
+
+    def began(self, task_name: str) -> None:
+        """What may start begins only now."""
+
+        def note(bucket: Bucket, now: float) -> float:
+            bucket.began(now)
+            return 0.0
+
+        self._with(task_name, note)
+
+    def change(self, task_name: str, rate: float) -> None:
+        """Set another limit, for all processes; a name that is not known is not limited.
+
+        Raises:
+            TimeoutError: the lock was not to be had.
+        """
+        place = self._places.get(task_name)
+        if place is None:
+            return
+        with self._locked() as is_mine:
+            if not is_mine:
+                raise TimeoutError(f"cannot change the rate limit of {task_name}: its table is in use")
+            bucket = self._read(place)
+            before = bucket.interval > 0
+            bucket.change(1 / rate if rate else 0.0)
+            self._write(place, bucket)
+            _ANY.pack_into(self._memory, 0, _ANY.unpack_from(self._memory)[0] + (rate > 0) - before)
+
+    def close(self) -> None:
+        """Let go of the memory; nothing is limited any more. Idempotent."""
+        self._places.clear()
+        if self._fd >= 0:
+            self._memory.close()
+            os.close(self._fd)
+            self._fd = -1
+
+    def _with(self, task_name: str, decide: Callable[[Bucket, float], float]) -> float:
+        if not self.is_limited(task_name):
+            return 0.0
+        place = self._places[task_name]
+        with self._locked() as is_mine:
+            if not is_mine:
+                return NOT_NOW
+            bucket = self._read(place)
+            decided = decide(bucket, self._clock.monotonic())
+            self._write(place, bucket)
+        return decided
+
+    def _read(self, place: int) -> Bucket:
+        return Bucket(*_BUCKET.unpack_from(self._memory, place))
+
+    def _write(self, place: int, bucket: Bucket) -> None:
+        _BUCKET.pack_into(self._memory, place, *astuple(bucket))
+
+    @contextmanager
+    def _locked(self) -> Generator[bool]:
+        with self._threads:
+            is_mine = self._try_lock()
+            try:
+                yield is_mine
+            finally:
+                if is_mine:
+                    fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def _try_lock(self) -> bool:
+        # The I/O thread asks, too, and heartbeats are its: it must never wait for a process that somebody has stopped.
+        for _ in range(_TRIES):
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(_PAUSE)
+            else:
+                return True
+        return False
+
+
+def rates_of(app: App, *, clock: Clock) -> RateLimits:
+    """The limits of an app's tasks as they are declared: each task's own, else the setting.
+
+    Args:
+        app: finalized.
+        clock: monotonic time.
+    """
+    settings = app.settings
+    default, is_off = settings.task.default_rate_limit, settings.worker.disable_rate_limits
+    return RateLimits(
+        {
+            name: 0.0 if is_off else per_second(default if task.rate_limit is None else task.rate_limit)
+            for name, task in app.tasks.items()
+        },
+        clock=clock,
+    )
+
+
+def _memory_file() -> int:
+    """A file without a name that goes with its last user."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("amqp-tasks-rates", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

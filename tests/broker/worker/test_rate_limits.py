@@ -1,0 +1,141 @@
+"""Rate limits: never more starts in any window than they say, and nothing else waits for that."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from amqp_tasks import AsyncResult
+from support import Ledger, RawClient, WorkerProcesses, eventually
+from support.conservation import assert_conserved
+from support.worker_app import QUEUE
+from support.worker_client import WorkerClient
+
+APP = "support.worker_app:app"
+SLACK = 0.05
+"""Seconds that a task may take from its slot to its first line, when the one before it took none."""
+pytestmark = pytest.mark.usefixtures("ledger")
+
+
+def call(client: WorkerClient, task: str, keys: Iterable[str], **options: Any) -> list[AsyncResult[Any]]:
+    return [client.app.send_task(task, (key,), **options) for key in keys]
+
+
+def assert_paced(results: Iterable[AsyncResult[Any]], count: int, seconds: float) -> None:
+    """Never more than `count` starts in any window of `seconds`."""
+    starts = sorted(result.get(timeout=30)["started"] for result in results)
+    windows = [later - sooner for sooner, later in zip(starts, starts[count:], strict=False)]
+    assert windows, "too few starts to see a limit"
+    assert min(windows) >= seconds - SLACK
+
+
+@pytest.mark.parametrize("pool", [("-c", "3"), ("-P", "threads", "-c", "3"), ("-P", "solo")])
+def test_p033_a_node_starts_no_more_than_the_limit_in_any_window_and_other_tasks_flow(
+    client: WorkerClient, worker_process: WorkerProcesses, raw_client: RawClient, pool: tuple[str, ...]
+) -> None:
+    worker = worker_process(*pool, app=APP)
+
+    paced = call(client, "paced", (f"paced-{number}" for number in range(35)))
+    free = [client.act(f"free-{number}") for number in range(50)]
+
+    assert [result.get(timeout=10) for result in free] == [f"free-{number}" for number in range(50)]
+    assert not all(result.ready() for result in paced)
+    # One interval is the tenth of a second: so are the gaps between neighbours.
+    assert_paced(paced, 10, 1.0)
+    assert_paced(paced, 1, 0.1)
+    assert worker.stop() == 0
+    assert raw_client.depth(QUEUE) == 0
+
+
+def test_p033_who_waits_long_waits_in_the_broker_and_keeps_what_it_was_sent_with(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "2", app=APP)
+
+    paced = call(client, "paced_slowly", ("a", "b", "c"), headers={"tenant": "acme"}, priority=3)
+    ledger.wait_for("start", "a")
+    # Room for the next ones: neither slots nor prefetch are taken by those that wait.
+    assert client.act("free").get(timeout=10) == "free"
+
+    assert_paced(paced, 1, 2.5)
+    assert [result.get(timeout=1)["headers"] for result in paced] == [{"tenant": "acme"}] * 3
+    assert [result.get(timeout=1)["priority"] for result in paced] == [3] * 3
+    assert ledger.keys("start") == ["a", "free", "b", "c"]
+    assert worker.stop() == 0
+
+
+def test_those_that_waited_for_a_busy_slot_do_not_catch_up(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", "--prefetch-multiplier", "20", app=APP)
+    # What comes within a second of a slot becoming free is not handed back.
+    client.act("warm").get(timeout=10)
+    client.act("busy", "sleep", 0.7)
+    ledger.wait_for("start", "busy")
+
+    # The turns of most of them come while the slot is busy.
+    paced = call(client, "paced", (f"paced-{number}" for number in range(9)))
+
+    assert_paced(paced, 1, 0.1)
+    assert worker.stop() == 0
+
+
+def test_a_retry_counts_as_a_start(client: WorkerClient, worker_process: WorkerProcesses) -> None:
+    worker = worker_process("-c", "2", app=APP)
+
+    retried = call(client, "paced_again", ("a", "b"))
+
+    results = [result.get(timeout=20) for result in retried]
+    assert [result["retries"] for result in results] == [1, 1]
+    # Four starts, half a second apart: the last two are three and two intervals after the first two.
+    assert_paced(retried, 1, 0.5)
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_nothing_is_lost_when_a_node_ends_while_tasks_wait_for_their_turn(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    is_killed: bool,
+) -> None:
+    sent = {f"fast-{number}" for number in range(30)} | {f"slow-{number}" for number in range(3)}
+    first = worker_process("-c", "2", app=APP)
+    call(client, "paced", sorted(key for key in sent if key.startswith("fast")))
+    call(client, "paced_slowly", sorted(key for key in sent if key.startswith("slow")))
+    ledger.wait_for("done", count=4)
+
+    if is_killed:
+        first.kill_all()
+    else:
+        first.signal(signal.SIGTERM)
+        assert first.wait() == 0
+    done_before = set(ledger.keys("done"))
+    second = worker_process("-c", "2", app=APP)
+
+    assert done_before < sent
+    eventually(lambda: set(ledger.keys("done")) == sent, within=30)
+    assert second.stop() == 0
+    assert_conserved(sent, ledger, raw_client)
+    if not is_killed:
+        assert max(ledger.counts("done").values()) == 1
+
+
+def test_c069_limits_can_be_switched_off_for_a_worker(
+    client: WorkerClient, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP, env={"AMQP_TASKS_WORKER_DISABLE_RATE_LIMITS": "1"})
+
+    starts = [
+        result.get(timeout=10)["started"]
+        for result in call(client, "paced_slowly", (str(number) for number in range(9)))
+    ]
+
+    gaps = [later - sooner for sooner, later in itertools.pairwise(sorted(starts))]
+    assert min(gaps) < 2.5 - SLACK
+    assert worker.stop() == 0
