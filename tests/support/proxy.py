@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from support.points import FrameScanner, Point
+
 __all__ = ("TcpProxy",)
 
 CHUNK = 65536
@@ -29,9 +31,11 @@ class _Flow:
     source: socket.socket
     target: socket.socket
     to_broker: bool
+    scanner: FrameScanner | None = None
     due: list[tuple[float, int, bytes]] = field(default_factory=list)
     pending: int = 0
     ended: bool = False
+    is_at_point: bool = False  # nothing passes after what is due
 
 
 class TcpProxy:
@@ -39,9 +43,17 @@ class TcpProxy:
 
     All forwarding is done by one thread; the methods are safe from any thread and return when they have taken
     effect. What is on its way is bounded: a stalled reader stops the writer, as TCP does.
+
+    Args:
+        target_url: the broker.
+        knows_frames: what passes is AMQP, so that `cut_at` can be used; bytes pass as whole frames.
     """
 
-    def __init__(self, target_url: str) -> None:
+    def __init__(self, target_url: str, *, knows_frames: bool = False) -> None:
+        self._knows_frames = knows_frames
+        self._point: Point | None = None
+        self.was_at_point = threading.Event()
+        """Set when the connections were cut at the point of `cut_at`."""
         parts = urlsplit(target_url)
         assert parts.hostname, f"no host in {target_url!r}"
         self._target = (parts.hostname, parts.port or 5672)
@@ -113,12 +125,25 @@ class TcpProxy:
         """Reset all connections once `count` more bytes were forwarded in that direction, within a frame if it falls so."""
         self._call(lambda: setattr(self, "_cut_after", (to_broker, count)))
 
+    def cut_at(self, point: Point) -> None:
+        """Reset all connections when one of them comes to `point` for the first time from now on.
+
+        Nothing beyond the point reaches the other side. Needs `knows_frames`.
+        """
+        assert self._knows_frames
+
+        def act() -> None:
+            self.was_at_point.clear()
+            self._point = point
+
+        self._call(act)
+
     def resume(self) -> None:
         """Forward again as usual. Bytes that were swallowed stay lost: cut such connections first."""
 
         def act() -> None:
             self._swallow_to_broker = self._swallow_to_client = self._refuse = False
-            self._delay, self._rate, self._cut_after = 0.0, None, None
+            self._delay, self._rate, self._cut_after, self._point = 0.0, None, None, None
 
         self._call(act)
 
@@ -198,7 +223,8 @@ class TcpProxy:
             # Short writes are the kernel's business here: a send waits for its peer at most so long.
             source.settimeout(5)
             source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._flows[source] = _Flow(source, target, to_broker)
+            scanner = FrameScanner(to_broker=to_broker) if self._knows_frames else None
+            self._flows[source] = _Flow(source, target, to_broker, scanner)
             self._selector.register(source, selectors.EVENT_READ)
 
     def _read(self, flow: _Flow) -> None:
@@ -214,16 +240,32 @@ class TcpProxy:
             if swallow or not flow.due:
                 self._drop(flow)
         elif not swallow:
-            heapq.heappush(flow.due, (time.monotonic() + self._delay, next(self._tickets), data))
-            flow.pending += len(data)
-            if flow.pending >= MAX_PENDING:
-                self._selector.unregister(flow.source)
+            self._queue(flow, self._scan(flow, data))
+
+    def _queue(self, flow: _Flow, data: bytes) -> None:
+        heapq.heappush(flow.due, (time.monotonic() + self._delay, next(self._tickets), data))
+        flow.pending += len(data)
+        if flow.is_at_point or flow.pending >= MAX_PENDING:
+            self._selector.unregister(flow.source)
+
+    def _scan(self, flow: _Flow, data: bytes) -> bytes:
+        """What of it passes: whole frames, up to the point if one is set."""
+        if flow.scanner is None:
+            return data
+        data, flow.is_at_point = flow.scanner.feed(data, self._point)
+        if flow.is_at_point:
+            self._point = None
+        return data
 
     def _write_due(self) -> None:
         now = time.monotonic()
         for flow in list(self._flows.values()):
             while flow.due and flow.due[0][0] <= now and (self._rate is None or self._next_write <= now):
                 self._write(flow, now)
+            if flow.is_at_point and not flow.due:
+                self._drop_all()
+                self.was_at_point.set()
+                return
             if flow.ended and not flow.due and flow.source in self._flows:
                 self._drop(flow)
 
@@ -259,7 +301,7 @@ class TcpProxy:
             self.bytes_to_broker += len(piece)
         else:
             self.bytes_to_client += len(piece)
-        if was_full and flow.pending < MAX_PENDING and not flow.ended:
+        if was_full and flow.pending < MAX_PENDING and not flow.ended and not flow.is_at_point:
             self._selector.register(flow.source, selectors.EVENT_READ)
         return True
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
 from pika import frame as frames
 from pika import spec
+
+from support.scripted_queues import Channel, Consumer, Message, Queue, Queues
 
 __all__ = ("HTTP", "PROTOCOL_HEADER", "UNKNOWN_METHOD", "WRONG_END", "Fault", "ScriptedBroker")
 
@@ -48,50 +50,6 @@ class _Trap:
     garbage: bytes
 
 
-@dataclass(slots=True, eq=False)
-class _Message:
-    exchange: str
-    routing_key: str
-    properties: spec.BasicProperties
-    mandatory: bool = False
-    size: int = 0
-    body: bytes = b""
-    redelivered: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Consumer:
-    channel: _Channel
-    tag: str
-    no_ack: bool
-    prefetch: int
-
-    @property
-    def has_room(self) -> bool:
-        own = sum(consumer is self for consumer, _, _ in self.channel.unacked.values())
-        return not self.prefetch or own < self.prefetch
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    name: str
-    messages: deque[_Message] = field(default_factory=deque[_Message])
-    consumers: list[_Consumer] = field(default_factory=list[_Consumer])
-
-
-@dataclass(slots=True, eq=False)
-class _Channel:
-    session: _Session
-    number: int
-    is_confirming: bool = False
-    is_closing: bool = False
-    prefetch: int = 0
-    published: int = 0
-    delivered: int = 0
-    incoming: _Message | None = None
-    unacked: dict[int, tuple[_Consumer, _Queue, _Message]] = field(default_factory=dict)  # by delivery tag
-
-
 class ScriptedBroker:
     """Serves on a port of its own until closed; one thread owns everything but the traps. Use it in a `with`."""
 
@@ -100,8 +58,7 @@ class ScriptedBroker:
         """How often each method came."""
         self._traps: list[_Trap] = []
         self._lock = threading.Lock()
-        self._queues: dict[str, _Queue] = {}
-        self._bound: dict[str, list[tuple[str, str]]] = {}
+        self.queues = Queues()
         self._loop = asyncio.new_event_loop()
         self._over = self._loop.create_future()
         self._sessions: set[_Session] = set()
@@ -131,12 +88,13 @@ class ScriptedBroker:
 
     def put(self, queue: str, body: bytes | None = None, headers: dict[str, Any] | None = None) -> None:
         """Make a queue, and put a JSON message into it if there is a body; before any client comes."""
-        made = self._queues.setdefault(queue, _Queue(queue))
+        made = self.queues.queue(queue, make=True)
+        assert made is not None
         if body is not None:
             properties = spec.BasicProperties(
                 content_type="application/json", content_encoding="utf-8", headers=headers
             )
-            made.messages.append(_Message("", queue, properties, body=body))
+            made.messages.append(Message("", queue, properties, body=body))
 
     def close(self) -> None:
         """End all connections and the thread; idempotent."""
@@ -199,62 +157,8 @@ class ScriptedBroker:
                     return trap
         return None
 
-    # -- queues
 
-    def queue(self, name: str, *, make: bool = False) -> _Queue | None:
-        """One of the queues."""
-        if make:
-            self._queues.setdefault(name, _Queue(name))
-        return self._queues.get(name)
-
-    def drop_queue(self, name: str) -> int:
-        """Delete a queue; returns how many messages it held."""
-        dropped = self._queues.pop(name, None)
-        return len(dropped.messages) if dropped is not None else 0
-
-    def exchange(self, name: str, *, make: bool = False) -> bool:
-        """Whether there is such an exchange (now)."""
-        if make:
-            self._bound.setdefault(name, [])
-        return name in self._bound or not name or name.startswith("amq.")
-
-    def bind(self, source: str, kind: str, destination: str) -> None:
-        """Bind a queue or an exchange."""
-        bound = self._bound.setdefault(source, [])
-        if (kind, destination) not in bound:
-            bound.append((kind, destination))
-
-    def route(self, exchange: str, routing_key: str) -> _Queue | None:
-        """Where a message goes."""
-        if not exchange:
-            return self._queues.get(routing_key)
-        for kind, name in self._bound.get(exchange, ()):
-            found = self._queues.get(name) if kind == "queue" else self.route(name, routing_key)
-            if found is not None:
-                return found
-        return None
-
-    def pump(self) -> None:
-        """Deliver what can be delivered."""
-        for queue in self._queues.values():
-            while queue.messages and (free := [each for each in queue.consumers if each.has_room]):
-                consumer = free[0]
-                queue.consumers.remove(consumer)
-                queue.consumers.append(consumer)
-                consumer.channel.session.deliver(consumer, queue, queue.messages.popleft())
-
-    def forget(self, channel: _Channel) -> None:
-        """A channel is gone: its consumers too, and what they held goes back."""
-        for queue in self._queues.values():
-            queue.consumers = [each for each in queue.consumers if each.channel is not channel]
-        for _, queue, message in reversed(channel.unacked.values()):
-            message.redelivered = True
-            queue.messages.appendleft(message)
-        channel.unacked.clear()
-        self.pump()
-
-
-Handler = Callable[["_Session", _Channel, Any], Iterator[Any]]
+Handler = Callable[["_Session", Channel, Any], Iterator[Any]]
 
 
 class _Session:
@@ -264,7 +168,8 @@ class _Session:
         self, broker: ScriptedBroker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self._broker, self._reader, self._writer = broker, reader, writer
-        self._channels: dict[int, _Channel] = {}
+        self._queues = broker.queues
+        self._channels: dict[int, Channel] = {}
         self._is_closing = False
         self._heart = asyncio.get_running_loop().call_later(0.5, self._beat)
 
@@ -282,7 +187,7 @@ class _Session:
         """The connection is gone."""
         self._heart.cancel()
         for channel in self._channels.values():
-            self._broker.forget(channel)
+            self._queues.forget(channel)
         self._writer.transport.abort()
 
     def _beat(self) -> None:
@@ -292,7 +197,7 @@ class _Session:
     def _send(self, number: int, method: Any) -> None:
         self._writer.write(frames.Method(number, method).marshal())
 
-    def _send_content(self, number: int, method: Any, message: _Message) -> None:
+    def _send_content(self, number: int, method: Any, message: Message) -> None:
         self._send(number, method)
         self._writer.write(frames.Header(number, len(message.body), message.properties).marshal())
         if message.body:
@@ -324,7 +229,7 @@ class _Session:
         elif self._is_closing or (channel is not None and channel.is_closing):
             return
         elif isinstance(method, spec.Basic.Publish) and channel is not None:
-            channel.incoming = _Message(
+            channel.incoming = Message(
                 method.exchange, method.routing_key, spec.BasicProperties(), method.mandatory
             )
         else:
@@ -352,24 +257,24 @@ class _Session:
                 self._writer.transport.abort()
 
     def _act(self, number: int, method: Any) -> None:
-        channel = self._channels.get(number) or _Channel(self, number)
+        channel = self._channels.get(number) or Channel(self.deliver, number)
         if isinstance(method, spec.Channel.Open):
             self._channels[number] = channel
         for answer in _HANDLERS[type(method)](self, channel, method):
             self._send(number, answer)
-        self._broker.pump()
+        self._queues.pump()
 
     def _close_channel(self, number: int, code: int, text: str) -> None:
-        channel = self._channels.setdefault(number, _Channel(self, number))
+        channel = self._channels.setdefault(number, Channel(self.deliver, number))
         channel.is_closing = True
-        self._broker.forget(channel)
+        self._queues.forget(channel)
         self._send(number, spec.Channel.Close(code, text, 0, 0))
 
     # -- content
 
-    def _published(self, channel: _Channel, message: _Message) -> None:
+    def _published(self, channel: Channel, message: Message) -> None:
         channel.published += 1
-        queue = self._broker.route(message.exchange, message.routing_key)
+        queue = self._queues.route(message.exchange, message.routing_key)
         if queue is not None:
             queue.messages.append(message)
         elif message.mandatory:
@@ -377,9 +282,9 @@ class _Session:
             self._send_content(channel.number, returned, message)
         if channel.is_confirming:
             self._send(channel.number, spec.Basic.Ack(channel.published, False))
-        self._broker.pump()
+        self._queues.pump()
 
-    def deliver(self, consumer: _Consumer, queue: _Queue, message: _Message) -> None:
+    def deliver(self, consumer: Consumer, queue: Queue, message: Message) -> None:
         """Hand a message to a consumer of this connection."""
         channel = consumer.channel
         channel.delivered += 1
@@ -389,105 +294,91 @@ class _Session:
         method = spec.Basic.Deliver(consumer.tag, channel.delivered, *where)
         self._send_content(channel.number, method, message)
 
-    def settle(self, channel: _Channel, tag: int, *, multiple: bool, requeue: bool) -> None:
-        """`basic.ack`, `basic.nack` and `basic.reject`."""
-        tags = [each for each in channel.unacked if each == tag or (multiple and each <= tag)]
-        for each in reversed(tags):
-            _, queue, message = channel.unacked.pop(each)
-            if requeue:
-                message.redelivered = True
-                queue.messages.appendleft(message)
-
     # -- methods
 
-    def on_tune_ok(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_tune_ok(self, channel: Channel, method: Any) -> Iterator[Any]:
         """Methods without an answer."""
         return iter(())
 
-    def on_close(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_close(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`connection.close`."""
         yield spec.Connection.CloseOk()
 
-    def on_channel_close(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_channel_close(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`channel.close`."""
-        self._broker.forget(channel)
+        self._queues.forget(channel)
         self._channels.pop(channel.number, None)
         yield spec.Channel.CloseOk()
 
-    def on_confirm_select(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_confirm_select(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`confirm.select`."""
         channel.is_confirming = True
         yield spec.Confirm.SelectOk()
 
-    def on_qos(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_qos(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`basic.qos`."""
         channel.prefetch = method.prefetch_count
         yield spec.Basic.QosOk()
 
-    def on_queue_declare(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_queue_declare(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`queue.declare`."""
-        queue = self._broker.queue(method.queue, make=not method.passive)
+        queue = self._queues.queue(method.queue, make=not method.passive)
         if queue is None:
             self._close_channel(channel.number, 404, f"NOT_FOUND - no queue '{method.queue}' in vhost '/'")
             return
         yield spec.Queue.DeclareOk(queue.name, len(queue.messages), len(queue.consumers))
 
-    def on_exchange_declare(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_exchange_declare(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`exchange.declare`."""
-        if not self._broker.exchange(method.exchange, make=not method.passive):
+        if not self._queues.exchange(method.exchange, make=not method.passive):
             self._close_channel(channel.number, 404, f"NOT_FOUND - no exchange '{method.exchange}'")
             return
         yield spec.Exchange.DeclareOk()
 
-    def on_queue_bind(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_queue_bind(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`queue.bind`."""
-        self._broker.bind(method.exchange, "queue", method.queue)
+        self._queues.bind(method.exchange, "queue", method.queue)
         yield spec.Queue.BindOk()
 
-    def on_exchange_bind(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_exchange_bind(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`exchange.bind`."""
-        self._broker.bind(method.source, "exchange", method.destination)
+        self._queues.bind(method.source, "exchange", method.destination)
         yield spec.Exchange.BindOk()
 
-    def on_purge(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_purge(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`queue.purge`."""
-        queue = self._broker.queue(method.queue, make=True)
+        queue = self._queues.queue(method.queue, make=True)
         assert queue is not None
         count = len(queue.messages)
         queue.messages.clear()
         yield spec.Queue.PurgeOk(count)
 
-    def on_delete(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_delete(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`queue.delete`."""
-        yield spec.Queue.DeleteOk(self._broker.drop_queue(method.queue))
+        yield spec.Queue.DeleteOk(self._queues.drop_queue(method.queue))
 
-    def on_consume(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_consume(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`basic.consume`."""
-        queue = self._broker.queue(method.queue)
+        queue = self._queues.queue(method.queue)
         if queue is None:
             self._close_channel(channel.number, 404, f"NOT_FOUND - no queue '{method.queue}' in vhost '/'")
             return
-        queue.consumers.append(_Consumer(channel, method.consumer_tag, method.no_ack, channel.prefetch))
+        queue.consumers.append(Consumer(channel, method.consumer_tag, method.no_ack, channel.prefetch))
         yield spec.Basic.ConsumeOk(method.consumer_tag)
 
-    def on_cancel(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_cancel(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`basic.cancel`."""
-        for queue in self._broker._queues.values():
-            queue.consumers = [
-                each
-                for each in queue.consumers
-                if each.channel is not channel or each.tag != method.consumer_tag
-            ]
+        self._queues.cancel(channel, method.consumer_tag)
         yield spec.Basic.CancelOk(method.consumer_tag)
 
-    def on_ack(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_ack(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`basic.ack`."""
-        self.settle(channel, method.delivery_tag, multiple=method.multiple, requeue=False)
+        self._queues.settle(channel, method.delivery_tag, multiple=method.multiple, requeue=False)
         return iter(())
 
-    def on_nack(self, channel: _Channel, method: Any) -> Iterator[Any]:
+    def on_nack(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`basic.nack`."""
-        self.settle(channel, method.delivery_tag, multiple=method.multiple, requeue=method.requeue)
+        self._queues.settle(channel, method.delivery_tag, multiple=method.multiple, requeue=method.requeue)
         return iter(())
 
 
