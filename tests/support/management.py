@@ -92,6 +92,10 @@ class Management:
         body = {"configure": configure, "write": write, "read": read}
         self.request("PUT", "permissions", vhost, user, body=body)
 
+    def forbid(self, user: str, vhost: str) -> None:
+        """Take all its permissions in a virtual host from a user."""
+        self.request("DELETE", "permissions", vhost, user)
+
     def connections(self, vhost: str | None = None) -> list[dict[str, Any]]:
         """The open client connections, of one virtual host or of all. Lags some seconds behind."""
         found: list[dict[str, Any]] = self.request("GET", "connections")

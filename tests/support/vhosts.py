@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from support.eventually import eventually
 from support.management import Management
@@ -83,6 +83,16 @@ class Vhost:
         if permitted:
             self.management.permit(user, self.name, configure=configure, write=write, read=read)
         return self.url_of(user, password)
+
+    def permit(
+        self, url: str, *, configure: str = "^$", write: str = "^$", read: str = "^$", permitted: bool = True
+    ) -> None:
+        """Change what the user of this URL, made by `limited_url`, may do from now on."""
+        user = unquote(urlsplit(url).username or "")
+        if permitted:
+            self.management.permit(user, self.name, configure=configure, write=write, read=read)
+        else:
+            self.management.forbid(user, self.name)
 
     def delete(self) -> None:
         """Delete it with all it holds, and the users made for it."""

@@ -293,7 +293,7 @@ class Core:
         self.consumers.discard(consumer)
         self._past[0] += consumer.delivered
         self._past[1] += consumer.stale_settlements
-        self._past[2] += consumer.connects
+        self._past[2] += consumer.link.connects
         self._check_closed()
 
     def statistics(self) -> TransportStatistics:
@@ -307,7 +307,9 @@ class Core:
             resent=counters.resent,
             delivered=self._past[0] + sum(consumer.delivered for consumer in consumers),
             stale_settlements=self._past[1] + sum(consumer.stale_settlements for consumer in consumers),
-            connects=self.link.connects + self._past[2] + sum(consumer.connects for consumer in consumers),
+            connects=self.link.connects
+            + self._past[2]
+            + sum(consumer.link.connects for consumer in consumers),
         )
 
     # --- the end ---
@@ -378,6 +380,6 @@ class Core:
 
     def abandon_connections(self) -> None:
         """Close the sockets' descriptors, nothing else."""
-        links = [self.link, *(consumer._link for consumer in self.consumers)]
+        links = [self.link, *(consumer.link for consumer in self.consumers)]
         for link in links:
             link.abandon()

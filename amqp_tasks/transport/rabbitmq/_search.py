@@ -9,8 +9,8 @@ from typing import Any
 from amqp_routing import Topology
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
-from amqp_tasks.transport.rabbitmq._operations import Operation
-from amqp_tasks.transport.rabbitmq._topology import presence_script
+from amqp_tasks.transport.rabbitmq._operations import Operation, Script
+from amqp_tasks.transport.rabbitmq._topology import may_consume_script, presence_script
 
 __all__ = ("Found", "QueueSearch")
 
@@ -27,6 +27,7 @@ class QueueSearch:
     def __init__(self, loop: DoorLoop, declare: Topology | None, *, timeout: float) -> None:
         self._loop, self._declare, self._timeout = loop, declare, timeout
         self._deferred: list[str] = []
+        self._suspects: set[str] = set()
         self._operation: Operation | None = None
 
     @property
@@ -46,11 +47,22 @@ class QueueSearch:
         self._operation = Operation(
             self._loop,
             connection,
-            presence_script(names, self._declare, *found),
+            self._script(names, *found),
             timeout=self._timeout,
             on_done=partial(self._on_found, names, found, then),
         )
         self._operation.start()
+
+    def suspect(self, name: str) -> None:
+        """A consume of this one was refused: ask first, from now on until it is found that it may be consumed."""
+        self._suspects.add(name)
+
+    def _script(self, names: Sequence[str], present: list[str], absent: list[str]) -> Script[None]:
+        for name in names:
+            if name in self._suspects:
+                yield from may_consume_script(name)
+                self._suspects.discard(name)
+            yield from presence_script((name,), self._declare, present, absent)
 
     def _on_found(
         self,

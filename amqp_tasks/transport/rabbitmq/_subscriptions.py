@@ -30,6 +30,9 @@ class Subscriptions:
         patience: with the answers.
         is_wanted: whether to go on with the next queue.
         on_consuming: one queue is consumed.
+
+    Attributes:
+        asked_for: the queue whose consume is not answered yet.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Subscriptions:
         self._places = places
         self._is_wanted, self._on_consuming = is_wanted, on_consuming
         self._tags: dict[str, str] = {}  # consumer tag → queue name
+        self.asked_for: str | None = None
 
     @property
     def queue_names(self) -> list[str]:
@@ -75,7 +79,7 @@ class Subscriptions:
             self._patience.rest()
             then()
             return
-        name = names.pop(0)
+        name = self.asked_for = names.pop(0)
         tag = f"amqp-tasks.{next(_tags)}"
         # Deliveries may come in the same read as consume-ok: the sink must know the tag before.
         self._sink.queue_names[tag.encode()] = name
@@ -92,6 +96,7 @@ class Subscriptions:
         self._patience.expect(f"basic.consume of queue {name!r}")
 
     def _consumed(self, name: str, names: list[str], then: Callable[[], None], _frame: Any) -> None:
+        self.asked_for = None
         self._on_consuming(name)
         self._consume_next(names, then)
 

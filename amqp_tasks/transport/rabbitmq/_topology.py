@@ -296,6 +296,28 @@ def presence_script(
         (present if is_there else absent).append(name)
 
 
+def may_consume_script(name: str) -> Script[None]:
+    """Whether this user may consume the queue: what is missing shows in another script.
+
+    No method asks just that. This consume can never work, as its priority is no number, but the right to read is looked
+    at before: so it costs no message a delivery, and no consumer its channel.
+
+    Raises:
+        BrokerOperationError: no (403).
+    """
+    arguments = {"x-priority": "none"}
+    asked = {"queue": name, "on_message_callback": _unused, "arguments": arguments}
+    try:
+        yield Ask("basic_consume", asked, f"consuming queue {name!r}")
+    except BrokerOperationError as exc:
+        if exc.reply_code not in {NOT_FOUND, PRECONDITION_FAILED}:
+            raise
+
+
+def _unused(*_arguments: Any) -> None:
+    """pika wants a callback."""
+
+
 def _declare_if_possible(part: Topology) -> Script[bool]:
     try:
         yield from ensure_script(part, TopologyMode.DECLARE)

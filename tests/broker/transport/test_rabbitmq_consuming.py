@@ -20,7 +20,7 @@ from amqp_tasks.transport import (
     TopologyMode,
 )
 from amqp_tasks.transport.rabbitmq import RabbitTransport
-from support import RawClient, Vhost, eventually
+from support import RawClient, TcpProxy, Vhost, eventually
 
 Make = Callable[..., RabbitTransport]
 Message = Callable[..., OutgoingMessage]
@@ -436,3 +436,57 @@ def test_an_exclusive_consumer_waits_until_another_holder_is_gone_if_it_had_the_
 
 def _count(events: list[ConsumerEvent], state: ConsumerState, count: int) -> None:
     assert sum(event.state is state for event in events) >= count
+
+
+def test_a_queue_that_may_not_be_read_any_more_is_consumed_again_when_it_may_and_holds_nobody_up(
+    vhost: Vhost, proxy: TcpProxy, make_transport: Make, raw_client: RawClient, message: Message
+) -> None:
+    limited = vhost.limited_url(read=".*")
+    for name in ("open", "shut"):
+        raw_client.declare(name)
+    events: list[ConsumerEvent] = []
+    seen: list[Delivery] = []
+    consumer = make_transport(proxy.url_for(limited)).consume(
+        ["open", "shut"], ConsumerOptions(prefetch=1), on_deliveries=seen.extend, on_event=events.append
+    )
+    eventually(lambda: _count(events, ConsumerState.CONSUMING, 1))
+
+    vhost.permit(limited, read="^open$")
+    proxy.cut()
+    eventually(lambda: _count(events, ConsumerState.CANCELLED, 1), within=10)
+    lost = sum(event.state is ConsumerState.LOST for event in events)
+    raw_client.publish("open", b"held all the while")
+    eventually(lambda: len(seen) == 1, within=10)
+    vhost.permit(limited, read=".*")
+    raw_client.publish("shut", b"after")
+    eventually(lambda: len(seen) == 2, within=10)
+
+    # The one channel was not lost over further attempts: what was delivered before is still ours to settle.
+    assert sum(event.state is ConsumerState.LOST for event in events) == lost == 2
+    assert not any(event.state is ConsumerState.FAILED for event in events)
+    for delivery in seen:
+        consumer.settle(delivery, Settlement.ACK)
+    consumer.close(timeout=5)
+    assert raw_client.depth("open") == raw_client.depth("shut") == 0
+
+
+def test_a_virtual_host_that_may_not_be_entered_any_more_is_entered_again_when_it_may(
+    vhost: Vhost, proxy: TcpProxy, make_transport: Make, raw_client: RawClient
+) -> None:
+    limited = vhost.limited_url(read=".*")
+    raw_client.declare("work")
+    events: list[ConsumerEvent] = []
+    consumer = make_transport(proxy.url_for(limited)).consume(
+        ["work"], ConsumerOptions(prefetch=1), on_deliveries=lambda _: None, on_event=events.append
+    )
+    eventually(lambda: _count(events, ConsumerState.CONSUMING, 1))
+
+    vhost.permit(limited, permitted=False)
+    before = proxy.accepted
+    proxy.cut()
+    eventually(lambda: proxy.accepted > before, within=10)
+    vhost.permit(limited, read=".*")
+
+    eventually(lambda: _count(events, ConsumerState.CONSUMING, 2), within=20)
+    assert not any(event.state is ConsumerState.FAILED for event in events)
+    consumer.close(timeout=5)

@@ -1,0 +1,265 @@
+"""The channel that a consumer has now, on a connection of its own; opened anew whenever it is gone.
+
+Each channel has an epoch, and what is settled for one that is gone is stale. See `docs/explanation/connections.md`,
+"A consumer", for what is final and what is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from amqp_tasks.clock import Clock
+from amqp_tasks.errors import BrokerConnectionError
+from amqp_tasks.transport._contract import ConsumerOptions
+from amqp_tasks.transport._streams import StreamPlaces
+from amqp_tasks.transport.rabbitmq._connection import STABLE_AFTER, Backoff, Link, LinkState
+from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of
+from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink, FastConnection, FastDelivery
+from amqp_tasks.transport.rabbitmq._loop import DoorLoop
+from amqp_tasks.transport.rabbitmq._options import TransportOptions
+from amqp_tasks.transport.rabbitmq._patience import Patience
+from amqp_tasks.transport.rabbitmq._settlements import Settlements
+from amqp_tasks.transport.rabbitmq._subscriptions import Subscriptions
+from amqp_tasks.transport.rabbitmq._suspects import is_suspicious
+
+__all__ = ("ChannelOwner", "ConsumeChannel", "is_final_refusal")
+
+LOGGER = logging.getLogger(__name__)
+
+CONSUME_CHANNEL = 1
+ASK_FOR_ACCESS_AFTER = 5.0
+"""Seconds between attempts to enter a virtual host, or to log in, that is closed to a user who was there before."""
+ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 405, 406
+
+
+def is_final_refusal(code: int, *, has_consumed: bool) -> bool:
+    """Whether a refusal to consume stands until somebody changes the configuration, ours or the broker's.
+
+    What was consumed before is tried again: a permission comes back, and a queue that was exclusively ours is held by our
+    own lost connection until the broker notices that it is gone.
+    """
+    return not has_consumed and code in {ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED}
+
+
+class ChannelOwner(Protocol):
+    """Who is told. On the I/O thread."""
+
+    def is_wanted(self) -> bool:
+        """Whether queues are to be consumed now."""
+        ...
+
+    def on_ready(self) -> None:
+        """There is a channel, with nothing consumed on it yet."""
+
+    def on_consuming(self, queue_name: str) -> None:
+        """One queue is consumed."""
+
+    def on_deliveries(self, batch: list[FastDelivery]) -> None:
+        """All messages of one read."""
+
+    def on_cancelled(self, queue_name: str) -> None:
+        """The broker has cancelled one queue's consumer."""
+
+    def on_refused(self, queue_name: str) -> None:
+        """The broker is about to close the channel over this queue, which may not be consumed now."""
+
+    def on_lost(self, error: Exception) -> bool:
+        """The channel is gone, the epoch has passed; False: no other is wanted."""
+        ...
+
+    def on_final(self, error: Exception) -> None:
+        """There will be no other."""
+
+
+class _DeliverySink(ChannelSink):
+    def __init__(self, owner: ChannelOwner, *, epoch: int) -> None:
+        super().__init__(epoch=epoch)
+        self._owner = owner
+
+    def on_deliveries(self, batch: list[FastDelivery]) -> None:
+        self._owner.on_deliveries(batch)
+
+
+class ConsumeChannel:
+    """Owner thread only, except `settlements.add`.
+
+    Attributes:
+        epoch: grows with each channel, and when one is lost.
+        subscriptions: of the present channel, once it is open.
+        has_consumed: whether everything wanted was consumed once, on this channel or on one before; set by the owner.
+        settlements: of the present channel; `add` from any thread.
+        link: its connection.
+    """
+
+    def __init__(
+        self,
+        loop: DoorLoop,
+        transport_options: TransportOptions,
+        options: ConsumerOptions,
+        places: StreamPlaces,
+        *,
+        clock: Clock,
+        owner: ChannelOwner,
+    ) -> None:
+        self._loop, self._options, self._places, self._clock, self._owner = (
+            loop,
+            options,
+            places,
+            clock,
+            owner,
+        )
+        self._setup_timeout = transport_options.setup_timeout
+        self._patience = Patience(loop, self._setup_timeout, self._give_up)
+        self.epoch = 0
+        self.subscriptions: Subscriptions | None = None
+        self.settlements = Settlements(
+            loop, channel=CONSUME_CHANNEL, delay=options.settle_delay, prefetch=options.prefetch
+        )
+        self.has_consumed = False
+        self._channel: Any = None
+        self._opened_at = 0.0
+        self._backoff = Backoff()
+        self._timer: Any = None
+        self.link = Link(
+            loop,
+            transport_options,
+            name="amqp-tasks consumer",
+            clock=clock,
+            on_open=self._open,
+            on_lost=self._on_connection_lost,
+            on_refused=self._on_connection_refused,
+        )
+
+    @property
+    def connection(self) -> FastConnection | None:
+        """The present one."""
+        return self.link.connection
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is an open channel."""
+        return self.subscriptions is not None and self._channel is not None and bool(self._channel.is_open)
+
+    def _open(self, connection: FastConnection) -> None:
+        channel = connection.channel(CONSUME_CHANNEL, on_open_callback=self._on_open)
+        channel.add_on_close_callback(self._on_closed)
+        channel.add_on_cancel_callback(self._on_cancelled)
+        self._channel = channel
+        self._patience.expect("channel.open")
+
+    def _give_up(self, why: str) -> None:
+        self.link.drop(why)
+
+    def _on_open(self, channel: Any) -> None:
+        connection = self.connection
+        if channel is not self._channel or connection is None:
+            return
+        self._patience.rest()
+        self.epoch += 1
+        self._opened_at = self._clock.monotonic()
+        self.settlements.begin(self.epoch, connection.emit)
+        sink = connection.sinks[CONSUME_CHANNEL] = _DeliverySink(self._owner, epoch=self.epoch)
+        self.subscriptions = Subscriptions(
+            channel,
+            sink,
+            self._options,
+            self._places,
+            self._patience,
+            is_wanted=self._owner.is_wanted,
+            on_consuming=self._owner.on_consuming,
+        )
+        self._owner.on_ready()
+
+    def _on_cancelled(self, frame: Any) -> None:
+        if self.subscriptions is not None:
+            name = self.subscriptions.forget(str(frame.method.consumer_tag))
+            if name is not None:
+                self._owner.on_cancelled(name)
+
+    def _on_closed(self, channel: Any, reason: Any) -> None:
+        if channel is not self._channel:
+            return
+        connection, subscriptions = self.connection, self.subscriptions
+        if connection is None or not connection.is_open:
+            return  # the connection's own end follows
+        code, text = reply_of(reason)
+        refused = subscriptions.asked_for if subscriptions is not None else None
+        self.drop()
+        error = operation_error("consuming", reason)
+        if "acknowledgement" not in text and is_final_refusal(code, has_consumed=self.has_consumed):
+            self._owner.on_final(error)
+            return
+        if refused is not None:
+            self._owner.on_refused(refused)
+        if self._owner.on_lost(error):
+            self._reopen_later(connection, error)
+
+    def _reopen_later(self, connection: FastConnection, error: Exception) -> None:
+        if self._clock.monotonic() - self._opened_at >= STABLE_AFTER:
+            self._backoff.reset()
+        LOGGER.warning(
+            "%s; what runs goes on, and what it was delivered for is known when it comes again", error,
+            extra={"action": "channel_closed"},
+        )  # fmt: skip
+        self._later(self._backoff.next(), partial(self._reopen, connection))
+
+    def _reopen(self, connection: FastConnection) -> None:
+        if connection is self.connection and self._channel is None and connection.is_open:
+            self._open(connection)
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_guarded(seconds, work)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._loop.remove_timeout(self._timer)
+            self._timer = None
+
+    def _on_connection_lost(self, error: BrokerConnectionError) -> None:
+        self.drop()
+        code, _text = reply_of(error.__cause__)
+        if is_suspicious(code) and not self.has_consumed:
+            # Closed over what we asked for, e.g. an exclusive consumer of a quorum queue (540): it would be again.
+            self._owner.on_final(operation_error("consuming", error.__cause__ or error))
+        else:
+            self._owner.on_lost(error)
+
+    def _on_connection_refused(self, error: BrokerConnectionError) -> None:
+        if error.is_final and self.has_consumed:
+            # Whoever took the access away may give it back; meanwhile the link tells the log.
+            self._later(ASK_FOR_ACCESS_AFTER, self.link.need)
+        else:
+            self._owner.on_final(error)
+
+    def drop(self) -> None:
+        """The channel is gone, or not wanted any more."""
+        if self.connection is not None:
+            self.connection.sinks.pop(CONSUME_CHANNEL, None)
+        self._channel = self.subscriptions = None
+        self._patience.rest()
+        self.settlements.end()
+        self.epoch += 1  # whatever is settled from now on is stale
+
+    def cut(self) -> None:
+        """Drop the connection and open no other."""
+        self._stop_timer()
+        self.link.cut()
+
+    def close(self, then: Callable[[], None]) -> None:
+        """Send what is settled, say goodbye, and open no other; the caller bounds the time and then calls `cut`."""
+        self._stop_timer()
+        self.settlements.flush()
+        connection = self.connection
+        if self.link.state is LinkState.CLOSED:
+            return
+        if connection is not None and connection.is_open:
+            connection.add_on_close_callback(lambda _connection, _reason: then())
+            self.link.close()
+            self._loop.call_guarded(self._setup_timeout, self.cut)
+        else:
+            self.link.cut()
+            then()
