@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         App,
         AsyncResult,
         Backoff,
+        GroupResult,
         Request,
         ResultSet,
         RetryPlan,
@@ -25,29 +26,47 @@ if TYPE_CHECKING:
         result_from_tuple,
         shared_task,
     )
+    from amqp_tasks.canvas import Signature, chain, chord, chunks, group, signature, xmap, xstarmap
 
 __all__ = (
     "App",
     "AsyncResult",
     "Backoff",
+    "GroupResult",
     "Request",
     "ResultSet",
     "RetryPlan",
+    "Signature",
     "Steps",
     "Task",
     "allow_join_result",
+    "chain",
+    "chord",
+    "chunks",
     "current_app",
     "current_request",
     "current_task",
     "find_app",
+    "group",
     "result_from_tuple",
     "shared_task",
+    "signature",
+    "xmap",
+    "xstarmap",
 )
 
+_CANVAS = frozenset({"Signature", "chain", "chord", "chunks", "group", "signature", "xmap", "xstarmap"})
 _OLD_NAMES = {"task": "use @app.task, or shared_task where the app is not known", "Celery": "use App"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CANVAS:
+        import amqp_tasks.app
+        import amqp_tasks.canvas
+
+        # What no task of an app is in, an empty group for one, is sent by the app of the moment.
+        amqp_tasks.canvas.send_others_with(amqp_tasks.app.current_app)
+        return getattr(amqp_tasks.canvas, name)
     if name in __all__:
         import amqp_tasks.app
 

@@ -37,6 +37,7 @@
         ├── TaskRevokedError
         │   └── TaskExpired                 not started before its `expires`
         ├── MaxRetriesExceededError         retried too often, for no reason that was given
+        ├── ChordError                      a member of its chord failed
         ├── TaskDied                        its worker process died too often
         ├── SoftTimeLimitExceeded           raised in a task that runs longer than its soft limit
         ├── TimeLimitExceeded               it ran longer than its hard limit, so its process was ended
@@ -66,6 +67,7 @@ __all__ = (
     "BrokerOperationError",
     "BrokerUnreachable",
     "BulkSendError",
+    "ChordError",
     "ClosedError",
     "ConfigurationError",
     "DepthLimitExceeded",
@@ -398,6 +400,10 @@ class MaxRetriesExceededError(TaskError):
 
     task_args: Sequence[Any] = ()
     task_kwargs: Mapping[str, Any] = MappingProxyType({})
+
+
+class ChordError(TaskError):
+    """A task in the header of a chord has failed, so the body is not run; says which, and what it raised."""
 
 
 class TaskDied(TaskError):

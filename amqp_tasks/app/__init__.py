@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._app import App
 from amqp_tasks.app._current import current_app, current_task
+from amqp_tasks.app._group_result import GroupResult
 from amqp_tasks.app._options import CallOptions, RetryPolicy, TaskOptions
 from amqp_tasks.app._registry import TaskRegistry
 from amqp_tasks.app._request import DeliveryInfo, Request, current_request
@@ -27,6 +28,7 @@ __all__ = (
     "DeadLetterFilter",
     "DeadLetters",
     "DeliveryInfo",
+    "GroupResult",
     "Request",
     "Requeued",
     "ResultSet",

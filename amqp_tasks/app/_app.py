@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from amqp_tasks.app._resources import Resources
     from amqp_tasks.app._result import AsyncResult
     from amqp_tasks.app._result_set import ResultSet
+    from amqp_tasks.app._workflows import Workflows
     from amqp_tasks.backend import ResultBackend
+    from amqp_tasks.canvas import Signature
     from amqp_tasks.settings import Conf, Settings
     from amqp_tasks.transport import Transport
 
@@ -297,6 +299,9 @@ class App:
         """
         if not self._is_finalized:
             self.load_imports()
+            from amqp_tasks.app._builtins import add_builtins
+
+            add_builtins(self)
             self.router.load()
             self._is_finalized = True
 
@@ -434,6 +439,49 @@ class App:
         from amqp_tasks.app._result import AsyncResult
 
         return AsyncResult(id, app=self)
+
+    # -- workflows
+
+    def signature(self, value: Any, *args: Any, **given: Any) -> Signature:
+        """A call of this app, packed up: from a task's name (with `args`, `kwargs`, `options`, `immutable`), or from a
+        signature's dictionary.
+
+        Raises:
+            ConfigurationError: it is no signature.
+        """
+        from amqp_tasks.canvas import signature
+
+        return signature(value, *args, **given).bound_to(self)
+
+    @property
+    def workflows(self) -> Workflows:
+        """The sending side of workflows; signatures use it."""
+        from amqp_tasks.app._workflows import Workflows
+
+        return Workflows(self)
+
+    def send_signature(
+        self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        """See `amqp_tasks.canvas.Sender`."""
+        return self.workflows.send(signature, positional(args), keywords(kwargs), options)
+
+    def apply_signature(
+        self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        """See `amqp_tasks.canvas.Sender`."""
+        from amqp_tasks.app._eager_workflows import run_workflow
+
+        return run_workflow(self, signature.set(**options), args, kwargs, throw=False, serialize=False)
+
+    def call_signature(self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """See `amqp_tasks.canvas.Sender`.
+
+        Raises:
+            NotRegistered: its task is not known here.
+        """
+        whole = signature.clone(args, kwargs)
+        return self.tasks[whole.task](*whole.args, **whole.kwargs)
 
     # -- running
 

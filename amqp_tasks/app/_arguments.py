@@ -146,6 +146,11 @@ class Parameters:
         """The parameters that a call may give by position, in order."""
         return self._positional
 
+    @property
+    def takes_any_number(self) -> bool:
+        """Whether a call may give any number of arguments by position."""
+        return self._has_var_positional
+
     def dump(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """What is sent for a call: arguments that fit, as plain data where their type is no plain builtin.
 

@@ -21,7 +21,7 @@ from amqp_tasks.app._result import AsyncResult
 from amqp_tasks.app._task import Task
 from amqp_tasks.backends.disabled import UnknowableResult
 from amqp_tasks.errors import BrokerConnectionError, NotSent, PublishError
-from amqp_tasks.message import OutgoingMessage, TaskTemplate, check_task_name, new_task_id
+from amqp_tasks.message import JOINS_HEADER, OutgoingMessage, TaskTemplate, check_task_name, new_task_id
 
 if TYPE_CHECKING:
     from amqp_routing import Router
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from amqp_tasks.settings import Settings
     from amqp_tasks.transport import Transport
 
-__all__ = ("Calls", "Prepared")
+__all__ = ("Calls", "Place", "Prepared")
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +76,36 @@ class Prepared:
     result: AsyncResult[Any]
     expected: ExpectedResult
     frame: Frame | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a workflow a call stands.
+
+    Attributes:
+        chain: what follows it, the next one last.
+        joins: who waits for its outcome: `[queue, index, size]` each.
+        group, group_index: the group it is a member of, and its place.
+        root_id: the first task of the workflow; None for this one.
+        parent_id: what it follows.
+    """
+
+    chain: Sequence[Mapping[str, Any]] = ()
+    joins: Sequence[Any] = ()
+    group: str | None = None
+    group_index: int | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+
+    @property
+    def changes(self) -> dict[str, Any] | None:
+        """Headers that say so."""
+        changes: dict[str, Any] = {}
+        if self.group is not None:
+            changes |= {"group": self.group, "group_index": self.group_index}
+        if self.joins:
+            changes[JOINS_HEADER] = list(self.joins)
+        return changes or None
 
 
 class Calls:
@@ -133,7 +163,7 @@ class Calls:
             return run_eagerly(task, args, kwargs, options, throw=throw, serialize=True)
         deadline = time.monotonic() + self.timeout(options)
         prepared = self.prepare(task, args, kwargs, options, deadline=deadline)
-        self._publish(prepared, options, deadline)
+        self.publish(prepared, options, deadline)
         note_sent(prepared.result, prepared.frame)
         return prepared.result
 
@@ -145,6 +175,7 @@ class Calls:
         options: CallOptions = _NO_OPTIONS,
         *,
         deadline: float,
+        place: Place | None = None,
     ) -> Prepared:
         """Everything but the publish: arguments are checked and encoded, the destination and the reply queue exist.
 
@@ -152,7 +183,7 @@ class Calls:
         """
         plan = self._plan(task, args, kwargs, options)
         frame = enclosing_frame()
-        message = self._build(plan, task, args, kwargs, options, frame)
+        message = self._build(plan, task, args, kwargs, options, frame, place)
         task_id = message.properties.correlation_id
         assert task_id is not None
         if self._warn_bytes < len(message.body) <= self._max_bytes:
@@ -223,6 +254,7 @@ class Calls:
         kwargs: Mapping[str, Any],
         options: CallOptions,
         frame: Frame | None,
+        place: Place | None,
     ) -> OutgoingMessage:
         parameters = task.parameters
         sent_args, sent_kwargs = parameters.dump(args, kwargs)
@@ -236,6 +268,8 @@ class Calls:
                 **(headers or {}),
                 DEPTH_HEADER: child_depth(frame, self._task_settings.depth_limit),
             }
+        if place is not None:
+            root_id, parent_id = place.root_id, place.parent_id
         start = start_of(options) if options else None
         if start is None:
             start = plan.start
@@ -255,7 +289,16 @@ class Calls:
             argsrepr=labels[0],
             kwargsrepr=labels[1],
             further=further_options(options, self._app.timezone) if options else None,
+            embed=_embed(options, place) if options or place is not None else None,
+            changes=place.changes if place is not None else None,
         )
+
+    def wants_result(self, task_name: str, options: Mapping[str, Any]) -> bool:
+        """Whether the outcome of such a call is sent to somebody."""
+        is_ignored = options.get("ignore_result")
+        if is_ignored is None:
+            is_ignored = self.named(task_name).ignore_result
+        return not (self._task_settings.ignore_result if is_ignored is None else is_ignored)
 
     def _usual_priority(self, frame: Frame | None) -> int | None:
         if frame is not None and self._task_settings.inherit_parent_priority:
@@ -346,7 +389,12 @@ class Calls:
         given = options.get("timeout")
         return self._timeout if given is None else given
 
-    def _publish(self, prepared: Prepared, options: CallOptions, deadline: float) -> None:
+    def publish(self, prepared: Prepared, options: CallOptions, deadline: float) -> None:
+        """Send one call, and wait for the broker's confirm unless its options say otherwise.
+
+        Raises:
+            NotSent, SendUnknown: see `Task.delay`.
+        """
         timeout = _left(deadline)
         if not options.get("confirm", True):
             self._transport.publish_nowait(
@@ -367,6 +415,21 @@ class Calls:
 
 
 _NO_LABELS = (None, None)
+
+
+def _embed(options: CallOptions, place: Place | None) -> dict[str, Any] | None:
+    """The body's third part; None when it says nothing."""
+    callbacks, errbacks = _several(options.get("link")), _several(options.get("link_error"))
+    rest = list(place.chain) if place is not None and place.chain else None
+    if not (callbacks or errbacks or rest):
+        return None
+    return {"callbacks": callbacks, "errbacks": errbacks, "chain": rest, "chord": None}
+
+
+def _several(option: Any) -> list[Any] | None:
+    from amqp_tasks.canvas import signatures
+
+    return signatures(option) or None if option else None
 
 
 def _left(deadline: float) -> float:

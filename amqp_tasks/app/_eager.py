@@ -19,9 +19,10 @@ from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State, check_task_i
 from amqp_tasks.serialization import content_type_of, dumps, loads
 
 if TYPE_CHECKING:
+    from amqp_tasks.app._app import App
     from amqp_tasks.app._task import Task
 
-__all__ = ("EagerResult", "run_eagerly")
+__all__ = ("EagerResult", "failed_result", "run_eagerly")
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -111,6 +112,12 @@ def run_eagerly(
     return EagerResult(
         request.id or "", app=task.app, task=task, expected=_Finished(_record(task, request, outcome))
     )
+
+
+def failed_result(app: App, task_id: str, error: Exception) -> EagerResult[Any]:
+    """The result of a task that is not run."""
+    record = ResultRecord(task_id=task_id, status=State.FAILURE, result=error, date_done=datetime.now(UTC))
+    return EagerResult(task_id, app=app, expected=_Finished(record))
 
 
 def _run_once(task: Task[..., Any], request: Request, sent: _Arguments, serializer: str | None) -> Outcome:

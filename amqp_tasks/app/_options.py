@@ -47,6 +47,8 @@ class CallOptions(TypedDict, total=False):
     I/O thread; a failed publish then surfaces in `AsyncResult.get()`. `add_to_parent=False` leaves a call made in a
     task out of that task's `children`.
 
+    `link` is a signature, or several, to be run with the result; `link_error` when the task fails.
+
     `message_id`, `app_id`, `type`, `user_id` and `timestamp` (seconds since 1970 or a datetime) are AMQP properties that
     are sent as they are and mean nothing to us. RabbitMQ checks `user_id`: it must be the user of the connection.
     """
@@ -78,6 +80,8 @@ class CallOptions(TypedDict, total=False):
     type: str | None
     user_id: str | None
     timestamp: int | datetime | None
+    link: Any
+    link_error: Any
 
 
 class TaskOptions(TypedDict, total=False):
@@ -232,6 +236,8 @@ _KINDS: dict[str, _Kind] = {
     "type": _SHORT,
     "user_id": _SHORT,
     "timestamp": _Kind((int, datetime), "whole seconds since 1970 or a datetime", _always),
+    "link": _Kind((Mapping, list, tuple), "a signature, or a list of them", _always),
+    "link_error": _Kind((Mapping, list, tuple), "a signature, or a list of them", _always),
     "max_retries": _Kind((int,), "a whole number from 0, or None for no limit", (-1).__lt__),
     "default_retry_delay": _Kind((int, float), "a finite number of seconds", _is_limit, may_be_none=False),
     "retry_kwargs": _Kind((Mapping,), "a mapping of arguments to retry()", _always, may_be_none=False),
@@ -245,11 +251,9 @@ _KINDS: dict[str, _Kind] = {
 """What the values of options may be; None stands for "not given" where it may be given at all."""
 
 _LATER = {
-    "link": "link and link_error are not supported yet",
-    "link_error": "link and link_error are not supported yet",
-    "chain": "workflows are not supported yet",
-    "chord": "workflows are not supported yet",
-    "group_id": "workflows are not supported yet",
+    "chain": "made by chain(...) and the operator |",
+    "chord": "made by chord(...)",
+    "group_id": "made by group(...)",
     "producer": "not needed: the app shares one connection for publishing among all threads",
     "connection": "not needed: the app shares one connection for publishing among all threads",
     "publisher": "not needed: the app shares one connection for publishing among all threads",

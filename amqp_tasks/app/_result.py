@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from amqp_tasks.app._app import App
+    from amqp_tasks.app._group_result import GroupResult
     from amqp_tasks.app._task import Task
     from amqp_tasks.backend import ExpectedResult
     from amqp_tasks.message import ResultRecord
@@ -65,7 +66,7 @@ class AsyncResult(Generic[R_co]):
         task: Task[..., Any] | None = None,
         expected: ExpectedResult | None = None,
         queue_name: str = "",
-        parent: AsyncResult[Any] | None = None,
+        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
     ) -> None:
         self.id = id
         self.parent = parent
@@ -375,12 +376,16 @@ class AsyncResult(Generic[R_co]):
             )
 
 
-def result_from_tuple(data: Any, app: App | None = None) -> AsyncResult[Any]:
-    """The result that `AsyncResult.as_tuple` describes, with its parents; lists as JSON gives them are fine."""
-    (task_id, parent), _ = data
-    return AsyncResult(
-        task_id, app=app, parent=result_from_tuple(parent, app) if parent is not None else None
-    )
+def result_from_tuple(data: Any, app: App | None = None) -> AsyncResult[Any] | GroupResult[Any]:
+    """The result that `as_tuple` of a result or group describes, with its parents; lists as JSON gives them are fine."""
+    (task_id, parent), members = data
+    before = result_from_tuple(parent, app) if parent is not None else None
+    if members is None:
+        return AsyncResult(task_id, app=app, parent=before)
+    from amqp_tasks.app._group_result import GroupResult
+
+    results: Any = [result_from_tuple(member, app) for member in members]
+    return GroupResult(task_id, results, parent=before)
 
 
 def _child_id(child: Any) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from amqp_tasks.app._result import AsyncResult
     from amqp_tasks.app._result_set import ResultSet
     from amqp_tasks.app._retry_plan import RetryPlan
+    from amqp_tasks.canvas import Signature
 
 __all__ = ("Task",)
 
@@ -224,6 +225,64 @@ class Task(Generic[P, R_co]):
         """
         check_call_options(options)
         return TaskCall(self, options)
+
+    def signature(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> Signature:
+        """A call of it, packed up: to be sent later, or to be a part of a workflow.
+
+        Args:
+            args: positional arguments; what is passed on to it comes before them.
+            kwargs: keyword arguments.
+            immutable: nothing is passed on to it.
+            options: as in `apply_async`.
+
+        Raises:
+            ConfigurationError: an unknown option, or a value that cannot be.
+        """
+        from amqp_tasks.canvas import Signature
+
+        check_call_options(options)
+        given = positional(args)
+        return Signature(self.name, given, keywords(kwargs), options, immutable=immutable, sender=self.app)
+
+    subtask = signature
+    """The same as `signature`."""
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """`signature` of these arguments."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """The same, immutable: the result of the task before it is not passed on."""
+        return self.signature(args, kwargs, immutable=True)
+
+    def map(self, items: Iterable[Any]) -> Signature:
+        """One message that has it run for each item, one after the other; the result is the list of theirs."""
+        from amqp_tasks.canvas import xmap
+
+        return xmap(self.s(), items)
+
+    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
+        """The same, with each item as the positional arguments of one run."""
+        from amqp_tasks.canvas import xstarmap
+
+        return xstarmap(self.s(), items)
+
+    def chunks(self, items: Iterable[Sequence[Any]], n: int) -> Any:
+        """A group of messages, each for `n` items; see `starmap`.
+
+        Raises:
+            ConfigurationError: `n` is not above 0.
+        """
+        from amqp_tasks.canvas import chunks
+
+        return chunks(self.s(), items, n)
 
     def apply(
         self,

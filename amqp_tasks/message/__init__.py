@@ -10,6 +10,14 @@ from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
 from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
 from amqp_tasks.message._headers import FIRST_ERROR_TIME, RATE_HEADER, SNOOZES_HEADER
+from amqp_tasks.message._joins import (
+    JOINS_HEADER,
+    JoinOutcome,
+    definition_message,
+    outcome_message,
+    read_join,
+    read_joins,
+)
 from amqp_tasks.message._journal import (
     JOURNAL_NAME,
     JournalEntry,
@@ -32,6 +40,7 @@ __all__ = (
     "DEFAULT_LIMITS",
     "FIRST_ERROR_TIME",
     "FURTHER_PROPERTIES",
+    "JOINS_HEADER",
     "JOURNAL_NAME",
     "RATE_HEADER",
     "SNOOZES_HEADER",
@@ -40,6 +49,7 @@ __all__ = (
     "Envelope",
     "HeaderTemplate",
     "HeaderValue",
+    "JoinOutcome",
     "JournalEntry",
     "Limits",
     "OutgoingMessage",
@@ -57,6 +67,7 @@ __all__ = (
     "dead_letter",
     "dead_letter_note",
     "dead_letter_queue_name",
+    "definition_message",
     "entry_from_data",
     "exception_from_data",
     "exception_to_data",
@@ -66,8 +77,11 @@ __all__ = (
     "journal_queue",
     "new_body",
     "new_task_id",
+    "outcome_message",
     "printable",
     "read_envelope",
+    "read_join",
+    "read_joins",
     "read_journal_entry",
     "read_payload",
     "read_result",

@@ -11,6 +11,7 @@ from typing import Any
 from amqp_tasks import errors
 from amqp_tasks.errors import (
     AmqpTasksError,
+    ChordError,
     InvalidArguments,
     MaxRetriesExceededError,
     NotRegistered,
@@ -35,6 +36,7 @@ _PLAIN = (str, int, float, bool, type(None))
 _CELERY_NAMES: MappingProxyType[type[BaseException], tuple[str, str]] = MappingProxyType(
     {
         MaxRetriesExceededError: ("celery.exceptions", "MaxRetriesExceededError"),
+        ChordError: ("celery.exceptions", "ChordError"),
         NotRegistered: ("celery.exceptions", "NotRegistered"),
         TaskRevokedError: ("celery.exceptions", "TaskRevokedError"),
         TaskExpired: ("celery.exceptions", "TaskRevokedError"),
@@ -77,6 +79,7 @@ _KNOWN = MappingProxyType(
     {
         **_BUILT_IN,
         **_OWN,
+        ("celery.exceptions", "ChordError"): ChordError,
         ("celery.exceptions", "MaxRetriesExceededError"): MaxRetriesExceededError,
         ("celery.exceptions", "NotRegistered"): NotRegistered,
         ("celery.exceptions", "TaskRevokedError"): TaskRevokedError,

@@ -240,13 +240,14 @@ class Transport(ABC):
 
     @abstractmethod
     def ensure_topology(
-        self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None
+        self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None, is_lasting: bool = True
     ) -> None:
         """Bring the broker to hold `topology`, or check that it does.
 
         Each queue and exchange is first declared passively; only what is missing is declared (mode DECLARE).
         Bindings are made in mode DECLARE. Idempotent. Remembers what was declared, so that a returned message to a
-        declared queue leads to one re-declaration and one resend before `UnroutableError`.
+        declared queue leads to one re-declaration and one resend before `UnroutableError`; not with `is_lasting=False`, for
+        what is deleted when it has done its work.
 
         Raises:
             TopologyMismatch: something exists with other arguments; a line each with wanted, found and remedy.

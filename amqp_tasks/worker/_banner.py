@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from amqp_routing import DestinationKind
+from amqp_tasks.app._builtins import is_builtin
 from amqp_tasks.message import printable
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def banner(app: App, options: WorkerOptions, server: ServerInfo, *, now: datetim
         *(_queue_line(options, name) for name in options.queue_names),
         "",
         "[tasks]",
-        *(f"- {printable(name)}" for name in sorted(app.tasks)),
+        *(f"- {printable(name)}" for name in sorted(app.tasks) if not is_builtin(name)),
     ]
     return "\n".join(lines) + "\n"
 

@@ -18,6 +18,7 @@ from amqp_tasks.message import DeadLetterReason, printable
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
 from amqp_tasks.worker._accounts import (
     UNWANTED,
+    as_waiter_sees,
     crash_refusal,
     dead_letter_of,
     failure_refusal,
@@ -26,6 +27,7 @@ from amqp_tasks.worker._accounts import (
 from amqp_tasks.worker._again import sent_round
 from amqp_tasks.worker._dispatcher import Dispatcher
 from amqp_tasks.worker._early import Early
+from amqp_tasks.worker._follow_ups import FollowUps
 from amqp_tasks.worker._guards import Guards
 from amqp_tasks.worker._holding import Holding
 from amqp_tasks.worker._job import Job
@@ -39,6 +41,7 @@ from amqp_tasks.worker._settler import Settler, SettlerParts
 
 if TYPE_CHECKING:
     from amqp_routing import Topology
+    from amqp_tasks.app import App
     from amqp_tasks.app._execution import Outcome
     from amqp_tasks.backend import ResultBackend
     from amqp_tasks.clock import Clock
@@ -89,6 +92,7 @@ class EngineParts:
         call_later: runs something on the control thread after some seconds.
     """
 
+    app: App
     transport: Transport
     backend: ResultBackend | None
     pool: Pool
@@ -128,6 +132,9 @@ class Engine:
         self._pacing = Pacing(
             limits=parts.rate_limits, holding=self._holding, effects=self, clock=parts.clock
         )
+        self._follow_ups = FollowUps(
+            parts.app, parts.call_later, accept=parts.run_rules.accept, limits=parts.run_rules.limits
+        )
         self._runner = Runner(
             rules=parts.run_rules,
             settler=self._settler,
@@ -140,6 +147,7 @@ class Engine:
                 on_overdue=self._end_overdue,
             ),
             check=parts.guards.check_start,
+            follow_ups=self._follow_ups,
             refuse=self._refuse_open,
             keep=self._keep_failure,
             on_done=self._done,
@@ -276,6 +284,15 @@ class Engine:
         self._refuse_open(job, error)
 
     def _refuse_open(self, job: Job, error: MalformedMessage) -> None:
+        """Tell the rest of its workflow, if it is part of one, that it will not run; then refuse it."""
+        refuse = partial(self._refuse_alone, job, error)
+        if job.envelope is None:
+            refuse()
+        else:
+            seen = as_waiter_sees(error, job.envelope)
+            self._follow_ups.after_refusal(job, seen, refuse)
+
+    def _refuse_alone(self, job: Job, error: MalformedMessage) -> None:
         """Set a message aside with its reason, and tell who waits for it."""
         rules = self._parts.run_rules
         now = self._parts.clock.now()

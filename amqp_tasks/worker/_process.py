@@ -272,6 +272,7 @@ def _build_engine(
     )
     in_flight = max(settings.worker.prefetch_max, prefetch.value) * len(options.queue_names)
     parts = EngineParts(
+        app=app,
         transport=app.transport,
         backend=app.backend,
         pool=process._pool,

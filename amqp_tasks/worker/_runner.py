@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app import DeliveryInfo, Request
@@ -32,6 +33,7 @@ from amqp_tasks.worker._accounts import (
     started_record,
 )
 from amqp_tasks.worker._again import message_of, requeued
+from amqp_tasks.worker._follow_ups import FollowUps
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._last_words import LastWords
 from amqp_tasks.worker._limits import Overdue, Timekeeper, Watch
@@ -106,6 +108,7 @@ class Runner:
         timekeeper: sees to time limits.
         check: whether it may start: raises for what is revoked, or has expired.
         refuse: what to do with a body that cannot be read, arguments that do not fit, or what may not start.
+        follow_ups: makes and sends what follows a task in a workflow.
         keep: what to do with a failure that goes to nobody.
         on_done: called after each job, with its seconds and whether it left the process short of memory.
         clock: time.
@@ -120,6 +123,7 @@ class Runner:
         records: Records,
         timekeeper: Timekeeper,
         check: Callable[[Envelope], None],
+        follow_ups: FollowUps,
         refuse: Callable[[Job, MalformedMessage], None],
         keep: Callable[[Job, Outcome], None],
         on_done: Callable[[Job, float, bool], None],
@@ -128,6 +132,7 @@ class Runner:
         self._rules, self._settler, self._records = rules, settler, records
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
         self._timekeeper, self._check, self._began = timekeeper, check, began
+        self._follow_ups = follow_ups
         self._last_words = LastWords(request_of=self._request, accept=rules.accept, limits=rules.limits)
         self._warned: set[str] = set()
         self._pid = os.getpid()
@@ -166,7 +171,9 @@ class Runner:
         if tells:
             self._last_words.say_in_time(job, error)
         request = self._request(job, envelope)
-        self._conclude(job, task, request, Outcome(state=State.FAILURE, exception=error), None)
+        outcome = Outcome(state=State.FAILURE, exception=error)
+        conclude = partial(self._conclude, job, task, request, outcome, None, None)
+        self._follow_ups.after_refusal(job, error, conclude)
 
     def bury_overdue(self, job: Job, slot: int) -> None:
         """`time_out` in a slot, where `on_dead` may take its time; raises nothing."""
@@ -233,7 +240,7 @@ class Runner:
             outcome, again = self._prepare_again(job, task, payload, outcome)
         if task.hooks:
             run_hooks(task, request, outcome)
-        self._conclude(job, task, request, outcome, again)
+        self._conclude(job, task, request, outcome, again, payload)
         return isinstance(outcome.exception, MemoryError)
 
     def _run_within_limits(self, job: Job, slot: int, request: Request, payload: Payload) -> Outcome:
@@ -285,6 +292,7 @@ class Runner:
         request: Request,
         outcome: Outcome,
         again: OutgoingMessage | None,
+        payload: Payload | None,
     ) -> None:
         _log_outcome(job, task, outcome)
         envelope = job.envelope
@@ -297,6 +305,23 @@ class Runner:
         if isinstance(outcome.exception, TaskPredicate):
             self._obey(job, task, envelope, outcome, again)
             return
+        if payload is None or again is not None or not self._follow_ups.concern(envelope, payload):
+            self._store_outcome(job, task, request, outcome, again)
+            return
+        steps = self._follow_ups.of_outcome(envelope, payload, outcome, request)
+        outcome.children += tuple(steps.children)
+        self._follow_ups.publish(steps, partial(self._store_outcome, job, task, request, outcome, None))
+
+    def _store_outcome(
+        self,
+        job: Job,
+        task: Task[..., Any],
+        request: Request,
+        outcome: Outcome,
+        again: OutgoingMessage | None,
+    ) -> None:
+        envelope = job.envelope
+        assert envelope is not None
         rules, record = self._rules, None
         is_failure = outcome.state == State.FAILURE
         if rules.is_stored(task, envelope, is_failure=is_failure):

@@ -400,3 +400,14 @@ def test_closing_waits_for_what_was_handed_over(door: Door, queue: str, message:
 
 def test_a_transport_that_was_never_used_closes(door: Door) -> None:
     door.open().close()
+
+
+def test_a_queue_that_was_not_to_last_is_not_declared_again_when_it_is_gone(
+    transport: Transport, message: Message
+) -> None:
+    transport.ensure_topology(Topology(queues=(Queue("passing"),)), mode=DECLARE, is_lasting=False)
+    transport.publish(message(routing_key="passing"))
+    transport.delete_queue("passing")
+    with pytest.raises(UnroutableError):
+        transport.publish(message(routing_key="passing"))
+    assert transport.queue_status("passing") is None

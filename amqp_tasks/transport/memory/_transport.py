@@ -173,13 +173,13 @@ class MemoryTransport(Transport):
         return ServerInfo(product="memory (kombu)", version=tuple(kombu.VERSION[:3]), url=self._url)
 
     def ensure_topology(
-        self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None
+        self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None, is_lasting: bool = True
     ) -> None:
         """See `Transport.ensure_topology`."""
         if mode is TopologyMode.NONE:
             return
         self._waiting_broker().ensure(topology, mode)
-        if mode is TopologyMode.DECLARE:
+        if mode is TopologyMode.DECLARE and is_lasting:
             with self._lock:
                 self._remembered = remembered(self._remembered, topology)
 

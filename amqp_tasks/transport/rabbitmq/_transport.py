@@ -211,13 +211,13 @@ class RabbitTransport(Transport):
         return waiter.value
 
     def ensure_topology(
-        self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None
+        self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None, is_lasting: bool = True
     ) -> None:
         """See `Transport.ensure_topology`."""
         if mode is TopologyMode.NONE:
             return
         self._ask(lambda: ensure_script(topology, mode), timeout)
-        if mode is TopologyMode.DECLARE:
+        if mode is TopologyMode.DECLARE and is_lasting:
             core = self._started()
             core.loop.put(core.remember, topology)
 

@@ -1,0 +1,124 @@
+"""Running a workflow in the caller: `apply()` of a signature, and every call while `task_always_eager` is set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.app._builtins import add_builtins
+from amqp_tasks.app._eager import failed_result, run_eagerly
+from amqp_tasks.app._errbacks import takes_exception
+from amqp_tasks.app._group_result import GroupResult
+from amqp_tasks.app._request import Request
+from amqp_tasks.app._result import AsyncResult
+from amqp_tasks.app._workflows import call_options
+from amqp_tasks.canvas import Signature, chain, chord, first_errbacks, group, signature, signatures, upgraded
+from amqp_tasks.errors import ChordError
+from amqp_tasks.message import new_task_id
+
+if TYPE_CHECKING:
+    from amqp_tasks.app._app import App
+
+__all__ = ("run_workflow",)
+
+
+def run_workflow(
+    app: App, part: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], *, throw: bool, serialize: bool
+) -> Any:
+    """Run all of it here, one task after the other; returns the finished `AsyncResult` or `GroupResult`.
+
+    Args:
+        app: whose tasks they are.
+        part: the workflow.
+        args: further arguments of what it begins with.
+        kwargs: likewise.
+        throw: the first exception is raised.
+        serialize: arguments and results go through the serializers, as they would on the wire.
+
+    Raises:
+        Exception: what a task raises, with `throw`.
+    """
+    add_builtins(app)
+    return _Run(app, throw=throw, serialize=serialize).part(part, args, kwargs)
+
+
+class _Run:
+    def __init__(self, app: App, *, throw: bool, serialize: bool) -> None:
+        self._app, self._throw, self._serialize = app, throw, serialize
+
+    def part(self, part: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if isinstance(part, chain):
+            return self._chain(part, args, kwargs)
+        if isinstance(part, group):
+            own = {name: value for name, value in part.options.items() if name != "group_id"}
+            members = [self.part(member.set(**own), (*args, *part.args), kwargs) for member in part.stream()]
+            return GroupResult(part.options.get("group_id") or new_task_id(), members)
+        if isinstance(part, chord):
+            return self._chord(part, args, kwargs)
+        return self._single(part.clone(args, kwargs))
+
+    def _chain(self, part: chain, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        result: Any = None
+        args = (*args, *part.args)
+        for step in upgraded(part.steps):
+            before, result = result, self.part(step, args, kwargs)
+            _hang(result, before)
+            if _error(result) is not None:
+                break
+            args, kwargs = (_value(result),), {}
+        return result
+
+    def _chord(self, part: chord, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        header = self.part(part.header, (*args, *part.args), kwargs)
+        body = part.body.set(**part.options)
+        failed = next((member for member in header if _error(member) is not None), None)
+        if failed is None:
+            result = self.part(body, (_value(header),), {})
+        else:
+            error = ChordError(f"Dependency {failed.id} raised {_error(failed)!r}")
+            task_id, errbacks = first_errbacks(body)
+            result = failed_result(self._app, task_id or new_task_id(), error)
+            self._call_errbacks(errbacks, result.id, error)
+        _hang(result, header)
+        return result
+
+    def _single(self, call: Signature) -> AsyncResult[Any]:
+        options = call_options(call.options)
+        task = self._app.calls.named(call.task)
+        result = run_eagerly(
+            task, call.args, call.kwargs, options, throw=self._throw, serialize=self._serialize
+        )
+        error = _error(result)
+        if error is not None:
+            self._call_errbacks(signatures(options.get("link_error")), result.id, error)
+            return result
+        for callback in signatures(options.get("link")):
+            self.part(signature(callback), (_value(result),), {})
+        return result
+
+    def _call_errbacks(self, errbacks: Sequence[Any], task_id: str, error: Exception) -> None:
+        for errback in map(signature, errbacks):
+            if takes_exception(self._app, errback):
+                errback.bound_to(self._app)(Request(id=task_id, is_eager=True), error, None)
+            else:
+                self.part(errback, (task_id,), {})
+
+
+def _hang(result: Any, before: Any) -> None:
+    """`result` comes after `before`."""
+    while result.parent is not None:
+        result = result.parent
+    if result is not before:
+        result.parent = before
+
+
+def _value(result: Any) -> Any:
+    return result.get(disable_sync_subtasks=False)
+
+
+def _error(result: Any) -> Exception | None:
+    members: Any = getattr(result, "results", None)  # those of a group
+    if members is not None:
+        return next((error for member in members if (error := _error(member)) is not None), None)
+    found = result.result
+    return found if result.failed() and isinstance(found, Exception) else None

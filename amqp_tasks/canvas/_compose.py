@@ -1,0 +1,369 @@
+"""What is composed of signatures: chains, groups, chords, and one message for many items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain as iter_chain
+from itertools import islice
+from typing import Any, Self
+
+from amqp_tasks.canvas._signature import Sender, Signature, as_dict, signatures
+from amqp_tasks.errors import ConfigurationError
+
+__all__ = ("chain", "chord", "chunks", "group", "joined", "signature", "upgraded", "xmap", "xstarmap")
+
+
+class _Composed(Signature):
+    """Several signatures as one; their sender is that of the first that has one."""
+
+    __slots__ = ()
+
+    def _members(self) -> Iterable[Signature]:
+        """The signatures it was made of, in order."""
+        raise NotImplementedError
+
+    def _found_sender(self) -> Sender | None:
+        if self.sender is not None:
+            return self.sender
+        return next(
+            (found for member in self._members() if (found := member._found_sender()) is not None), None
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The same as `delay`: what is composed cannot be called as a function."""
+        return self.delay(*args, **kwargs)
+
+
+class chain(_Composed):  # noqa: N801 - the field's name
+    """One after the other, each with the result of the one before as its first argument.
+
+    Args:
+        tasks: signatures, or one iterable of them. Chains among them are taken apart. A group that is followed by something is
+            the header of a chord.
+        options: of the call of the last one.
+    """
+
+    subtask_type = "chain"
+
+    def __init__(self, *tasks: Any, **options: Any) -> None:
+        steps = [step for task in _given(tasks) for step in _steps(signature(task))]
+        super().__init__("celery.chain", kwargs={"tasks": steps}, options=options)
+
+    @property
+    def tasks(self) -> tuple[Signature, ...]:
+        """Its steps, in order."""
+        return tuple(signature(task) for task in self.kwargs["tasks"])
+
+    @property
+    def steps(self) -> tuple[Signature, ...]:
+        """Its steps with its own options where they belong: id and callbacks with the last, errbacks with each, others with the first."""
+        if not self.options:
+            return self.tasks
+        tasks = upgraded(self.tasks)
+        options = dict(self.options)
+        for name in _OF_LAST & options.keys():
+            tasks[-1] = tasks[-1].set(**{name: options.pop(name)})
+        for errback in signatures(options.pop("link_error", None), "link_error"):
+            tasks = [task.link_error(errback) for task in tasks]
+        tasks[0] = tasks[0].set(**options)
+        return tuple(tasks)
+
+    def _members(self) -> Iterable[Signature]:
+        return self.tasks
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.tasks))
+
+
+class group(_Composed):  # noqa: N801 - the field's name
+    """All at once; the result has theirs in order.
+
+    Args:
+        tasks: signatures, or one iterable of them. Groups among them are taken apart. A generator is read when it is sent,
+            once, a window at a time.
+        options: of the calls of all members.
+    """
+
+    subtask_type = "group"
+
+    def __init__(self, *tasks: Any, **options: Any) -> None:
+        found: Any = tasks[0] if len(tasks) == 1 else tasks
+        if isinstance(found, Iterator):
+            members: Any = _Lazy(found)  # pyright: ignore[reportUnknownArgumentType] - any items
+        else:
+            members = [member for task in _given(tasks) for member in _flat(signature(task))]
+        super().__init__("celery.group", kwargs={"tasks": members}, options=options)
+
+    @property
+    def tasks(self) -> tuple[Signature, ...]:
+        """Its members, in order; of a generator, all that it gives."""
+        return tuple(self.stream())
+
+    def stream(self) -> Iterator[Signature]:
+        """Its members one after the other, without holding them."""
+        for task in self.kwargs["tasks"]:
+            yield from _flat(signature(task))
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether its members come from a generator, which can be read once."""
+        return isinstance(self.kwargs["tasks"], _Lazy)
+
+    def listed(self) -> Self:
+        """The same with its members in a list."""
+        if not self.is_lazy:
+            return self
+        return self.changed(kwargs={**self.kwargs, "tasks": list(self.stream())})
+
+    def link(self, callback: Mapping[str, Any]) -> Self:
+        """Refused: what runs after a group is the body of a chord.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError("a group has no one result to pass on: write group(...) | callback")
+
+    def mapped(self, change: Callable[[Signature], Signature], **options: Any) -> Self:
+        """A copy with changed members; those of a generator are changed as they are read."""
+        changed = map(change, self.stream())
+        members: Any = _Lazy(changed) if self.is_lazy else list(changed)
+        return self.changed(kwargs={**self.kwargs, "tasks": members}, options=options)
+
+    def link_error(self, errback: Mapping[str, Any]) -> Self:
+        """A copy each member of which runs `errback` when it fails."""
+        return self.mapped(lambda member: member.link_error(errback), **self.options)
+
+    on_error = link_error
+
+    def _members(self) -> Iterable[Signature]:
+        tasks = self.kwargs["tasks"]
+        return map(signature, tasks.first()) if isinstance(tasks, _Lazy) else self.tasks
+
+    def __repr__(self) -> str:
+        members = "..." if self.is_lazy else ", ".join(map(repr, self.tasks))
+        return f"group({members})"
+
+
+class chord(_Composed):  # noqa: N801 - the field's name
+    """A group whose results, in a list in order, are the first argument of a body.
+
+    Args:
+        header: signatures, or a group.
+        body: what gets the list; without it, call the chord with it: `chord(header)(body)`.
+        options: of the call of the body.
+    """
+
+    subtask_type = "chord"
+
+    def __init__(self, header: Any, body: Any = None, **options: Any) -> None:
+        found = header if isinstance(header, group) else group(header)
+        given = {"header": found.listed(), "body": None if body is None else signature(body)}
+        super().__init__("celery.chord", kwargs=given, options=options)
+
+    @property
+    def header(self) -> group:
+        """The group."""
+        found = self.kwargs["header"]
+        made = group(found) if isinstance(found, list) else signature(found)
+        return made if isinstance(made, group) else group(made)
+
+    @property
+    def body(self) -> Signature:
+        """What gets their results.
+
+        Raises:
+            ConfigurationError: it has none yet.
+        """
+        found = self.kwargs.get("body")
+        if found is None:
+            raise ConfigurationError(f"{self!r:.200} has no body: write chord(header, body)")
+        return signature(found)
+
+    def with_body(self, body: Any) -> Self:
+        """A copy with this body."""
+        return self.changed(kwargs={**self.kwargs, "body": signature(body)})
+
+    def link(self, callback: Mapping[str, Any]) -> Self:
+        """A copy that has `callback` run with the body's result."""
+        return self.with_body(self.body.link(callback))
+
+    def link_error(self, errback: Mapping[str, Any]) -> Self:
+        """A copy that has `errback` run, once, when a member or the body fails."""
+        return self.with_body(self.body.link_error(errback))
+
+    on_error = link_error
+
+    def __call__(self, body: Any = None, **options: Any) -> Any:
+        """Send it, with `body` if it has none yet."""
+        return (self if body is None else self.with_body(body)).apply_async(**options)
+
+    def _members(self) -> Iterable[Signature]:
+        body = self.kwargs.get("body")
+        return (self.header, *(() if body is None else (signature(body),)))
+
+    def __repr__(self) -> str:
+        body = self.kwargs.get("body")
+        return f"{self.header!r} | {'?' if body is None else signature(body)!r}"
+
+
+_OF_LAST = frozenset({"task_id", "link"})
+
+_KINDS: dict[str, type[Signature]] = {"chain": chain, "group": group, "chord": chord}
+
+
+def signature(value: Any, *args: Any, **given: Any) -> Signature:
+    """A signature from a signature, from its dictionary (Celery's are fine), or from a task's name.
+
+    Args:
+        value: signature, dictionary or name.
+        args: with a name: `args`, `kwargs`, `options`.
+        given: with a name: the same by name, and `immutable`.
+
+    Raises:
+        ConfigurationError: it is none of these, or a dictionary in which something is wrong.
+    """
+    if isinstance(value, Signature):
+        return value
+    if isinstance(value, str):
+        return Signature(value, *args, **given)
+    fields = as_dict(value, "a workflow's part")
+    kind = _KINDS.get(fields.get("subtask_type") or "", Signature)
+    made = kind.from_fields({**_EMPTY, **{key: fields[key] for key in _EMPTY if key in fields}})
+    _check(made)
+    return made
+
+
+_EMPTY: dict[str, Any] = {
+    "task": "",
+    "args": [],
+    "kwargs": {},
+    "options": {},
+    "subtask_type": None,
+    "immutable": False,
+}
+
+
+def _check(made: Signature) -> None:
+    for key, kind, wanted in _FIELDS:
+        if not isinstance(made[key], kind):
+            raise ConfigurationError(
+                f"{key} of signature {made['task']!r:.80} must be {wanted}, got {type(made[key]).__name__}"
+            )
+    parts = {"chain": ("tasks",), "group": ("tasks",), "chord": ("header",)}.get(
+        made["subtask_type"] or "", ()
+    )
+    for part in parts:
+        if part not in made["kwargs"]:
+            raise ConfigurationError(f"a signature of a {made['subtask_type']} needs {part!r} in its kwargs")
+
+
+_FIELDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("args", (list, tuple), "a list"),
+    ("kwargs", dict, "an object"),
+    ("options", dict, "an object"),
+    ("immutable", bool, "true or false"),
+)
+
+
+def joined(first: Signature, second: Any) -> Signature:
+    """`first | second`."""
+    if not isinstance(second, Mapping):
+        return NotImplemented  # type: ignore[no-any-return]
+    second = signature(second)
+    if isinstance(second, group) and not second.is_lazy and not second.tasks:
+        raise ConfigurationError("a chain cannot end with, or pass through, a group that has no members")
+    if isinstance(first, group):
+        return chord(first, second)
+    if isinstance(first, chord):
+        return first.with_body(joined(first.body, second))
+    if isinstance(first, chain):
+        *before, last = first.tasks
+        if isinstance(last, group | chord):
+            return chain(*before, joined(last, second), **first.options)
+    return chain(first, second)
+
+
+def upgraded(steps: Sequence[Signature]) -> list[Signature]:
+    """The steps of a chain, in which every group that is followed by something is the header of a chord."""
+    if not steps:
+        raise ConfigurationError("a chain needs at least one task")
+    done: list[Signature] = []
+    for step in steps:
+        if done and isinstance(done[-1], group):
+            done[-1] = chord(done[-1], step)
+        else:
+            done.append(step)
+    return done
+
+
+class _Lazy(Iterable[Any]):
+    """A generator, which can be read once, and says so when it is read again."""
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        self._source: Iterator[Any] | None = source
+
+    def __iter__(self) -> Iterator[Any]:
+        source, self._source = self._source, None
+        if source is None:
+            raise ConfigurationError(
+                "the generator of this group has been read: give the group a list to use it more than once"
+            )
+        return source
+
+    def first(self) -> Sequence[Any]:
+        """Its first item, which stays in it; nothing when it has none, or was read."""
+        if self._source is None:
+            return ()
+        found = list(islice(self._source, 1))
+        self._source = iter_chain(found, self._source)
+        return found
+
+    def __json__(self) -> list[Any]:
+        return list(self)
+
+
+def _given(tasks: tuple[Any, ...]) -> Iterable[Any]:
+    if len(tasks) == 1 and not isinstance(tasks[0], Mapping | str) and isinstance(tasks[0], Iterable):
+        return tasks[0]  # pyright: ignore[reportUnknownVariableType]
+    return tasks
+
+
+def _steps(step: Signature) -> Iterable[Signature]:
+    return step.steps if isinstance(step, chain) else (step,)
+
+
+def _flat(member: Signature) -> Iterable[Signature]:
+    if not isinstance(member, group):
+        return (member,)
+    return (inner.set(**member.options) for inner in member.stream())
+
+
+# -- one message for many items
+
+
+def xmap(task: Signature, items: Iterable[Any], **options: Any) -> Signature:
+    """One message that has `task` run for each item, one after the other; the result is a list."""
+    return _all("celery.map", task, list(items), options)
+
+
+def xstarmap(task: Signature, items: Iterable[Sequence[Any]], **options: Any) -> Signature:
+    """The same, for items that are the positional arguments of one call each."""
+    return _all("celery.starmap", task, [list(item) for item in items], options)
+
+
+def _all(name: str, task: Signature, items: list[Any], options: Mapping[str, Any]) -> Signature:
+    kwargs = {"task": task, "it": items}
+    return Signature(name, kwargs=kwargs, options=options, immutable=True, sender=task._found_sender())
+
+
+def chunks(task: Signature, items: Iterable[Sequence[Any]], n: int, **options: Any) -> group:
+    """A group of messages with `n` items each, see `xstarmap`; the result is a list of lists.
+
+    Raises:
+        ConfigurationError: `n` is not above 0.
+    """
+    if n < 1:
+        raise ConfigurationError(f"chunks need a number of items above 0, got {n!r}")
+    source = iter(items)
+    made = group([xstarmap(task, part) for part in iter(lambda: list(islice(source, n)), [])], **options)
+    return made.bound_to(task._found_sender())

@@ -1,0 +1,229 @@
+"""What sending a workflow comes to: messages that can go out now, and queues that gather results for what comes later.
+
+Pure: a signature in, a plan out. The caller of a workflow and the worker that takes its next step use the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from amqp_tasks.canvas._compose import chain, chord, group, signature, upgraded
+from amqp_tasks.canvas._signature import Signature, signatures
+
+__all__ = ("Gathering", "Join", "Member", "Message", "abandoned", "first_errbacks", "freeze", "launch")
+
+JOIN_PREFIX = "amqp_tasks.join."
+ACCUMULATE = "celery.accumulate"
+"""The task that returns its arguments as a list: the body of a group whose results something waits for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """That a task's outcome is wanted by a gathering.
+
+    Attributes:
+        queue: its queue.
+        index: whose outcome it is.
+        size: how many outcomes there are to be, at least.
+    """
+
+    queue: str
+    index: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message to be sent now.
+
+    Attributes:
+        call: task, arguments and options; has its id.
+        rest: what follows it, the next one last.
+        joins: who wants the outcome of the last of `rest`, or of this if nothing follows.
+        group, group_index: the group it is a member of, and its place.
+    """
+
+    call: Signature
+    rest: Sequence[Mapping[str, Any]] = ()
+    joins: tuple[Join, ...] = ()
+    group: str | None = None
+    group_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathering:
+    """A queue to be made, in which the outcomes of a chord's header come together.
+
+    Attributes:
+        queue: its name.
+        size: how many outcomes it waits for.
+        body: what is run with their values.
+        rest, joins: as of a `Message`, for the body.
+    """
+
+    queue: str
+    size: int
+    body: Signature
+    rest: Sequence[Mapping[str, Any]] = ()
+    joins: tuple[Join, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A task in a workflow that is given up.
+
+    Attributes:
+        task_id: its id.
+        reply_to: who is told of its end; empty for nobody.
+    """
+
+    task_id: str
+    reply_to: str
+
+
+def freeze(
+    part: Signature, new_id: Callable[[], str], options: Callable[[Signature], Mapping[str, Any]]
+) -> Signature:
+    """A copy in which every task has its id, so that their results can be asked for before they are sent.
+
+    Args:
+        part: what is to be sent.
+        new_id: makes an id.
+        options: further options of a single task (where its result goes); its own win.
+    """
+    if isinstance(part, chain):
+        steps = [freeze(step, new_id, options) for step in upgraded(part.steps)]
+        return part.changed(kwargs={**part.kwargs, "tasks": steps}, options={})
+    if isinstance(part, group):
+        own = dict(part.options)
+        group_id = own.pop("group_id", None) or own.pop("task_id", None) or new_id()
+        return part.mapped(lambda member: freeze(member.set(**own), new_id, options), group_id=group_id)
+    if isinstance(part, chord):
+        body = part.body.set(**part.options)
+        kwargs = {"header": freeze(part.header, new_id, options), "body": freeze(body, new_id, options)}
+        return part.changed(kwargs={**part.kwargs, **kwargs}, options={})
+    return part.changed(options={**options(part), "task_id": new_id(), **part.options})
+
+
+def launch(
+    part: Signature,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    rest: Sequence[Mapping[str, Any]] = (),
+    joins: tuple[Join, ...] = (),
+    group_id: str | None = None,
+    group_index: int | None = None,
+) -> Iterator[Message | Gathering]:
+    """The messages and gatherings that a frozen workflow begins with; a gathering before the messages that fill it.
+
+    Args:
+        part: what is sent.
+        args: further arguments of the first task, or of all of the first group: the result of what was before it.
+        kwargs: likewise.
+        rest: what follows, the next one last.
+        joins: who wants the outcome of the last.
+        group_id, group_index: the group that `part` is a member of, and its place.
+    """
+    given = _Given(args, kwargs or {})
+    if isinstance(part, chain):
+        first, *others = part.tasks
+        following = [*rest, *reversed(others)]
+        given = given.over(part)
+        yield from launch(
+            first, args=given.args, kwargs=given.kwargs, rest=following, joins=joins, group_id=group_id,
+            group_index=group_index,
+        )  # fmt: skip
+    elif isinstance(part, chord):
+        yield from _launch_chord(part.header, part.body, given.over(part), rest, joins)
+    elif isinstance(part, group):
+        given = given.over(part)
+        if rest:
+            *later, body = rest
+            yield from _launch_chord(part, signature(body), given, later, joins)
+        elif joins:
+            yield from _launch_chord(part, _accumulate(part), given, (), joins)
+        else:
+            for index, member in enumerate(part.stream()):
+                yield from launch(
+                    member,
+                    args=given.args,
+                    kwargs=given.kwargs,
+                    group_id=part.options.get("group_id"),
+                    group_index=index,
+                )
+    else:
+        call = part.clone(given.args, given.kwargs)
+        yield Message(call=call, rest=rest, joins=joins, group=group_id, group_index=group_index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+    def over(self, part: Signature) -> _Given:
+        """Together with the arguments that what is composed was given itself."""
+        return _Given((*self.args, *part.args), self.kwargs)
+
+
+def _launch_chord(
+    header: group,
+    body: Signature,
+    given: _Given,
+    rest: Sequence[Mapping[str, Any]],
+    joins: tuple[Join, ...],
+) -> Iterator[Message | Gathering]:
+    tasks = header.tasks
+    if not tasks:
+        yield from launch(body, args=([],), rest=rest, joins=joins)
+        return
+    group_id = header.options.get("group_id")
+    queue = f"{JOIN_PREFIX}{group_id}"
+    yield Gathering(queue=queue, size=len(tasks), body=body, rest=rest, joins=joins)
+    for index, member in enumerate(tasks):
+        join = Join(queue=queue, index=index, size=len(tasks))
+        yield from launch(
+            member, args=given.args, kwargs=given.kwargs, joins=(join,), group_id=group_id, group_index=index
+        )
+
+
+def _accumulate(part: group) -> Signature:
+    """The body for a group at the end of something that is itself waited for: its value is the list of values."""
+    return Signature(
+        ACCUMULATE, options={"task_id": f"{part.options.get('group_id')}-all", "ignore_result": True}
+    )
+
+
+def abandoned(part: Signature) -> Iterator[Member]:
+    """All tasks of a frozen workflow that has not begun and never will."""
+    if isinstance(part, chain):
+        for step in part.tasks:
+            yield from abandoned(step)
+    elif isinstance(part, group):
+        for member in part.tasks:
+            yield from abandoned(member)
+    elif isinstance(part, chord):
+        yield from abandoned(part.header)
+        yield from abandoned(part.body)
+    elif part.id:
+        yield Member(task_id=part.id, reply_to=str(part.options.get("reply_to") or ""))
+
+
+def first_errbacks(part: Signature) -> tuple[str, list[Any]]:
+    """Id and errbacks of what a part begins with; of a chord, of its body."""
+    match part.subtask_type:
+        case "chain":
+            return first_errbacks(part.tasks[0])  # type: ignore[attr-defined]
+        case "chord":
+            return first_errbacks(part.body)  # type: ignore[attr-defined]
+        case "group":
+            found = [first_errbacks(member) for member in part.tasks]  # type: ignore[attr-defined]
+            several: list[Any] = []
+            for _, errbacks in found:
+                several += [errback for errback in errbacks if errback not in several]
+            return (found[0][0] if found else ""), several
+        case _:
+            return part.id or "", list(signatures(part.options.get("link_error")))

@@ -1,0 +1,202 @@
+"""What is to be published after a task in a workflow: a decision from what happened to messages, made in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.app._errbacks import takes_exception
+from amqp_tasks.canvas import Join, Message, Signature, abandoned, first_errbacks, launch, signature
+from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError
+from amqp_tasks.message import OutgoingMessage, ResultRecord, State, outcome_message, printable
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import App
+
+__all__ = ("StepMaker", "Steps", "Whose")
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whose:
+    """The task that something follows.
+
+    Attributes:
+        task_id: its id.
+        root_id: of its workflow.
+        request: of its run, for errbacks that take it.
+        added: how many tasks it added to the header that it is in.
+    """
+
+    task_id: str
+    root_id: str | None
+    request: Any = None
+    added: int = 0
+
+
+@dataclass(slots=True)
+class Steps:
+    """What is to be published, and then looked at.
+
+    Attributes:
+        messages: in their order.
+        records: ends of tasks that will not run, each with the place where it is waited for.
+        joins: those that get an outcome.
+        children: ids of the tasks that the finished one sent.
+    """
+
+    messages: list[OutgoingMessage] = field(default_factory=list[OutgoingMessage])
+    records: list[tuple[ResultRecord, str]] = field(default_factory=list[tuple[ResultRecord, str]])
+    joins: list[Join] = field(default_factory=list[Join])
+    children: list[str] = field(default_factory=list[str])
+
+
+class StepMaker:
+    """Thread safety: any thread; may wait for the broker, where a queue has to be there first."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def after_success(
+        self, whose: Whose, embed: Mapping[str, Any], rest: Sequence[Any], joins: tuple[Join, ...], value: Any
+    ) -> Steps:
+        steps = Steps()
+        for callback in embed.get("callbacks") or ():
+            self.start(steps, whose, callback, args=(value,))
+        if rest:
+            *later, following = rest
+            self.start(steps, whose, following, args=(value,), rest=later, joins=joins)
+        else:
+            self.tell_joins(steps, whose, joins, value=value)
+        return steps
+
+    def start(
+        self,
+        steps: Steps,
+        whose: Whose,
+        part: Any,
+        *,
+        args: Sequence[Any] = (),
+        rest: Sequence[Any] = (),
+        joins: tuple[Join, ...] = (),
+    ) -> None:
+        """Add what a part of the workflow begins with; one that cannot be sent is given up.
+
+        Raises:
+            BrokerConnectionError: the broker cannot be asked for what it needs.
+        """
+        try:
+            frozen = self._app.workflows.freeze(signature(part), reply_to="")
+            plan = list(launch(frozen, args=args, rest=rest, joins=joins))
+            steps.messages += self._app.workflows.messages(
+                plan, root_id=whose.root_id, parent_id=whose.task_id, timeout=_TIMEOUT
+            )
+            steps.children += [item.call.id or "" for item in plan if isinstance(item, Message)]
+        except BrokerConnectionError:
+            raise
+        except (AmqpTasksError, TypeError, ValueError) as exc:
+            logger.error(
+                "what follows task %s cannot be sent: %s", printable(whose.task_id), printable(str(exc), 1024),
+                extra={"action": "follow_up_refused", "task_id": whose.task_id},
+            )  # fmt: skip
+            self.give_up(steps, whose, part, rest, joins, exc)
+
+    def after_failure(
+        self,
+        whose: Whose,
+        errbacks: Any,
+        rest: Sequence[Any],
+        joins: tuple[Join, ...],
+        error: Exception,
+        traceback: str | None = None,
+    ) -> Steps:
+        """The steps after a task that has failed, or was not run."""
+        steps = Steps()
+        for step in rest:
+            self._end_members(steps, step, error)
+        self._call_errbacks(steps, whose, errbacks, error, traceback)
+        self.tell_joins(steps, whose, joins, error=error)
+        return steps
+
+    def give_up(
+        self,
+        steps: Steps,
+        whose: Whose,
+        part: Any,
+        rest: Sequence[Any],
+        joins: tuple[Join, ...],
+        error: Exception,
+    ) -> None:
+        """A part of the workflow, and all that follows it, will not run: say so to all who wait for any of it."""
+        errbacks: list[Any] = []
+        first_id = whose.task_id
+        try:
+            first_id, errbacks = first_errbacks(signature(part))
+        except AmqpTasksError:
+            logger.warning("a part of a workflow is no signature", extra={"action": "follow_up_refused"})
+        for step in (part, *reversed(rest)):
+            self._end_members(steps, step, error)
+        lost = Whose(task_id=first_id, root_id=whose.root_id, request=whose.request)
+        self._call_errbacks(steps, lost, errbacks, error, None)
+        self.tell_joins(steps, lost, joins, error=error)
+
+    def _end_members(self, steps: Steps, part: Any, error: Exception) -> None:
+        try:
+            lost = list(abandoned(signature(part)))
+        except AmqpTasksError:
+            return
+        now = datetime.now(UTC)
+        for member in lost:
+            record = ResultRecord(task_id=member.task_id, status=State.FAILURE, result=error, date_done=now)
+            if member.reply_to:
+                steps.records.append((record, member.reply_to))
+
+    def _call_errbacks(
+        self, steps: Steps, whose: Whose, errbacks: Any, error: Exception, traceback: str | None
+    ) -> None:
+        for errback in errbacks or ():
+            try:
+                call = signature(errback).bound_to(self._app)
+            except AmqpTasksError:
+                continue
+            if takes_exception(self._app, call):
+                _run_here(call, whose, error, traceback)
+            else:
+                self.start(steps, whose, call, args=(whose.task_id,))
+
+    def tell_joins(
+        self,
+        steps: Steps,
+        whose: Whose,
+        joins: Iterable[Join],
+        *,
+        value: Any = None,
+        error: Exception | None = None,
+    ) -> None:
+        """Add an outcome for each join."""
+        for join in joins:
+            try:
+                message = outcome_message(
+                    join.queue, join.index, whose.task_id, value=value, error=error, added=whose.added
+                )
+            except AmqpTasksError as exc:
+                message = outcome_message(join.queue, join.index, whose.task_id, error=exc)
+            steps.messages.append(message)
+            steps.joins.append(join)
+
+
+def _run_here(call: Signature, whose: Whose, error: Exception, traceback: str | None) -> None:
+    try:
+        call(whose.request, error, traceback)
+    except BaseException:
+        # The others still run, and the failure is told.
+        logger.exception(
+            "errback %s of task %s failed", printable(call.task), printable(whose.task_id),
+            extra={"action": "errback_failed", "task_id": whose.task_id},
+        )  # fmt: skip

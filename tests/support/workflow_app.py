@@ -1,0 +1,98 @@
+"""The app of the workflow tests: small tasks that note each run in the ledger."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from amqp_tasks import App, Task
+from support.ledger import Ledger
+
+QUEUE = "work"
+
+app = App("workflow_app", task_default_queue=QUEUE)
+
+
+def note(event: str, key: str) -> None:
+    """Write a line to the ledger."""
+    Ledger(Path(os.environ["AMQP_TASKS_TEST_LEDGER"])).record(event, key)
+
+
+def total(value: Any) -> int:
+    """The sum of a number, or of the numbers in a list however deep."""
+    return sum(map(total, value)) if isinstance(value, list) else int(value)
+
+
+@app.task(name="step")
+def step(value: Any, number: int = 0) -> int:
+    """The total of what came before, and a number."""
+    return total(value) + number
+
+
+@app.task(name="add")
+def add(x: int, y: int) -> int:
+    """The sum."""
+    return x + y
+
+
+@app.task(name="gather")
+def gather(values: list[Any], key: str = "") -> list[Any]:
+    """What a chord gave it."""
+    note("gather", key)
+    return values
+
+
+@app.task(name="fail")
+def fail(*args: Any) -> None:
+    """Raise an error."""
+    raise ValueError("no")
+
+
+@app.task(name="again", bind=True)
+def again(self: Task[..., Any], value: Any, number: int = 0) -> int:
+    """`step`, at the second attempt."""
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return total(value) + number
+
+
+@app.task(name="die", acks_late=True)
+def die(value: Any, number: int, marker: str) -> int:
+    """`step`, after its process was killed once."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return total(value) + number
+
+
+@app.task(name="told")
+def told(task_id: str, key: str) -> None:
+    """An errback that gets the id."""
+    note("told", key)
+
+
+@app.task(name="explained")
+def explained(request: Any, error: Exception, traceback: str | None) -> None:
+    """An errback that gets what happened."""
+    note("explained", f"{request.id} {type(error).__name__}")
+
+
+@app.task(name="raise_in_errback")
+def raise_in_errback(request: Any, error: Exception, traceback: str | None) -> None:
+    """An errback that fails."""
+    raise RuntimeError("an errback that fails")
+
+
+@app.task(name="seen")
+def seen(value: Any, key: str) -> None:
+    """A callback."""
+    note("seen", f"{key} {value}")
+
+
+def numbers(count: int) -> Iterator[Any]:
+    """Signatures, one after the other."""
+    for number in range(count):
+        yield add.s(number, number)

@@ -1,0 +1,82 @@
+"""Workflows run in the caller: `apply()` and `task_always_eager` give what workers give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from amqp_tasks import App, AsyncResult, GroupResult, chain, chord, group
+from amqp_tasks.errors import ChordError
+
+told: list[Any] = []
+
+
+@pytest.fixture
+def app() -> Iterator[App]:
+    told.clear()
+    with App("eager", broker="memory://") as made:
+
+        @made.task(name="add")
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        @made.task(name="total")
+        def total(values: list[int]) -> int:
+            return sum(values)
+
+        @made.task(name="fail")
+        def fail(*args: Any) -> None:
+            raise ValueError("no")
+
+        @made.task(name="told")
+        def tell(task_id: str, key: str = "") -> None:
+            told.append((task_id, key))
+
+        @made.task(name="explained")
+        def explain(request: Any, error: Exception, traceback: str | None) -> None:
+            told.append((request.id, type(error)))
+
+        yield made
+
+
+@pytest.mark.parametrize("is_always_eager", [False, True])
+def test_workflows_give_their_values(app: App, is_always_eager: bool) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+    app.conf.update(task_always_eager=is_always_eager)
+
+    def run(part: Any, *args: Any) -> Any:
+        return (part.delay(*args) if is_always_eager else part.apply(args)).get()
+
+    assert run(add.s(2), 2) == 4
+    assert run(chain(add.s(4, 4), add.s(8), add.si(1, 1))) == 2
+    assert run(group(add.s(i, i) for i in range(3))) == [0, 2, 4]
+    assert run(chord([add.s(i, i) for i in range(3)], total.s())) == 6
+    assert run(chain(add.s(1, 1), group(add.s(1), add.s(2)), total.s(), add.s(1))) == 8
+    assert run(add.starmap([(1, 1), (2, 2)])) == [2, 4]
+
+
+def test_results_hang_together(app: App) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+    result = chain(add.s(1, 1), group(add.s(1), add.s(2)), total.s()).apply()
+    assert isinstance(result.parent, GroupResult)
+    assert result.parent.get() == [3, 4]
+    first = result.parent.parent
+    assert isinstance(first, AsyncResult)
+    assert first.get() == 2
+
+
+def test_a_failure_ends_what_follows_and_calls_errbacks_once(app: App) -> None:
+    fail, add, total, tell = (app.tasks[name] for name in ("fail", "add", "total", "told"))
+
+    result = chain(add.s(1, 1), fail.s(), add.s(1)).on_error(tell.s("chain")).apply()
+    assert isinstance(result.result, ValueError)
+    assert [key for _, key in told] == ["chain"]
+
+    told.clear()
+    body = total.s().on_error(app.tasks["explained"].s())
+    result = chord([add.s(1, 1), fail.s()], body).apply()
+    with pytest.raises(ChordError, match=r"raised ValueError\('no'\)"):
+        result.get()
+    assert told == [(result.id, ChordError)]

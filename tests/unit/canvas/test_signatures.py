@@ -1,0 +1,179 @@
+"""Signatures are values: what they hold, how they compare, what composing them gives (S114, S115, S118, S119, P042-P050)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from amqp_tasks.canvas import Signature, _signature, chain, chord, chunks, group, signature, xmap
+from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.serialization import DEFAULT_LIMITS, dumps, loads
+
+
+def add(*args: object, **options: object) -> Signature:
+    return Signature("tasks.add", args, options=options)
+
+
+def through_json(value: Signature) -> Signature:
+    content_type, encoding, body = dumps("json", value, parts=())
+    return signature(loads(content_type, encoding, body, accept=("json",), limits=DEFAULT_LIMITS))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        add(2, 2),
+        Signature("tasks.add", (1,), {"y": 2}, {"countdown": 10}, immutable=True),
+        chain(add(1, 1), add(2)),
+        group(add(1, 1), add(2, 2)),
+        chord([add(1, 1), add(2, 2)], Signature("tasks.total")),
+        chain(add(1, 1), group(add(2), add(3)), Signature("tasks.total"), add(1)),
+        xmap(add(), [1, 2]),
+        chunks(add(), zip(range(5), range(5), strict=True), 2),
+    ],
+)
+def test_a_signature_that_went_through_json_is_equal_and_of_the_same_kind(value: Signature) -> None:
+    back = through_json(value)
+    assert back == value
+    assert type(back) is type(value)
+    assert pickle.loads(pickle.dumps(value)) == value
+    assert copy.deepcopy(value) == value
+
+
+def test_its_dictionary_is_of_the_shape_that_celery_writes() -> None:
+    assert json.loads(json.dumps(add(2, 2, countdown=10))) == {
+        "task": "tasks.add",
+        "args": [2, 2],
+        "kwargs": {},
+        "options": {"countdown": 10},
+        "subtask_type": None,
+        "immutable": False,
+    }
+
+
+def test_a_signature_of_celery_is_one_of_ours_and_back() -> None:
+    import celery
+
+    app = celery.Celery("x", set_as_current=False)
+    theirs = celery.chain(
+        app.signature("tasks.add", (1, 1)),
+        celery.group([app.signature("tasks.add", (i,)) for i in range(2)], app=app),
+        app=app,
+    )
+    ours = signature(json.loads(json.dumps(theirs)))
+    assert isinstance(ours, chain)
+    assert isinstance(ours.tasks[1], group)
+    again = app.signature(json.loads(json.dumps(ours)))
+    assert json.loads(json.dumps(again)) == json.loads(json.dumps(theirs))
+
+
+def test_its_repr_reads_like_the_call() -> None:
+    assert repr(Signature("part2.tasks.add", (2, 2))) == "part2.tasks.add(2, 2)"
+    assert repr(Signature("t", (1,), {"y": "a"})) == "t(1, y='a')"
+    assert repr(chain(add(1), add(2))) == "tasks.add(1) | tasks.add(2)"
+    assert repr(group(add(1), add(2)) | add(3)) == "group(tasks.add(1), tasks.add(2)) | tasks.add(3)"
+
+
+def test_nothing_can_change_a_signature_in_place() -> None:
+    value = add(1)
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: value.update(task="x"),
+        lambda: value.pop("task"),
+        lambda: value.__setitem__("task", "x"),
+        value.clear,
+    )
+    for change in changes:
+        with pytest.raises(TypeError, match="cannot be changed"):
+            change()
+    assert value.set(countdown=3) == add(1, countdown=3)
+    assert value.clone((9,), {"z": 1}).args == (9, 1)
+    assert value == add(1)
+
+
+def test_an_immutable_signature_takes_no_further_arguments_but_options() -> None:
+    value = Signature("t", (1,), immutable=True)
+    assert value.clone((9,), {"z": 1}, queue="q") == Signature(
+        "t", (1,), options={"queue": "q"}, immutable=True
+    )
+
+
+def test_a_callback_is_linked_once_however_often_it_is_linked() -> None:
+    linked = add(1).link(add(2)).link(add(2)).link(add(3)).on_error(add(4))
+    assert linked.options == {"link": [add(2), add(3)], "link_error": [add(4)]}
+
+
+def test_the_operator_builds_chains_and_chords() -> None:
+    a, b, c, d = add(1), add(2), add(3), add(4)
+    assert a | b | c == chain(a, b, c)
+    assert a | (b | c) == chain(a, b, c)
+    assert (a | b) | (c | d) == chain(a, b, c, d)
+    assert type(group(a, b) | c) is chord
+    assert group(a, b) | c == chord(group(a, b), c)
+    assert group(a, b) | c | d == chord(group(a, b), c | d)
+    assert a | group(b, c) == chain(a, group(b, c))
+    assert a | group(b, c) | d == chain(a, chord(group(b, c), d))
+    assert group(a, b) | group(c, d) == chord(group(a, b), group(c, d))
+
+
+def test_chains_in_chains_and_groups_in_groups_are_taken_apart() -> None:
+    a, b, c = add(1), add(2), add(3)
+    assert chain(a, chain(b, c)) == chain(a, b, c)
+    assert group(a, group(b, c)) == group(a, b, c)
+    assert group([a, group([b], queue="q")]) == group(a, b.set(queue="q"))
+    assert chain(a, chain(b, c).set(task_id="x")).tasks == (a, b, c.set(task_id="x"))
+
+
+def test_options_of_a_chain_go_where_they_belong() -> None:
+    a, b, c = add(1), add(2), add(3)
+    steps = chain(a, b).set(countdown=5, task_id="last").link(c).link_error(c).steps
+    assert steps == (
+        add(1, link_error=[c], countdown=5),
+        add(2, task_id="last", link=[c], link_error=[c]),
+    )
+
+
+def test_what_is_no_signature_is_refused_where_it_is_put_in() -> None:
+    makers: tuple[Callable[[], object], ...] = (
+        lambda: group(add(1), 5),
+        lambda: chain(add(1), None),
+        lambda: chord([add(1)], object()),
+        lambda: add(1).link("x"),  # type: ignore[arg-type]
+        lambda: signature({"args": []}),
+    )
+    for make in makers:
+        with pytest.raises(ConfigurationError, match="must be a signature"):
+            make()
+    with pytest.raises(ConfigurationError, match="args of signature 't' must be a list"):
+        signature({"task": "t", "args": 5})
+    with pytest.raises(ConfigurationError, match="needs 'tasks'"):
+        signature({"task": "celery.chain", "subtask_type": "chain"})
+
+
+def test_a_group_takes_no_callback_and_says_what_to_write() -> None:
+    with pytest.raises(ConfigurationError, match=r"group\(...\) \| callback"):
+        group(add(1)).link(add(2))
+
+
+def test_a_group_reads_its_generator_when_it_is_asked_and_once() -> None:
+    read: list[int] = []
+
+    def calls() -> Iterator[Signature]:
+        for number in range(3):
+            read.append(number)
+            yield add(number)
+
+    made = group(calls())
+    assert read == []
+    assert [member.args for member in made.stream()] == [(0,), (1,), (2,)]
+    with pytest.raises(ConfigurationError, match="give the group a list"):
+        list(made.stream())
+
+
+def test_nobody_can_send_a_signature_that_no_app_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_signature, "_others", [])
+    with pytest.raises(ConfigurationError, match=r"app\.signature"):
+        add(1).delay()
