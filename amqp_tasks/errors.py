@@ -161,10 +161,12 @@ class BrokerConnectionError(AmqpTasksError, ConnectionError):
         url: the masked URL of the broker that was tried last.
         is_final: trying again without changing something is pointless.
         is_attempting: the time was up while an attempt was still under way; none had failed yet.
+        is_silence: there is a connection, and the broker did not answer one question on it.
     """
 
     is_final = False
     is_attempting = False
+    is_silence = False
 
     def __init__(self, message: str, *, url: str = "") -> None:
         self.url = url

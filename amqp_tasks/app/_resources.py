@@ -108,8 +108,15 @@ def _backend(settings: Settings, transport: Transport) -> ResultBackend:
         accept=result.accept_content or settings.app.accept_content,
         cache_max=result.cache_max,
         limits=Limits(max_message_bytes=settings.app.max_message_bytes),
+        is_replicated=_is_replicated(settings),
     )
     return RpcBackend(lambda: transport, options)
+
+
+def _is_replicated(settings: Settings) -> bool:
+    """Whether the reply queue must outlive one broker node: by default, where there are several to go to."""
+    chosen = settings.result.queue_type
+    return len(settings.broker.url) > 1 if chosen is None else chosen == "quorum"
 
 
 def _attributes(annotation: Any, task: Task[..., Any]) -> list[Mapping[str, Any]]:

@@ -145,6 +145,14 @@ class Inbox:
         self._consumer = consumer
         self._settle_early()
 
+    def detach(self, *, timeout: float) -> None:
+        """Close the consumer, whose queue is given up; what the next one brings waits for its `attach`."""
+        consumer, self._consumer = self._consumer, None
+        with self._pausing:
+            self._is_paused = False
+        if consumer is not None:
+            consumer.close(timeout=timeout)
+
     def expect(self, task_id: str) -> Entry:
         """A new entry; the one that is still open under this id, when a call is sent again."""
         known = self._entries.get(task_id)

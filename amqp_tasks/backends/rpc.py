@@ -26,6 +26,7 @@ from amqp_tasks.backends._inbox import Inbox
 from amqp_tasks.errors import (
     AmqpTasksError,
     BrokerConnectionError,
+    BrokerOperationError,
     BrokerUnreachable,
     ClosedError,
     PublishError,
@@ -44,7 +45,12 @@ _PREFETCH = 1000
 # Longer than a call takes: the ack of one result must not be in the way of the next call.
 _SETTLE_DELAY = 0.02
 _REDECLARE_TIMEOUT = 10.0
+# The first part of it, for the queue that was there before.
+_REVIVE_TIMEOUT = 3.0
 _EXIT_TIMEOUT = 1.0
+# RabbitMQ 4 drops what came back 20 times unless it is told otherwise; here each lost connection counts.
+_DELIVERY_LIMIT = 1_000_000
+_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,7 @@ class RpcOptions:
         cache_max: finished results that nobody has looked at and that are kept in memory; further ones stay in the
             reply queue until somebody asks.
         limits: bounds of a received result.
+        is_replicated: the reply queue is a quorum queue, which outlives a node of a cluster.
     """
 
     expires: float = 86400.0
@@ -69,6 +76,7 @@ class RpcOptions:
     accept: Collection[str] = ("json",)
     cache_max: int = 10_000
     limits: Limits = DEFAULT_LIMITS
+    is_replicated: bool = False
 
 
 class RpcBackend(ResultBackend):
@@ -97,12 +105,13 @@ class RpcBackend(ResultBackend):
         return self._queue_name or self._set_up(timeout)
 
     def _set_up(self, timeout: float) -> str:
+        deadline = time.monotonic() + timeout
         if not self._lock.acquire(timeout=timeout):
             raise BrokerUnreachable(f"the reply queue could not be set up within {timeout:g} s")
         try:
             if self._is_closed:
                 raise ClosedError("this result backend is closed")
-            return self._present(time.monotonic() + timeout)
+            return self._present(deadline)
         finally:
             self._lock.release()
 
@@ -119,11 +128,19 @@ class RpcBackend(ResultBackend):
 
     def _declare(self, timeout: float) -> str:
         """Declare the queue, for the first time or again after somebody deleted it."""
+        deadline = time.monotonic() + timeout
         name = self._consumed_name or _new_name()
-        topology = Topology(queues=(Queue(name, type=QueueType.CLASSIC, expires=self._options.expires),))
         transport = self._transport()
         _close_at_exit()
-        transport.ensure_topology(topology, mode=TopologyMode.DECLARE, timeout=timeout)
+        try:
+            self._ensure(name, min(timeout, _REVIVE_TIMEOUT) if self._consumed_name else timeout)
+        except (BrokerOperationError, BrokerUnreachable) as exc:
+            if not self._consumed_name or not _is_out_of_reach(exc):
+                raise
+            name = _new_name()
+            self._ensure(name, max(0.0, deadline - time.monotonic()))
+            self._consumed_name = ""
+            self._inbox.detach(timeout=_EXIT_TIMEOUT)
         if not self._consumed_name:
             # Without `declare`: the consumer would bring a deleted queue back by itself, and callers who wait for
             # what it held would never learn of the loss.
@@ -134,6 +151,17 @@ class RpcBackend(ResultBackend):
             self._consumed_name = name
             self._inbox.attach(consumer, name)
         return name
+
+    def _ensure(self, name: str, timeout: float) -> None:
+        options = self._options
+        queue = (
+            Queue(name, type=QueueType.QUORUM, expires=options.expires, delivery_limit=_DELIVERY_LIMIT)
+            if options.is_replicated
+            else Queue(name, type=QueueType.CLASSIC, expires=options.expires)
+        )
+        self._transport().ensure_topology(
+            Topology(queues=(queue,)), mode=TopologyMode.DECLARE, timeout=timeout
+        )
 
     def _on_event(self, event: ConsumerEvent) -> None:
         if event.state is ConsumerState.CANCELLED:
@@ -148,6 +176,7 @@ class RpcBackend(ResultBackend):
             self._losses += 1
             self._queue_name = self._consumed_name = ""
             self._inbox.note(event)
+            self._inbox.detach(timeout=_EXIT_TIMEOUT)
 
     def _declare_again(self) -> None:
         """Bring a deleted queue back under its name, for results of running tasks; the consumer finds it."""
@@ -262,6 +291,16 @@ class RpcBackend(ResultBackend):
         self._queue_name = self._consumed_name = ""
         self._inbox.abandon()
         self._inbox = Inbox(self._options.accept, self._options.limits, self._options.cache_max)
+
+
+def _is_out_of_reach(error: BrokerOperationError | BrokerUnreachable) -> bool:
+    """Not deleted: a classic queue whose cluster node is down, so that it cannot be had before that is back.
+
+    RabbitMQ 3.10 says so (404), 4.0 does not answer.
+    """
+    if isinstance(error, BrokerUnreachable):
+        return error.is_silence
+    return error.reply_code == _NOT_FOUND
 
 
 def _new_name() -> str:

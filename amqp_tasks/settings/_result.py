@@ -17,7 +17,7 @@ from amqp_tasks.settings._base import (
     fault,
     split_text,
 )
-from amqp_tasks.settings._task import Compression, compression_name
+from amqp_tasks.settings._task import Compression, QueueTypeName, compression_name
 from amqp_tasks.settings._url import ResultUrl
 
 __all__ = ("ResultSettings",)
@@ -45,6 +45,11 @@ class ResultSettings(Section):
     compression: Annotated[Compression | None, BeforeValidator(compression_name)] = Field(
         default=None,
         description="How results are compressed: `gzip`, `bzip2`, `lzma`, `zstd`; None: they are not.",
+    )
+    queue_type: QueueTypeName | None = Field(
+        default=None,
+        description="Type of the queue in which a process gets its results: `classic` is quicker to declare, `quorum` outlives the"
+        " death of a cluster's node. None: `quorum` when `broker_url` names several addresses, else `classic`.",
     )
     extended: bool = Field(
         default=True,

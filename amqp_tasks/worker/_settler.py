@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from amqp_tasks.errors import EncodeError, MessageTooLarge
+from amqp_tasks.errors import EncodeError, MessageTooLarge, PublishNacked
 from amqp_tasks.message import OutgoingMessage, ResultRecord, State
 from amqp_tasks.transport import Settlement
 from amqp_tasks.worker._job import Job
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.5
 MAX_PAUSE = 30.0
+# A reply queue that still refuses after the publisher's own tries, twice, has lost its node: its reader has been told of
+# that, and the worker has others to serve. Ten seconds in all.
+_LAST_NACKED_PAUSE = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +160,12 @@ class Settler:
             self._close(job)
         elif isinstance(error, MessageTooLarge | EncodeError):
             self._store_instead(job, record, error, pause)
+        elif isinstance(error, PublishNacked) and pause >= _LAST_NACKED_PAUSE:
+            logger.error(
+                "the result of task %s is given up: %s", record.task_id, error,
+                extra={"action": "result_given_up", "task_id": record.task_id},
+            )  # fmt: skip
+            self._close(job)
         else:
             logger.warning(
                 "the result of task %s is not stored yet, trying again in %.1f s: %s", job.key, pause, error,

@@ -52,7 +52,7 @@ class Cluster:
 
     def _check_complete(self) -> None:
         for node in self.nodes:
-            seen = node.management.request("GET", "nodes")
+            seen = node.management.request("GET", "nodes", timeout=30.0)
             assert sum(bool(each.get("running")) for each in seen) == len(self.nodes), (
                 f"{node.name} sees {[each['name'] for each in seen if each.get('running')]}"
             )

@@ -176,7 +176,7 @@ class Core:
             url = self.link.address.masked
             doing = f" while {request.doing}" if request.doing else ""
             error = BrokerUnreachable(f"{url} did not answer in time{doing}", url=url)
-            error.is_attempting = not doing
+            error.is_attempting, error.is_silence = not doing, bool(doing)
             request.finish(None, error)
 
     def _run(self, request: Request) -> None:

@@ -134,7 +134,9 @@ class Operation:
 
     def _on_timeout(self) -> None:
         if not self.is_over:
-            self._finish(None, BrokerUnreachable(f"the broker did not answer in time while {self.doing}"))
+            error = BrokerUnreachable(f"the broker did not answer in time while {self.doing}")
+            error.is_silence = True
+            self._finish(None, error)
 
     @property
     def doing(self) -> str:

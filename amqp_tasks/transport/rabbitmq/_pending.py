@@ -34,9 +34,11 @@ class Pending:
         "head",
         "index",
         "is_done",
+        "is_nacked",
         "is_repaired",
         "maybe_stored",
         "message",
+        "nacks",
         "returned",
         "sink",
         "writes",
@@ -55,6 +57,8 @@ class Pending:
         self.entry = entry  # set when the message goes into the timer wheel first
         self.writes = 0
         self.maybe_stored = False  # a former writing may have reached the broker's disk
+        self.nacks = 0  # how often the broker refused it
+        self.is_nacked = False  # …just now; it waits for the next try
         self.returned = ""  # the broker's reason, once a basic.return was matched
         self.is_repaired = False
         self.is_done = False

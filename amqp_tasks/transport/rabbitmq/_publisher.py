@@ -37,6 +37,8 @@ LOGGER = logging.getLogger(__name__)
 PUBLISH_CHANNEL = 1
 # Above this the socket's backlog grows instead of the window's: wait for confirms first.
 MAX_UNWRITTEN = 4 * 1024 * 1024
+# A quorum queue whose leader has just died refuses what is new to it: in all nearly five seconds are given to an election.
+NACK_PAUSES = (0.1, 0.2, 0.4, 0.8, 0.8, 0.8, 0.8, 0.8)
 
 
 class PublisherCounters:
@@ -319,8 +321,7 @@ class Publisher:
             self._window.overdue_confirmed()
             return
         if is_nacked:
-            self.counters.nacked += 1
-            self._finish(pending, nacked(pending))
+            self._on_nacked(pending)
         elif pending.returned:
             self._on_unroutable(pending)
         else:
@@ -328,6 +329,29 @@ class Publisher:
             if pending.message.exchange not in self._confirmed_exchanges:
                 self._confirmed_exchanges.add(pending.message.exchange)
             pending.finish(None)
+
+    def _on_nacked(self, pending: Pending) -> None:
+        """Not stored, and nobody says why: try again for as long as an election may take."""
+        if pending.nacks < len(NACK_PAUSES):
+            self._repairing.add(pending)
+            self._loop.call_guarded(NACK_PAUSES[pending.nacks], partial(self._after_nack, pending))
+            pending.nacks += 1
+            pending.is_nacked = True
+        else:
+            self.counters.nacked += 1
+            self._finish(pending, nacked(pending))
+
+    def _after_nack(self, pending: Pending) -> None:
+        pending.is_nacked = False
+        if not pending.is_done:
+            self._renew_idle_channel()
+        self._on_repaired(pending, True)
+
+    def _renew_idle_channel(self) -> None:
+        """RabbitMQ 3.10's channel goes on refusing for a queue whose leader had died when it first published there."""
+        if self._is_ready and not self._unconfirmed:
+            self._is_ready = False
+            self._channel.close()
 
     def _finish(self, pending: Pending, error: PublishError) -> None:
         self._serial.discard(pending)
@@ -438,6 +462,9 @@ class Publisher:
         self._schedule_pump()  # what is overdue takes up no room any more
 
     def _deadline_error(self, pending: Pending, why: str) -> PublishError:
+        if pending.is_nacked:
+            self.counters.nacked += 1
+            return nacked(pending)
         obstacle = self._obstacle(pending)
         error = deadline_error(
             pending,

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from pika.exceptions import NackError
 
 from amqp_routing import Binding, Exchange, ExchangeType, Overflow, Queue, QueueType, Topology
 from amqp_tasks.errors import (
@@ -23,7 +26,7 @@ from amqp_tasks.errors import (
 from amqp_tasks.message import HeaderTemplate, OutgoingMessage, Properties
 from amqp_tasks.transport import TopologyMode
 from amqp_tasks.transport.rabbitmq import RabbitTransport
-from support import BrokerNode, RawClient, Vhost
+from support import BrokerNode, RawClient, Vhost, eventually
 
 Make = Callable[..., RabbitTransport]
 Message = Callable[..., OutgoingMessage]
@@ -163,6 +166,23 @@ def test_a_full_queue_that_rejects_gives_nacked(vhost: Vhost, make_transport: Ma
     outcomes = transport.publish_many(message("full", number) for number in range(20))
 
     assert {type(outcome) for outcome in outcomes[2:]} == {PublishNacked}
+
+
+def test_a_message_that_a_queue_refuses_for_a_moment_is_sent_again(
+    transport: RabbitTransport, raw_client: RawClient, message: Message
+) -> None:
+    """As a quorum queue refuses while it elects a leader; this one is full meanwhile."""
+    raw_client.declare("full", {"x-max-length": 1, "x-overflow": "reject-publish"})
+    with suppress(NackError):
+        while True:
+            raw_client.publish("full")
+    with ThreadPoolExecutor(1) as caller:
+        sent = caller.submit(transport.publish, message("full"))
+        eventually(lambda: transport.statistics().resent > 0)
+
+        raw_client.purge("full")
+
+        assert sent.result(10) is None
 
 
 def test_an_invalid_property_fails_only_its_message(
