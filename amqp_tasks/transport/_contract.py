@@ -11,7 +11,7 @@ child's first use starts anew: inherited sockets are dropped without a byte on t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
@@ -76,7 +76,7 @@ class ConsumerState(StrEnum):
     """What a consumer is doing, told through `on_event`."""
 
     CONSUMING = "consuming"
-    """Every wanted queue has a consumer (again)."""
+    """Every wanted queue has a consumer (again); a paused one is not wanted."""
     LOST = "lost"
     """The connection or channel is gone; the consumer reconnects by itself. Its open deliveries are stale."""
     CANCELLED = "cancelled"
@@ -109,6 +109,7 @@ class ConsumerOptions:
             name, and whenever it is consumed again, after a reconnect too, it is read on after the last delivery that was
             handed out. Settling gives the broker leave to send more and nothing else.
         exclusive: refuse other consumers.
+        paused_queues: names of those that are not consumed at first, see `Consumer.pause_queues`.
         settle_delay: seconds for which settlements may be gathered while they are fewer than a quarter of the prefetch.
     """
 
@@ -116,6 +117,7 @@ class ConsumerOptions:
     no_ack: bool = False
     exclusive: bool = False
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    paused_queues: Collection[str] = ()
     settle_delay: float = 0.002
 
 
@@ -146,6 +148,11 @@ class Consumer(ABC):
     @abstractmethod
     def resume(self) -> None:
         """Consume again after `pause`; idempotent."""
+
+    @abstractmethod
+    def pause_queues(self, queue_names: Collection[str]) -> None:
+        """Consume all of its queues but these, until told otherwise by another call; deliveries stay valid. CONSUMING is told
+        when that is so, also when none is left. Independent of `pause`; what is in flight may still arrive."""
 
     @abstractmethod
     def close(self, *, timeout: float) -> None:

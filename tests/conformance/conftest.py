@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -76,6 +76,7 @@ def consume(transport: Transport) -> Iterator[Consume]:
         prefetch: int = 10,
         no_ack: bool = False,
         exclusive: bool = False,
+        paused_queues: Collection[str] = (),
         arguments: Mapping[str, Mapping[str, Any]] | None = None,
         declare: Topology | None = None,
         transport: Transport | None = None,
@@ -83,7 +84,13 @@ def consume(transport: Transport) -> Iterator[Consume]:
         collector = Collector()
         consumer = (transport or default).consume(
             queue_names,
-            ConsumerOptions(prefetch=prefetch, no_ack=no_ack, exclusive=exclusive, arguments=arguments or {}),
+            ConsumerOptions(
+                prefetch=prefetch,
+                no_ack=no_ack,
+                exclusive=exclusive,
+                paused_queues=paused_queues,
+                arguments=arguments or {},
+            ),
             on_deliveries=collector.on_deliveries,
             on_event=collector.on_event,
             declare=declare,

@@ -292,6 +292,67 @@ def test_a_paused_consumer_gets_nothing_and_keeps_its_deliveries(
     assert transport.statistics().stale_settlements == 0
 
 
+def two_queues(transport: Transport) -> None:
+    """Classic: a quorum queue counts a cancelled consumer until its last delivery is settled."""
+    queues = (Queue("a", type=QueueType.CLASSIC), Queue("b", type=QueueType.CLASSIC))
+    transport.ensure_topology(Topology(queues=queues), mode=DECLARE)
+
+
+def test_a_paused_queue_is_not_consumed_until_it_is_no_longer_paused(
+    transport: Transport, message: Message, consume: Consume
+) -> None:
+    two_queues(transport)
+    for name in ("a", "b"):
+        transport.publish(message(name.encode(), name))
+
+    consumer, collector = consume("a", "b", paused_queues=["a"])
+    collector.wait_event(ConsumerState.CONSUMING)
+    collector.wait_deliveries(1)
+
+    assert has_no_consumer(transport, "a")
+    assert collector.bodies == [b"b"]
+    consumer.pause_queues(())
+    assert collector.wait_deliveries(2)[1].body == b"a"
+
+
+def test_all_queues_may_be_paused(transport: Transport, message: Message, consume: Consume) -> None:
+    two_queues(transport)
+    consumer, collector = consume("a", "b", paused_queues=["a", "b"])
+    collector.wait_event(ConsumerState.CONSUMING)
+
+    consumer.pause_queues(["a"])
+    transport.publish(message(b"later", "b"))
+
+    assert collector.wait_deliveries(1)[0].body == b"later"
+
+
+def test_a_queue_that_is_paused_keeps_its_deliveries_and_stays_so(
+    door: Door, transport: Transport, message: Message, consume: Consume
+) -> None:
+    two_queues(transport)
+    consumer, collector = consume("a", "b")
+    transport.publish(message(b"held", "a"))
+    held = collector.wait_deliveries(1)[0]
+
+    consumer.pause_queues(["a"])
+    eventually(lambda: has_no_consumer(transport, "a"))
+    transport.publish(message(b"while", "a"))
+    consumer.settle(held, ACK)
+    # What makes the others consume anew leaves it alone.
+    consumer.set_prefetch(7)
+    consumer.pause()
+    eventually(lambda: has_no_consumer(transport, "b"))
+    consumer.resume()
+    eventually(lambda: has_one_consumer(transport, "b"))
+    door.drop_connections()
+    collector.wait_event(ConsumerState.LOST)
+    transport.publish(message(b"other", "b"))
+
+    assert collector.wait_deliveries(2)[1].body == b"other"
+    assert has_no_consumer(transport, "a")
+    assert depth(transport, "a") == 1
+
+
 def test_a_queue_that_is_not_there_yet_is_waited_for(
     transport: Transport, message: Message, consume: Consume
 ) -> None:

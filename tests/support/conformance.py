@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ class Consume(Protocol):
         prefetch: int = 10,
         no_ack: bool = False,
         exclusive: bool = False,
+        paused_queues: Collection[str] = (),
         arguments: Mapping[str, Mapping[str, Any]] | None = None,
         declare: Topology | None = None,
         transport: Transport | None = None,

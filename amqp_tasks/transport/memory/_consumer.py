@@ -6,7 +6,7 @@ guarded by the broker's lock; callbacks run on the transport's I/O thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
@@ -102,6 +102,7 @@ class MemoryConsumer(Consumer):
         self._queue_names = tuple(dict.fromkeys(queue_names))
         self._on_deliveries, self._on_event, self._declare = on_deliveries, on_event, declare
         self._epoch = self._last_tag = 0
+        self._paused_queues = frozenset(options.paused_queues)
         self._is_paused = self._told_consuming = False
         self._subscriptions: dict[str, _Subscription] = {}
         self._absent: set[str] = set()
@@ -164,13 +165,22 @@ class MemoryConsumer(Consumer):
             if not self._is_paused:
                 self._is_paused = True
                 self._told_consuming = False
-                self._unsubscribe()
+                self._unsubscribe(self._queue_names)
 
     def resume(self) -> None:
         """See `Consumer.resume`."""
         with self._broker.lock:
             if self._is_paused:
                 self._is_paused = False
+                self._subscribe()
+
+    def pause_queues(self, queue_names: Collection[str]) -> None:
+        """See `Consumer.pause_queues`."""
+        with self._broker.lock:
+            if self._paused_queues != (names := frozenset(queue_names)):
+                self._paused_queues = names
+                self._told_consuming = False
+                self._unsubscribe(names)
                 self._subscribe()
 
     def close(self, *, timeout: float) -> None:
@@ -225,10 +235,11 @@ class MemoryConsumer(Consumer):
     def _subscribe(self) -> None:
         if self._is_paused or self.is_over:
             return
-        for name in self._queue_names:
+        wanted = [name for name in self._queue_names if name not in self._paused_queues]
+        for name in wanted:
             if name not in self._subscriptions and not self._subscribe_to(name):
                 return
-        if len(self._subscriptions) == len(self._queue_names) and not self._told_consuming:
+        if len(self._subscriptions) == len(wanted) and not self._told_consuming:
             self._told_consuming = True
             self._tell(ConsumerState.CONSUMING)
         for subscription in tuple(self._subscriptions.values()):
@@ -270,19 +281,17 @@ class MemoryConsumer(Consumer):
             self._places.begin_again(name)
             self._tell(ConsumerState.CANCELLED, queue_name=name)
 
-    def _unsubscribe(self) -> None:
-        now = self._broker.now()
-        for subscription in self._subscriptions.values():
+    def _unsubscribe(self, names: Collection[str]) -> None:
+        left = [self._subscriptions.pop(name) for name in names if name in self._subscriptions]
+        for subscription in left:
             subscription.queue.subscribers.remove(subscription)
-            subscription.queue.last_used = now
-        left = [subscription.queue for subscription in self._subscriptions.values()]
-        self._subscriptions.clear()
-        for queue in left:
-            self._broker.dispatch(queue)
+            subscription.queue.last_used = self._broker.now()
+        for subscription in left:
+            self._broker.dispatch(subscription.queue)
 
     def _give_back(self) -> None:
         """What the broker does when a channel ends: all open deliveries return to their queues."""
-        self._unsubscribe()
+        self._unsubscribe(self._queue_names)
         unacked, self._unacked = self._unacked, {}
         self._inbox.clear()
         self._epoch += 1

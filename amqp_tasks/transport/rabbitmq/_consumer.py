@@ -8,7 +8,7 @@ again, on a new channel with a new epoch. See `docs/explanation/connections.md`,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -62,6 +62,7 @@ class RabbitConsumer(Consumer):
         self.delivered = 0
         self.is_closed = False
         self._is_paused = False
+        self._paused_queues = frozenset(options.paused_queues)
         self._is_failed = False
         self._prefetch = options.prefetch
         self._channel = ConsumeChannel(
@@ -116,6 +117,10 @@ class RabbitConsumer(Consumer):
     def resume(self) -> None:
         """See `Consumer.resume`."""
         self._loop.put(self._do_pause, False)
+
+    def pause_queues(self, queue_names: Collection[str]) -> None:
+        """See `Consumer.pause_queues`."""
+        self._loop.put(self._do_pause_queues, frozenset(queue_names))
 
     def close(self, *, timeout: float) -> None:
         """See `Consumer.close`."""
@@ -194,7 +199,11 @@ class RabbitConsumer(Consumer):
         if not self.is_wanted():
             return []
         consumed = self._consumed
-        return [name for name in self._queue_names if name not in consumed]
+        return [name for name in self._active if name not in consumed]
+
+    @property
+    def _active(self) -> list[str]:
+        return [name for name in self._queue_names if name not in self._paused_queues]
 
     def _reconcile(self) -> None:
         """Bring the channel's consumers to what is wanted: one step at a time, coming back here after each."""
@@ -204,7 +213,10 @@ class RabbitConsumer(Consumer):
             self._again = True
             return
         if self._is_paused or self._closing:
-            self._cancel_all(self._reconciled)
+            self._cancel(self._consumed, self._reconciled)
+            return
+        if surplus := self._paused_queues.intersection(self._consumed):
+            self._cancel(surplus, self._reconciled)
             return
         wanted = self._wanted
         if not wanted:
@@ -220,10 +232,13 @@ class RabbitConsumer(Consumer):
         if self._again or self._wanted:
             self._again = False
             self._reconcile()
+        elif not self._is_paused:
+            self._tell_consuming()
 
     def _tell_consuming(self) -> None:
-        if self._consumed and not self._told_consuming:
-            self._told_consuming = self._channel.has_consumed = True
+        if (self._consumed or not self._active) and not self._told_consuming:
+            self._told_consuming = True
+            self._channel.has_consumed = self._channel.has_consumed or bool(self._consumed)
             self._backoff.reset()
             self._tell(ConsumerState.CONSUMING)
 
@@ -289,10 +304,10 @@ class RabbitConsumer(Consumer):
         elif not self._wanted:
             self._tell_consuming()
 
-    def _cancel_all(self, then: Callable[[], None]) -> None:
+    def _cancel(self, names: Collection[str], then: Callable[[], None]) -> None:
         assert self._channel.subscriptions is not None
-        self._is_busy = bool(self._consumed)
-        self._channel.subscriptions.cancel_all(partial(self._after_cancel, then))
+        self._is_busy = bool(names)
+        self._channel.subscriptions.cancel(names, partial(self._after_cancel, then))
 
     def _after_cancel(self, then: Callable[[], None]) -> None:
         if self._closing:
@@ -305,6 +320,12 @@ class RabbitConsumer(Consumer):
     def _do_pause(self, is_paused: bool) -> None:
         if is_paused != self._is_paused:
             self._is_paused = is_paused
+            self._told_consuming = False
+            self._reconcile()
+
+    def _do_pause_queues(self, names: frozenset[str]) -> None:
+        if names != self._paused_queues:
+            self._paused_queues = names
             self._told_consuming = False
             self._reconcile()
 
@@ -326,11 +347,11 @@ class RabbitConsumer(Consumer):
         if self._is_busy:
             self._loop.call_guarded(0.01, partial(self._renew, prefetch))
             return
-        self._cancel_all(partial(self._consume_again, self._consumed))
+        self._cancel(self._consumed, partial(self._consume_again, self._consumed))
 
     def _consume_again(self, names: list[str]) -> None:
         """What was consumed a moment ago need not be looked for; the rest follows."""
-        names = [name for name in names if name not in self._absent]
+        names = [name for name in names if name in self._active and name not in self._absent]
         self._again = self._again or len(names) < len(self._wanted)
         self._consume(names)
 
@@ -375,7 +396,7 @@ class RabbitConsumer(Consumer):
         elif self._search.is_under_way:
             self._finish_close()  # looking for queues may take long, and is for nothing now
         elif not self._is_busy:
-            self._cancel_all(self._reconciled)
+            self._cancel(self._consumed, self._reconciled)
         else:
             self._again = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -100,9 +100,9 @@ class Subscriptions:
         self._on_consuming(name)
         self._consume_next(names, then)
 
-    def cancel_all(self, then: Callable[[], None]) -> None:
-        """Cancel them; deliveries stay open. `then` comes when all answered."""
-        tags = list(self._tags)
+    def cancel(self, names: Collection[str], then: Callable[[], None]) -> None:
+        """Cancel the consumers of these queues; deliveries stay open. `then` comes when all answered."""
+        tags = [tag for tag, name in self._tags.items() if name in names]
         if not tags:
             then()
             return
