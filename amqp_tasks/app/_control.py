@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from amqp_tasks.app._journal import JournalWriter
-from amqp_tasks.errors import ConfigurationError
-from amqp_tasks.message import check_task_id
+from amqp_tasks.errors import ConfigurationError, UnknownQueue
+from amqp_tasks.message import check_task_id, check_task_name
+from amqp_tasks.settings._rate import RATE_FORM, per_second
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ("Control",)
 
 _CHUNK = 200
-"""Ids of one entry: together they stay below the size of an entry, however long they are."""
+"""Ids or names of one entry: together they stay below the size of an entry, however long they are."""
 
 
 class Control:
@@ -73,15 +74,85 @@ class Control:
         """The same as `revoke` with `terminate=True`."""
         self.revoke(task_id, terminate=True, signal=signal, timeout=timeout)
 
+    def pause(self, queue_name: str | Iterable[str], *, timeout: float | None = None) -> None:
+        """Have no worker run anything more of these queues until `resume`; calls are accepted and wait there.
+
+        What runs ends as usual; what workers had fetched goes back. Workers heed it for `worker_journal_max_age`, restarts of
+        workers and broker included. Returns when the broker has confirmed it; again is harmless.
+
+        Args:
+            queue_name: one name or several.
+            timeout: seconds for the whole; None: `task_publish_timeout`.
+
+        Raises:
+            UnknownQueue: neither the app nor the broker knows it; nothing is paused.
+            NotSent, SendUnknown: it was not, or may not have been, stored.
+            TopologyMismatch, BrokerConnectionError, BrokerOperationError: the journal cannot be declared.
+        """
+        names = _several(queue_name)
+        for name in names:
+            self._check_queue(name)
+        self._write_entries("pause", timeout, *({"queues": chunk} for chunk in _chunks(names)))
+
+    def resume(self, queue_name: str | Iterable[str], *, timeout: float | None = None) -> None:
+        """Have workers run tasks of these queues again; one that is not paused is fine.
+
+        Args:
+            queue_name: one name or several.
+            timeout: seconds for the whole; None: `task_publish_timeout`.
+
+        Raises:
+            as `pause`, except UnknownQueue: a queue may have been deleted since.
+        """
+        self._write_entries(
+            "resume", timeout, *({"queues": chunk} for chunk in _chunks(_several(queue_name)))
+        )
+
+    def rate_limit(
+        self, task_name: str, rate_limit: float | str | None, *, timeout: float | None = None
+    ) -> None:
+        """Set the rate limit of a task in all workers, now and when they start, until another call says otherwise.
+
+        Args:
+            task_name: its name; workers that do not have the task pass over it.
+            rate_limit: `"10/s"`, `"10/m"`, `"10/h"` or a number per second; 0: no limit; None: as the task and the settings say.
+            timeout: seconds for the whole; None: `task_publish_timeout`.
+
+        Raises:
+            ConfigurationError: no rate, or a name that no task can have.
+            NotSent, SendUnknown: it was not, or may not have been, stored.
+            TopologyMismatch, BrokerConnectionError, BrokerOperationError: the journal cannot be declared.
+        """
+        check_task_name(task_name)
+        try:
+            per_second(rate_limit)
+        except ValueError as exc:
+            raise ConfigurationError(f"rate limit {rate_limit!r:.80}: expected {RATE_FORM}") from exc
+        self._write_entries("rate_limit", timeout, {"task": task_name, "rate": rate_limit})
+
+    def _check_queue(self, name: str) -> None:
+        topology = self._app.topology
+        if topology.queue(name) is None and self._app.transport.queue_status(name) is None:
+            raise UnknownQueue(name, known=tuple(topology.queue_names))
+
     def _write(self, kind: str, task_id: str | Iterable[str], timeout: float | None, **facts: object) -> None:
-        ids = list(dict.fromkeys((task_id,) if isinstance(task_id, str) else task_id))
+        ids = _several(task_id)
         for each in ids:
             check_task_id(each)
-        if not ids:
-            return
-        writer = JournalWriter(self._app.transport, self._app.settings)
-        chunks = [ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK)]
-        writer.write([writer.entry(kind, ids=chunk, **facts) for chunk in chunks], timeout=timeout)
+        self._write_entries(kind, timeout, *({"ids": chunk, **facts} for chunk in _chunks(ids)))
+
+    def _write_entries(self, kind: str, timeout: float | None, *facts: Mapping[str, object]) -> None:
+        if facts:
+            writer = JournalWriter(self._app.transport, self._app.settings)
+            writer.write([writer.entry(kind, **each) for each in facts], timeout=timeout)
+
+
+def _several(given: str | Iterable[str]) -> list[str]:
+    return list(dict.fromkeys((given,) if isinstance(given, str) else given))
+
+
+def _chunks(names: list[str]) -> list[list[str]]:
+    return [names[at : at + _CHUNK] for at in range(0, len(names), _CHUNK)]
 
 
 def _signal_name(signal: str | int) -> str:

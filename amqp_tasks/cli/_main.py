@@ -36,6 +36,8 @@ _COMMANDS = "amqp_tasks.cli.commands"
         "call": f"{_COMMANDS}.call:call",
         "result": f"{_COMMANDS}.result:result",
         "queues": f"{_COMMANDS}.queues:queues",
+        "pause": f"{_COMMANDS}.pause:pause",
+        "resume": f"{_COMMANDS}.pause:resume",
         "topology": f"{_COMMANDS}.topology:topology",
         "purge": f"{_COMMANDS}.purge:purge",
         "dlq": f"{_COMMANDS}.dlq:dlq",

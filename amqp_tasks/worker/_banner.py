@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+from collections.abc import Collection
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ("banner",)
 
 
-def banner(app: App, options: WorkerOptions, server: ServerInfo, *, now: datetime) -> str:
+def banner(
+    app: App, options: WorkerOptions, server: ServerInfo, *, paused_queues: Collection[str], now: datetime
+) -> str:
     """The banner's text. Passwords are masked."""
     lines = [
         f"{options.node} amqp-tasks {_version()}",
@@ -34,7 +37,10 @@ def banner(app: App, options: WorkerOptions, server: ServerInfo, *, now: datetim
         f"- concurrency: {options.concurrency if options.pool.name != 'solo' else 1} ({options.pool.name})",
         "",
         "[queues]",
-        *(_queue_line(options, name) for name in options.queue_names),
+        *(
+            _queue_line(options, name) + (" (paused)" if name in paused_queues else "")
+            for name in options.queue_names
+        ),
         "",
         "[tasks]",
         *(f"- {printable(name)}" for name in sorted(app.tasks) if not is_builtin(name)),

@@ -97,6 +97,7 @@ class Dispatcher:
         self._ready: ReadyBuffer[Job] = ReadyBuffer(weights)
         self._free = pool.slots
         self._flow = Flow.OPEN
+        self._paused_queues: frozenset[str] = frozenset()
         self._is_flowing = True
         self._alone: Job | None = None
         self._is_alone_running = False
@@ -120,6 +121,9 @@ class Dispatcher:
                 plan.hand_back.extend(jobs)
             else:
                 for job in jobs:
+                    if job.delivery.queue_name in self._paused_queues:
+                        plan.hand_back.append(job)
+                        continue
                     priority = job.envelope.priority if job.envelope is not None else 0
                     self._ready.push(job, priority=priority, queue_name=job.delivery.queue_name)
                 self._fill(plan)
@@ -155,6 +159,22 @@ class Dispatcher:
         with self._lock:
             self._ready.remove_if(is_lost)
             if self._alone is not None and not self._is_alone_running and is_lost(self._alone):
+                self._alone = None
+                self._turn(Flow.OPEN, plan)
+        self._carry_out(plan)
+
+    def pause_queues(self, queue_names: frozenset[str]) -> None:
+        """Hand back what came from these queues, and what still comes, until another call says otherwise."""
+        plan = _Plan()
+        with self._lock:
+            self._paused_queues = queue_names
+
+            def is_paused(job: Job) -> bool:
+                return job.delivery.queue_name in queue_names
+
+            plan.hand_back.extend(self._ready.remove_if(is_paused))
+            if self._alone is not None and not self._is_alone_running and is_paused(self._alone):
+                plan.hand_back.append(self._alone)
                 self._alone = None
                 self._turn(Flow.OPEN, plan)
         self._carry_out(plan)

@@ -174,6 +174,7 @@ class Engine:
             (lambda: parts.prefetch.value, lambda: self._redeliveries.held, lambda: self._holding.room),
             order=self._order_prefetch,
         )
+        self._paused_queues: frozenset[str] = frozenset()
         self._consumer: Consumer | None = None
         # The transport may call back from its own thread before `consume` has returned.
         self._starting = threading.Lock()
@@ -183,12 +184,23 @@ class Engine:
         with self._starting:
             consumer = self._parts.transport.consume(
                 self._rules.queue_names,
-                ConsumerOptions(prefetch=self._prefetch.value),
+                ConsumerOptions(prefetch=self._prefetch.value, paused_queues=self._paused_queues),
                 on_deliveries=self._on_deliveries,
                 on_event=self._on_event,
                 declare=self._rules.topology,
             )
             self._consumer = self._settler.consumer = consumer
+
+    def pause_queues(self, queue_names: frozenset[str]) -> None:
+        """Run nothing more of these queues and hand back what has not begun, until another call says otherwise. By the thread
+        that calls `start`, before or after it."""
+        if queue_names == self._paused_queues:
+            return
+        self._paused_queues = queue_names
+        if self._consumer is not None:
+            self._consumer.pause_queues(queue_names)
+        # After that, or the broker would send them right back.
+        self._dispatcher.pause_queues(queue_names)
 
     def tick(self) -> None:
         """Hand back what waits behind long tasks, ask again about what is held."""

@@ -254,7 +254,7 @@ class JournalFollower:
 
     def _go_on_without(self, error: Exception | None) -> None:
         reason = NO_JOURNAL if error is None else f"the journal {JOURNAL_NAME!r} cannot be used: {error}"
-        self._tell(f"{reason}; revocations do not reach this node")
+        self._tell(f"{reason}; revocations, pauses and rate limits do not reach this node")
         self._is_settled.set()
 
     def _tell(self, text: str) -> None:

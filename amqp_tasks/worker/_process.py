@@ -26,8 +26,9 @@ from amqp_tasks.worker._journal import JournalState
 from amqp_tasks.worker._limits import OVERDUE_GRACE, soft_signal_kept
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import WorkerOptions
+from amqp_tasks.worker._paused import PausedQueues
 from amqp_tasks.worker._prefetch import Prefetch
-from amqp_tasks.worker._rates import RateLimits
+from amqp_tasks.worker._rates import RateLimitChanges, RateLimits
 from amqp_tasks.worker._records import Records
 from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._runner import RunRules
@@ -84,7 +85,10 @@ class WorkerProcess:
         self._owns_transport = owns_transport
         self._pool = options.pool(options.layout.slots)
         self.revocations = Revocations(max_age=app.settings.worker.journal_max_age, clock=SYSTEM_CLOCK)
-        self._journal = JournalState((self.revocations,))
+        self._paused_queues = PausedQueues(options.queue_names)
+        self._journal = JournalState(
+            (self.revocations, self._paused_queues, RateLimitChanges(rate_limits)),
+        )
         self._engine = _build_engine(app, options, records, verdicts, rate_limits, self)
         self._tasks_left = options.max_tasks
         self._is_stopping = False
@@ -141,6 +145,7 @@ class WorkerProcess:
 
     def _learn(self, entries: Sequence[JournalEntry]) -> None:
         self._journal.learn(entries)
+        self._engine.pause_queues(self._paused_queues.names)
         logger.debug("told of %d journal entries", len(entries), extra={"action": "journal"})
 
     def _begin(self) -> None:

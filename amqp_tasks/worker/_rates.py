@@ -14,23 +14,26 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING
 
+from amqp_tasks.errors import MalformedMessage
+from amqp_tasks.message import DeadLetterReason
 from amqp_tasks.settings._rate import per_second
 from amqp_tasks.worker._bucket import Bucket
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
     from amqp_tasks.clock import Clock
+    from amqp_tasks.message import JournalEntry
 
-__all__ = ("NOT_NOW", "RateLimits", "rates_of")
+__all__ = ("NOT_NOW", "RateLimitChanges", "RateLimits", "rates_of")
 
 NOT_NOW = 0.05
 """Seconds after which to ask again when the lock was not to be had: its holder was stopped or starved at a bad moment."""
-_PAUSE, _TRIES = 0.0001, 20
+_PAUSE, _TRIES, _PATIENT_TRIES = 0.0001, 20, 2000
 _ANY = struct.Struct("=q")
 _BUCKET = struct.Struct("=6d")
 
@@ -44,7 +47,7 @@ class RateLimits:
     """
 
     def __init__(self, rates: Mapping[str, float], *, clock: Clock) -> None:
-        self._clock = clock
+        self._clock, self._first = clock, dict(rates)
         self._places = {name: _ANY.size + at * _BUCKET.size for at, name in enumerate(rates)}
         self._fd = _memory_file()
         os.ftruncate(self._fd, _ANY.size + len(rates) * _BUCKET.size)
@@ -89,8 +92,8 @@ class RateLimits:
 
         self._with(task_name, note)
 
-    def change(self, task_name: str, rate: float) -> None:
-        """Set another limit, for all processes; a name that is not known is not limited.
+    def change(self, task_name: str, rate: float | None) -> None:
+        """Set another limit, for all processes, or with None the first one again; a name that is not known is not limited.
 
         Raises:
             TimeoutError: the lock was not to be had.
@@ -98,14 +101,19 @@ class RateLimits:
         place = self._places.get(task_name)
         if place is None:
             return
-        with self._locked() as is_mine:
+        rate = self._first[task_name] if rate is None else rate
+        interval = 1 / rate if rate else 0.0
+        with self._locked(_PATIENT_TRIES) as is_mine:
             if not is_mine:
                 raise TimeoutError(f"cannot change the rate limit of {task_name}: its table is in use")
             bucket = self._read(place)
-            before = bucket.interval > 0
-            bucket.change(1 / rate if rate else 0.0)
+            if bucket.interval == interval:
+                # Said twice: the lines stay.
+                return
+            change = (interval > 0) - (bucket.interval > 0)
+            bucket.change(interval)
             self._write(place, bucket)
-            _ANY.pack_into(self._memory, 0, _ANY.unpack_from(self._memory)[0] + (rate > 0) - before)
+            _ANY.pack_into(self._memory, 0, _ANY.unpack_from(self._memory)[0] + change)
 
     def close(self) -> None:
         """Let go of the memory; nothing is limited any more. Idempotent."""
@@ -134,18 +142,18 @@ class RateLimits:
         _BUCKET.pack_into(self._memory, place, *astuple(bucket))
 
     @contextmanager
-    def _locked(self) -> Generator[bool]:
+    def _locked(self, tries: int = _TRIES) -> Generator[bool]:
         with self._threads:
-            is_mine = self._try_lock()
+            is_mine = self._try_lock(tries)
             try:
                 yield is_mine
             finally:
                 if is_mine:
                     fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
-    def _try_lock(self) -> bool:
+    def _try_lock(self, tries: int) -> bool:
         # The I/O thread asks, too, and heartbeats are its: it must never wait for a process that somebody has stopped.
-        for _ in range(_TRIES):
+        for _ in range(tries):
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -153,6 +161,44 @@ class RateLimits:
             else:
                 return True
         return False
+
+
+class RateLimitChanges:
+    """A register of the journal: limits that were set at run time. Told to the supervisor alone, as all share the table.
+
+    Args:
+        limits: of the node.
+    """
+
+    kinds = ("rate_limit",)
+    is_for_processes = False
+
+    def __init__(self, limits: RateLimits) -> None:
+        self._limits = limits
+
+    def apply(self, entry: JournalEntry) -> None:
+        """See `Register.apply`."""
+        task_name, rate = entry.facts.get("task"), entry.facts.get("rate")
+        if isinstance(task_name, str) and (rate is None or _is_rate(rate)):
+            self._limits.change(task_name, None if rate is None else per_second(rate))
+        else:
+            raise MalformedMessage(
+                DeadLetterReason.BAD_BODY, "a 'rate_limit' entry has a text task and a rate"
+            )
+
+    def entries(self) -> Iterable[JournalEntry]:
+        """See `Register.entries`."""
+        return ()
+
+
+def _is_rate(rate: object) -> bool:
+    if not isinstance(rate, int | float | str) or isinstance(rate, bool):
+        return False
+    try:
+        per_second(rate)
+    except ValueError:
+        return False
+    return True
 
 
 def rates_of(app: App, *, clock: Clock) -> RateLimits:
@@ -163,14 +209,14 @@ def rates_of(app: App, *, clock: Clock) -> RateLimits:
         clock: monotonic time.
     """
     settings = app.settings
-    default, is_off = settings.task.default_rate_limit, settings.worker.disable_rate_limits
-    return RateLimits(
-        {
-            name: 0.0 if is_off else per_second(default if task.rate_limit is None else task.rate_limit)
-            for name, task in app.tasks.items()
-        },
-        clock=clock,
-    )
+    default = settings.task.default_rate_limit
+    if settings.worker.disable_rate_limits:
+        return RateLimits({}, clock=clock)
+    rates = {
+        name: per_second(default if task.rate_limit is None else task.rate_limit)
+        for name, task in app.tasks.items()
+    }
+    return RateLimits(rates, clock=clock)
 
 
 def _memory_file() -> int:

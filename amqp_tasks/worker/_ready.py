@@ -59,10 +59,12 @@ class ReadyBuffer(Generic[T]):
         """Take all, in order."""
         return [self.pop() for _ in range(len(self._heap))]
 
-    def remove_if(self, is_unwanted: Callable[[T], bool]) -> None:
-        """Remove those for which it is true; the order of the others stays."""
+    def remove_if(self, is_unwanted: Callable[[T], bool]) -> list[T]:
+        """Remove those for which it is true and return them; the order of the others stays."""
+        removed = [entry[3] for entry in self._heap if is_unwanted(entry[3])]
         self._heap = [entry for entry in self._heap if not is_unwanted(entry[3])]
         heapify(self._heap)
+        return removed
 
     def __len__(self) -> int:
         return len(self._heap)

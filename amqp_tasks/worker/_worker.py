@@ -28,8 +28,9 @@ from amqp_tasks.worker._logs import LogSetup
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import Asked, WorkerOptions, resolve
 from amqp_tasks.worker._orphans import reap_strays
+from amqp_tasks.worker._paused import PausedQueues
 from amqp_tasks.worker._process import ProcessReports, WorkerProcess
-from amqp_tasks.worker._rates import rates_of
+from amqp_tasks.worker._rates import RateLimitChanges, rates_of
 from amqp_tasks.worker._records import NoRecords, RecordTable
 from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._signals import acting_on_signals, noting_signals
@@ -214,10 +215,17 @@ class Worker:
             alive_timeout=worker.proc_alive_timeout,
             lost_wait=worker.lost_wait,
         )
-        journal = JournalState((Revocations(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK),))
         shared = Shared(
             records=RecordTable(rules.places, options.layout.slots),
             rate_limits=rates_of(self.app, clock=SYSTEM_CLOCK),
+        )
+        self._on_end(shared.rate_limits.close)
+        journal = JournalState(
+            (
+                Revocations(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK),
+                PausedQueues(options.queue_names),
+                RateLimitChanges(shared.rate_limits),
+            )
         )
         _preload(self.app)
         supervisor = Supervisor(
@@ -253,7 +261,7 @@ class Worker:
         self._prepare(transport, options)
         self._follow_journal(
             transport,
-            options.node,
+            options,
             supervisor.loop,
             lambda entries: supervisor.loop.call_soon(partial(supervisor.learn, entries)),
         )
@@ -291,7 +299,7 @@ class Worker:
         try:
             with noting_signals(self._note_stop):
                 self._prepare(self.app.transport, options)
-                self._follow_journal(self.app.transport, options.node, loop, process.learn)
+                self._follow_journal(self.app.transport, options, loop, process.learn)
                 self._offer_stop(partial(self._stop_here, process, options.node), consuming.is_set)
                 process.begin()
                 is_clean = self._serve(process, loop, options)
@@ -330,34 +338,54 @@ class Worker:
     # Both.
 
     def _prepare(self, transport: Transport, options: WorkerOptions) -> None:
-        """Connect, see to the topology, print the banner and what else a person should know."""
+        """Connect and see to the topology."""
         self._open(transport)
         settings = self.app.settings
         transport.ensure_topology(options.topology, mode=TopologyMode(settings.app.topology))
-        if self._show_banner:
-            text = banner(self.app, options, transport.open(timeout=5.0), now=SYSTEM_CLOCK.now())
-            print(text, file=sys.__stdout__, flush=True)
-        _warn_of_dead_letters(transport, options.queue_names)
 
     def _follow_journal(
         self,
         transport: Transport,
-        node: str,
+        options: WorkerOptions,
         loop: Loop,
         on_entries: Callable[[Sequence[JournalEntry]], None],
     ) -> None:
-        """Read the journal as it stands, and go on in the background.
+        """Read the journal as it stands, go on in the background, and say what this node is.
 
         Raises:
             _StoppedEarly: a stop came first.
         """
-        writer = JournalWriter(transport, self.app.settings, sender=node)
-        follower = JournalFollower(transport, writer, on_entries=on_entries, call_later=loop.call_later)
+        # A copy of what the owner of `on_entries` learns, which is another thread.
+        paused = PausedQueues(options.queue_names)
+        seen = JournalState((paused,))
+
+        def on_read(entries: Sequence[JournalEntry]) -> None:
+            seen.learn(entries)
+            on_entries(entries)
+
+        writer = JournalWriter(transport, self.app.settings, sender=options.node)
+        follower = JournalFollower(transport, writer, on_entries=on_read, call_later=loop.call_later)
         self._on_end(follower.close)
         follower.start()
         follower.wait_until_read(is_over=lambda: self._is_over)
         if self._is_over:
             raise _StoppedEarly
+        self._introduce(transport, options, paused.names)
+
+    def _introduce(
+        self, transport: Transport, options: WorkerOptions, paused_queues: Collection[str]
+    ) -> None:
+        """Print the banner and what else a person should know."""
+        if self._show_banner:
+            server = transport.open(timeout=5.0)
+            text = banner(self.app, options, server, paused_queues=paused_queues, now=SYSTEM_CLOCK.now())
+            print(text, file=sys.__stdout__, flush=True)
+        for name in sorted(paused_queues):
+            logger.warning(
+                "queue %s is paused, nothing of it is run; to go on: amqp-tasks resume %s", name, name,
+                extra={"action": "paused", "queue": name},
+            )  # fmt: skip
+        _warn_of_dead_letters(transport, options.queue_names)
 
     def _on_end(self, release: Callable[[], None]) -> None:
         """Have something released at the end; at once, when that has come while a helper thread was preparing."""

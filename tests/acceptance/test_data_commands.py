@@ -82,6 +82,29 @@ def test_queues_shows_depth_consumers_and_type(project: Project) -> None:
     assert data["lopri"]["ready"] == 0
 
 
+def test_b053_queues_are_paused_and_resumed_and_shown_so(project: Project) -> None:
+    project.run("topology", "apply")
+
+    paused = project.run("pause", "hipri", "lopri")
+    shown = {row["queue"]: row["state"] for row in project.run("queues", "--json").data}
+    resumed = project.run("resume", "hipri")
+    later = project.run("queues")
+
+    assert (paused.code, paused.out, paused.err) == (ExitCode.OK, "", "")
+    assert (shown["hipri"], shown["lopri"], shown["default"]) == ("paused", "paused", "ok")
+    assert resumed.code == ExitCode.OK, resumed.err
+    assert re.search(r"^hipri .* ok$", later.out, re.MULTILINE)
+    assert re.search(r"^lopri .* paused$", later.out, re.MULTILINE)
+
+
+def test_a_queue_that_nobody_knows_is_not_paused(project: Project) -> None:
+    refused = project.run("pause", "hipry")
+
+    assert refused.code == ExitCode.USAGE
+    assert refused.err.startswith("error: unknown queue 'hipry' (known: ")
+    assert refused.err.count("\n") == 1
+
+
 def test_purge_asks_and_without_a_terminal_wants_yes(project: Project) -> None:
     project.run("topology", "apply")
     project.run("call", "proj.add", "--args", "[1, 2]")

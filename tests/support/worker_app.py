@@ -77,6 +77,11 @@ def _time(key: str, argument: Any) -> Any:
     return time.time()
 
 
+def _monotonic(key: str, argument: Any) -> Any:
+    """When it ran, by a clock that all processes share."""
+    return time.monotonic()
+
+
 def _spin(key: str, argument: Any) -> Any:
     """Busy in Python for so many seconds."""
     deadline = time.monotonic() + argument
@@ -154,6 +159,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "wait": _wait,
     "sleep": _sleep,
     "time": _time,
+    "monotonic": _monotonic,
     "spin": _spin,
     "tidy": _tidy,
     "hog": _hog,

@@ -10,6 +10,7 @@ from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globa
 from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._output import json_option, print_json, print_table
 from amqp_tasks.message import dead_letter_note
+from amqp_tasks.worker._paused import read_paused_queues
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
@@ -30,22 +31,26 @@ def queues(state: Globals, names: tuple[str, ...], as_json: bool) -> None:
     """Print depth, consumers and type of the app's queues, or of those in NAMES.
 
     The depth counts messages that wait, not those that a worker holds. `missing` is a queue that the broker does not
-    have (yet). The type is the one that the app's topology declares.
+    have (yet), `paused` one of which workers run nothing. The type is the one that the app's topology declares.
     """
     with state.connected_app() as app:
-        rows = [_row(app, name) for name in names or sorted(app.topology.queue_names)]
+        wanted = names or sorted(app.topology.queue_names)
+        paused = read_paused_queues(app, wanted)
+        rows = [_row(app, name, is_paused=name in (paused or ())) for name in wanted]
         counts = app.dead_letters.counts(names or None)
     if as_json:
         print_json(rows)
         return
     headings = ("queue", "type", "ready", "consumers", "state")
     print_table(headings, [[row[heading] for heading in headings] for row in rows])
+    if paused is None:
+        state.note("the journal could not be read: whether queues are paused is not known")
     for name, count in counts.items():
         if count:
             state.note(dead_letter_note(name, count))
 
 
-def _row(app: App, queue_name: str) -> dict[str, Any]:
+def _row(app: App, queue_name: str, *, is_paused: bool) -> dict[str, Any]:
     declared = app.topology.queue(queue_name)
     status = app.transport.queue_status(queue_name)
     return {
@@ -53,5 +58,5 @@ def _row(app: App, queue_name: str) -> dict[str, Any]:
         "type": str(declared.type) if declared else None,
         "ready": status.messages if status else None,
         "consumers": status.consumers if status else None,
-        "state": "ok" if status else "missing",
+        "state": "missing" if status is None else "paused" if is_paused else "ok",
     }

@@ -20,6 +20,7 @@ from amqp_tasks import App, Task
 from amqp_tasks.errors import BulkSendError, DepthLimitExceeded, MessageTooLarge, UnroutableError
 from amqp_tasks.message import read_envelope
 from amqp_tasks.transport import ConsumerOptions
+from amqp_tasks.worker._paused import read_paused_queues
 from support.collector import Collector
 
 MakeApp = Callable[..., App]
@@ -101,6 +102,21 @@ def test_rate_limits_hold_here_too(make_app: MakeApp) -> None:
         starts = sorted(result.get(20) for result in paced)
 
     assert min(later - sooner for sooner, later in itertools.pairwise(starts)) >= 0.25 - 0.05
+
+
+def test_queues_can_be_paused_here_too(make_app: MakeApp) -> None:
+    app = make_app(task_queues=["default", "mails"])
+    task = app.task(add)
+
+    app.control.pause("mails")
+    with working(app):
+        waiting = task.apply_async((1, 2), queue="mails")
+        assert task.delay(3, 4).get(10) == 7
+        assert read_paused_queues(app, ["default", "mails"]) == frozenset({"mails"})
+        assert waiting.state == "PENDING"
+
+        app.control.resume("mails")
+        assert waiting.get(10) == 3
 
 
 def test_the_larger_priority_is_served_first(make_app: MakeApp) -> None:

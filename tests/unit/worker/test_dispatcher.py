@@ -133,6 +133,33 @@ def test_the_gate_is_not_asked_while_no_slot_is_free(process: Process) -> None:
     assert process.effects.log[-1] == ("put off", ("shut", 1.5))
 
 
+def test_what_came_from_a_paused_queue_is_handed_back_until_it_goes_on(process: Process) -> None:
+    process.dispatcher.take([job_of("long"), job_of("x", queue_name="mail"), job_of("y")])
+
+    process.dispatcher.pause_queues(frozenset({"mail"}))
+    process.dispatcher.take([job_of("z", queue_name="mail")])
+    process.done()
+    assert process.submitted == ["long", "y"]
+    process.dispatcher.pause_queues(frozenset())
+    process.dispatcher.take([job_of("again", queue_name="mail")])
+    process.done()
+
+    assert process.submitted == ["long", "y", "again"]
+    handed_back = [said[1] for said in process.effects.log if said[0] == "hand back"]
+    assert handed_back == [["x"], ["z"]]
+
+
+def test_one_that_waits_to_run_alone_is_handed_back_with_its_queue() -> None:
+    process = Process(slots=2)
+    process.dispatcher.take([job_of("a"), job_of("boom", crashes=1, queue_name="mail")])
+
+    process.dispatcher.pause_queues(frozenset({"mail"}))
+
+    assert ("hand back", ["boom"]) in process.effects.log
+    process.dispatcher.take([job_of("b")])
+    assert process.submitted == ["a", "b"]
+
+
 def test_closing_hands_back_what_was_not_started() -> None:
     process = Process(slots=2)
     process.dispatcher.take([job_of("a"), job_of("boom", crashes=2)])

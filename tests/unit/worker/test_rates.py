@@ -11,8 +11,10 @@ from uuid import uuid4
 import pytest
 
 from amqp_tasks import App
+from amqp_tasks.message import JournalEntry
 from amqp_tasks.settings._rate import per_second
-from amqp_tasks.worker._rates import NOT_NOW, RateLimits, rates_of
+from amqp_tasks.worker._journal import JournalState
+from amqp_tasks.worker._rates import NOT_NOW, RateLimitChanges, RateLimits, rates_of
 from support.fake_deliveries import FakeClock
 
 
@@ -101,6 +103,32 @@ def test_a_limit_that_is_changed_holds_for_all_processes_that_were_there_before(
     assert (was_any, limits.is_any) == (True, False)
     for end in (told, tell):
         os.close(end)
+
+
+def test_what_the_journal_says_of_limits_counts(limits: RateLimits) -> None:
+    state = JournalState((RateLimitChanges(limits),))
+
+    passed_on = state.learn([_said("slow", "3/s"), _said("free", 2), _said("nobody", 1)])
+
+    # The table is shared: no process has to be told.
+    assert passed_on == []
+    assert (limits.rate("slow"), limits.rate("free"), limits.rate("nobody")) == (3.0, 2.0, 0.0)
+    state.learn([_said("slow", None), _said("free", "0")])
+    assert (limits.rate("slow"), limits.rate("free")) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("facts", [{}, {"task": "slow"} | {"rate": "fast"}, {"task": 1, "rate": 1}, {"task": "slow", "rate": [1]}])  # fmt: skip
+def test_an_entry_that_says_no_limit_changes_nothing(limits: RateLimits, facts: dict[str, Any]) -> None:
+    entry = JournalEntry(kind="rate_limit", id="e", time=0.0, sender="test", facts=facts)
+
+    JournalState((RateLimitChanges(limits),)).learn([entry])
+
+    assert limits.rate("slow") == 0.5
+
+
+def _said(task_name: str, rate: float | str | None) -> JournalEntry:
+    facts = {"task": task_name, "rate": rate}
+    return JournalEntry(kind="rate_limit", id="e", time=0.0, sender="test", facts=facts)
 
 
 def test_a_process_that_hangs_or_dies_with_the_lock_hangs_nobody(
