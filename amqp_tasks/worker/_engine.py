@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import DeadLetterReason, printable
-from amqp_tasks.transport import ConsumerOptions, ConsumerState
+from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement
 from amqp_tasks.worker._accounts import (
     UNWANTED,
     as_waiter_sees,
@@ -238,11 +238,17 @@ class Engine:
             self._dispatcher.drop(self._is_lost)
             self._redeliveries.drop(self._is_lost)
             self._holding.drop(self._is_lost)
-            if still_open:
-                self._parts.verdicts.tell_open(still_open)
-            if maybe_lost:
-                self._parts.verdicts.tell_finished(maybe_lost)
+            self._tell(still_open, maybe_lost)
+        elif event.state is ConsumerState.CANCELLED and event.queue_name is not None:
+            self._tell(*self._ledger.take_back(event.queue_name))
         self._parts.on_event(event)
+
+    def _tell(self, still_open: Sequence[str], maybe_lost: Sequence[str]) -> None:
+        """Let the supervisor know what may be delivered again and must not be run."""
+        if still_open:
+            self._parts.verdicts.tell_open(still_open)
+        if maybe_lost:
+            self._parts.verdicts.tell_finished(maybe_lost)
 
     def _is_lost(self, job: Job) -> bool:
         return self._ledger.is_lost(job.delivery)
@@ -382,6 +388,10 @@ class Engine:
     def _order_prefetch(self, prefetch: int) -> None:
         if self._consumer is not None:
             self._consumer.set_prefetch(prefetch)
+
+    def let_go(self, stale: Delivery) -> None:
+        """See `RedeliveryEffects.let_go`."""
+        self._settler.consumer.settle(stale, Settlement.ACK)
 
     def proceed(self, jobs: Sequence[Job]) -> None:
         """See `RedeliveryEffects.proceed`."""

@@ -37,6 +37,7 @@ class Ledger:
         self._finished = RecentKeys()
         self._lost_epoch = -1
         self._told_open: set[str] = set()
+        self._taken_back: set[str] = set()
 
     @property
     def count(self) -> int:
@@ -60,6 +61,7 @@ class Ledger:
             was_told = job.key in self._told_open
             if job.key:
                 self._told_open.discard(job.key)
+                self._taken_back.discard(job.key)
                 if self._open.get(job.key) is job:
                     del self._open[job.key]
                 if is_lost:
@@ -82,19 +84,40 @@ class Ledger:
                 del self._open[job.key]
         return delivery
 
-    def adopt(self, redelivered: Job) -> Job | None:
-        """Let a redelivery take the place of the stale delivery of an open job, and return that job.
+    def adopt(self, redelivered: Job) -> Delivery | None:
+        """Let a redelivery take the place of the stale delivery of an open job, and return that one.
 
         None when no job with this key is open, or when its delivery is not stale: then it is another message.
         """
         with self._lock:
-            job = self._open.get(redelivered.key)
-            if job is None or job.delivery.epoch >= redelivered.delivery.epoch:
+            job, delivery = self._open.get(redelivered.key), redelivered.delivery
+            if job is None or not self._is_stale(job, delivery):
                 return None
-            job.delivery = redelivered.delivery
+            stale, job.delivery = job.delivery, delivery
+            self._taken_back.discard(job.key)
             # An early ack did not reach the broker; this delivery gets one at the end.
             job.is_acked = False
-            return job
+            return stale
+
+    def _is_stale(self, job: Job, redelivery: Delivery) -> bool:
+        return job.delivery.epoch < redelivery.epoch or job.key in self._taken_back
+
+    def take_back(self, queue_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The broker has cancelled the consumer of a queue and may deliver again what it had, on the same channel.
+
+        Returns what `lose` does.
+        """
+        with self._lock:
+            maybe = tuple(key for _, key in self._acked)
+            self._finished.add(maybe)
+            keys = tuple(
+                key
+                for key, job in self._open.items()
+                if job.delivery.queue_name == queue_name and not job.is_acked
+            )
+            self._taken_back.update(keys)
+            self._told_open.update(keys)
+            return keys, maybe
 
     def is_finished(self, key: str) -> bool:
         """Whether it finished here and its ack may have been lost."""

@@ -14,6 +14,7 @@ from amqp_tasks.worker._verdicts import UNKNOWN, Verdict, Verdicts
 
 if TYPE_CHECKING:
     from amqp_tasks.clock import Clock
+    from amqp_tasks.transport import Delivery
 
 __all__ = ("Redeliveries", "RedeliveryEffects")
 
@@ -44,6 +45,10 @@ class RedeliveryEffects(Protocol):
 
     def resize(self) -> None:
         """`held` has changed."""
+
+    def let_go(self, stale: Delivery) -> None:
+        """Ack one that the broker has taken back, on a channel that lives: RabbitMQ gives a consumer nothing more until
+        what timed out is settled."""
 
 
 class Redeliveries:
@@ -82,8 +87,10 @@ class Redeliveries:
         """Accept redelivered messages."""
         unknown: list[Job] = []
         for job in jobs:
-            if self._ledger.adopt(job) is not None:
+            if (stale := self._ledger.adopt(job)) is not None:
                 logger.info("task %s still runs here; its redelivery is adopted", job.key, extra=_about(job))
+                if stale.epoch == job.delivery.epoch:
+                    self._effects.let_go(stale)
             elif self._ledger.is_finished(job.key):
                 self._effects.acknowledge_duplicate(job)
             else:

@@ -25,10 +25,39 @@ def test_a_redelivery_takes_the_place_of_a_stale_delivery() -> None:
     assert ledger.lose(1) == (("a",), ())
     again = job_of("a", epoch=2, redelivered=True)
 
-    assert ledger.adopt(again) is job
+    stale = job.delivery
+    assert ledger.adopt(again) is stale
     assert not job.is_acked
     # The supervisor was told that it is open, so it must hear of its end.
     assert ledger.close(job) == (again.delivery, True)
+
+
+def test_a_redelivery_on_the_same_channel_is_adopted_once_after_its_consumer_was_cancelled() -> None:
+    ledger = Ledger(in_flight=10)
+    job, other, acked = job_of("a"), job_of("b", queue_name="other"), job_of("c")
+    acked.is_acked = True
+    for each in (job, other, acked):
+        ledger.open(each)
+    stale, again = job.delivery, job_of("a", redelivered=True)
+
+    assert ledger.take_back("work") == (("a",), ())
+
+    assert ledger.adopt(job_of("b", redelivered=True)) is None
+    assert ledger.adopt(job_of("c", redelivered=True)) is None
+    assert ledger.adopt(again) is stale
+    assert ledger.adopt(job_of("a", redelivered=True)) is None
+    # The supervisor was told that it is open, so it must hear of its end.
+    assert ledger.close(job) == (again.delivery, True)
+
+
+def test_what_was_acked_just_before_its_consumer_was_cancelled_counts_as_finished() -> None:
+    ledger = Ledger(in_flight=10)
+    job = job_of("a")
+    ledger.open(job)
+    ledger.close(job)
+
+    assert ledger.take_back("work") == ((), ("a",))
+    assert ledger.is_finished("a")
 
 
 def test_another_message_with_the_same_id_is_not_adopted() -> None:

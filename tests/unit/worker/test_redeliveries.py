@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from amqp_tasks.transport import Delivery
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._redeliveries import ANSWER_LIMIT, ASK_AGAIN_AFTER, Redeliveries
@@ -56,6 +57,9 @@ class Fates:
     def resize(self) -> None:
         self.log.append(("resize", None))
 
+    def let_go(self, stale: Delivery) -> None:
+        self.log.append(("let go", stale))
+
 
 class Fixture:
     def __init__(self) -> None:
@@ -103,6 +107,18 @@ def test_what_runs_here_is_adopted_without_asking(it: Fixture) -> None:
 
     assert running.delivery is again.delivery
     assert it.asked.pending == []
+
+
+def test_what_a_cancelled_consumer_had_is_settled_when_its_redelivery_is_adopted(it: Fixture) -> None:
+    running = job_of("a")
+    stale = running.delivery
+    it.ledger.open(running)
+    it.ledger.take_back("work")
+
+    it.redeliveries.take([job_of("a", redelivered=True)])
+
+    assert it.asked.pending == []
+    assert it.fates.log == [("let go", stale)]
 
 
 def test_a_held_delivery_is_asked_about_again_and_runs_when_its_process_died(it: Fixture) -> None:
