@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
@@ -33,12 +34,21 @@ class NodeUnavailable(Exception):
     """This machine cannot run a node of that kind; says why."""
 
 
+# Below the ports that systems give to outgoing connections (from 32,768 on Linux, 49,152 elsewhere): while a node is down, its
+# ports must not become the near end of somebody's connection.
+_PORTS = range(21_000, 32_000)
+
+
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback address that nobody listens on now, and that no connection is given."""
+    for port in random.sample(_PORTS, 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise NodeUnavailable("no TCP port is free")
 
 
 def listens(port: int) -> bool:

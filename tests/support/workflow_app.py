@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,40 @@ def numbers(count: int) -> Iterator[Any]:
     """Signatures, one after the other."""
     for number in range(count):
         yield add.s(number, number)
+
+
+@app.task(name="fuse")
+def fuse(value: Any, point: str, marker: str) -> int:
+    """`step`, after which its process dies once, at a point of the join."""
+    if not Path(marker).exists():
+        _die_once_at(point, Path(marker))
+    return total(value)
+
+
+def _die_once_at(point: str, marker: Path) -> None:
+    from amqp_tasks.worker import _joiner
+
+    def die(*args: Any) -> None:
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    match point:
+        case "before the look":
+            setattr(_joiner.Joiner, "look", die)  # noqa: B010 - of another type: it does not return
+        case "after the queue was taken":
+            setattr(_joiner.Joiner, "_steps", die)  # noqa: B010
+        case _:
+            publish = _joiner._publish
+
+            def publish_and_die(*args: Any) -> None:
+                publish(*args)
+                die()
+
+            setattr(_joiner, "_publish", publish_and_die)  # noqa: B010
+
+
+@app.task(name="slow_step")
+def slow_step(value: Any, number: int) -> int:
+    """`step`, which takes its time."""
+    time.sleep(0.02)
+    return total(value) + number
