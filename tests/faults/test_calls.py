@@ -19,6 +19,21 @@ LIMIT = 10.0
 """Seconds in which a call with a timeout of two must have ended on a busy machine."""
 
 
+@pytest.mark.slow
+def test_promise_01_calls_that_wait_in_a_classic_queue_survive_a_restart_of_the_broker(
+    private_node: PrivateNode, ledger: Ledger
+) -> None:
+    """A quorum queue keeps everything; a classic one only what is sent as persistent."""
+    sent = {f"key-{number}" for number in range(20)}
+    with WorkerClient(private_node.url, task_default_queue_type="classic") as client:
+        client.many(sorted(sent))
+
+    private_node.restart()
+
+    with RawClient(private_node.url) as raw:
+        assert_conserved(sent, ledger, raw, within=2)
+
+
 def test_promise_02_not_sent_was_never_stored_and_send_unknown_may_be(
     vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, proxy: TcpProxy
 ) -> None:

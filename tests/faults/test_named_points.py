@@ -89,8 +89,9 @@ def test_promise_06_a_cut_at_any_point_of_the_protocol_loses_nothing(
             if name.startswith("during"):
                 proxy.cut()  # it comes when they connect again
             assert proxy.was_at_point.wait(20), f"nobody came to the point {name!r}"
-        run.wait_done(5)
+            run.wait_done(5)  # until then somebody may begin what is not his any more
 
+    run.wait_done(10)
     _check(run.finish())
 
 
