@@ -13,6 +13,7 @@
     │   ├── BrokerAuthenticationError       credentials refused: final
     │   └── BrokerAccessError               virtual host unknown or not permitted: final
     ├── BrokerOperationError                the broker refused a method (`reply_code`, `reply_text`)
+    ├── MigrationRefused                    a queue cannot be migrated now: it is consumed, or messages keep arriving
     ├── PublishError                        a message was not accepted; one of exactly two branches
     │   ├── NotSent                         certainly not stored: sending again cannot double it
     │   │   ├── UnroutableError             returned: no queue is bound
@@ -77,6 +78,7 @@ __all__ = (
     "MalformedMessage",
     "MaxRetriesExceededError",
     "MessageTooLarge",
+    "MigrationRefused",
     "NotRegistered",
     "NotSent",
     "PublishError",
@@ -195,6 +197,19 @@ class BrokerOperationError(AmqpTasksError):
     def __init__(self, message: str, *, reply_code: int = 0, reply_text: str = "") -> None:
         self.reply_code, self.reply_text = reply_code, reply_text
         super().__init__(message)
+
+
+class MigrationRefused(AmqpTasksError):
+    """A queue is not migrated now; everything is in place to do it later.
+
+    Attributes:
+        queue_name: which.
+        reason: why, and what to do.
+    """
+
+    def __init__(self, queue_name: str, reason: str) -> None:
+        self.queue_name, self.reason = queue_name, reason
+        super().__init__(f"queue {queue_name!r} is not migrated: {reason}")
 
 
 class PublishError(AmqpTasksError):

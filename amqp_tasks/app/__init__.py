@@ -19,6 +19,13 @@ from amqp_tasks.app._task import Task, TaskCall
 if TYPE_CHECKING:
     from amqp_tasks.app._dead_letters import DeadLetterFilter, DeadLetters, Requeued
     from amqp_tasks.app._lookup import find_app
+    from amqp_tasks.app._migration import (
+        Migrated,
+        Migration,
+        MigrationPlan,
+        MigrationProgress,
+        MigrationStep,
+    )
 
 __all__ = (
     "App",
@@ -29,6 +36,11 @@ __all__ = (
     "DeadLetters",
     "DeliveryInfo",
     "GroupResult",
+    "Migrated",
+    "Migration",
+    "MigrationPlan",
+    "MigrationProgress",
+    "MigrationStep",
     "Request",
     "Requeued",
     "ResultSet",
@@ -59,4 +71,8 @@ def __getattr__(name: str) -> Any:
         from amqp_tasks.app import _dead_letters
 
         return getattr(_dead_letters, name)
+    if name in {"Migrated", "Migration", "MigrationPlan", "MigrationProgress", "MigrationStep"}:
+        from amqp_tasks.app import _migration
+
+        return getattr(_migration, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

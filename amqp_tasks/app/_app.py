@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from amqp_tasks.app._calls import Calls
     from amqp_tasks.app._control import Control
     from amqp_tasks.app._dead_letters import DeadLetters
+    from amqp_tasks.app._migration import Migration
     from amqp_tasks.app._resources import Resources
     from amqp_tasks.app._result import AsyncResult
     from amqp_tasks.app._result_set import ResultSet
@@ -386,6 +387,35 @@ class App:
         from amqp_tasks.app._control import Control
 
         return Control(self)
+
+    def migration(
+        self,
+        queue_name: str,
+        *,
+        to_type: str | None = None,
+        management_url: str | None = None,
+        quiet: float = 3.0,
+        patience: float = 60.0,
+    ) -> Migration:
+        """The way of a queue that exists to the type and arguments that are declared now: `plan()` looks, `run()` does it.
+
+        Args:
+            queue_name: a task queue, or a dead-letter queue.
+            to_type: `quorum` or `classic`, in place of the declared type.
+            management_url: `http://user:password@host:15672`; None: bindings that others made are not kept.
+            quiet: seconds without an arrival after which the queue is swapped.
+            patience: seconds to wait for that.
+
+        Raises:
+            UnknownQueue: not configured, and may not be created.
+            ConfigurationError: a stream, or a URL that is none.
+            RoutingError: the queue's other arguments do not go with `to_type`.
+        """
+        from amqp_tasks.app._migration import Migration
+
+        return Migration(
+            self, queue_name, to_type=to_type, management_url=management_url, quiet=quiet, patience=patience
+        )
 
     # -- calling
 

@@ -58,6 +58,35 @@ class Topologies:
             found = found.merged(self._part(name))
         return found
 
+    def for_migration(self, name: str, to_type: QueueType | None = None) -> Topology:
+        """What a queue is to be, with what it needs; a dead-letter queue, too.
+
+        Raises:
+            UnknownQueue: it is not configured and may not be created.
+            RoutingError: it cannot be of `to_type`.
+        """
+        task_queue = name.removesuffix(DEAD_SUFFIX)
+        if task_queue != name:
+            part = Topology(queues=(self.dead_letters_of(task_queue),))
+        else:
+            part = self._part(name)
+        if to_type is None:
+            return part
+        queues = (self._of_type(queue, to_type) if queue.name == name else queue for queue in part.queues)
+        return Topology(exchanges=part.exchanges, queues=tuple(queues), bindings=part.bindings)
+
+    def _of_type(self, queue: Queue, kind: QueueType) -> Queue:
+        """The same of another type, with the standard arguments of that type in place of those of its own."""
+        limit, priority = self._settings.task.delivery_limit, self._settings.task.queue_max_priority
+        changes: dict[str, Any] = {}
+        if kind is QueueType.QUORUM:
+            changes["delivery_limit"] = limit if queue.delivery_limit is None else queue.delivery_limit
+            changes["max_priority"] = None if queue.max_priority == priority else queue.max_priority
+        else:
+            changes["delivery_limit"] = None
+            changes["max_priority"] = priority if queue.max_priority is None else queue.max_priority
+        return replace(queue, type=kind, **changes)
+
     def around(self, exchange_name: str) -> Topology:
         """What a publish to an exchange can reach, when the exchange is configured; else nothing."""
         if self.whole.exchange(exchange_name) is None or not exchange_name:

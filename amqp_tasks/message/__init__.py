@@ -28,6 +28,7 @@ from amqp_tasks.message._journal import (
     read_journal_entry,
 )
 from amqp_tasks.message._letters import DeadLetter
+from amqp_tasks.message._moved import moved
 from amqp_tasks.message._printable import bounded_repr, printable
 from amqp_tasks.message._process import current_origin, new_task_id
 from amqp_tasks.message._results import ResultRecord, State, build_result, read_result
@@ -75,6 +76,7 @@ __all__ = (
     "further_properties",
     "journal_message",
     "journal_queue",
+    "moved",
     "new_body",
     "new_task_id",
     "outcome_message",

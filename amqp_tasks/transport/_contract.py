@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
-from amqp_routing import Topology
+from amqp_routing import Binding, Topology
 from amqp_tasks.errors import PublishError
 from amqp_tasks.message import OutgoingMessage, Properties
 
@@ -265,6 +265,22 @@ class Transport(ABC):
     @abstractmethod
     def compare_topology(self, topology: Topology, *, timeout: float | None = None) -> tuple[str, ...]:
         """The differences between `topology` and the broker, a line each with the remedy; empty when none."""
+
+    @abstractmethod
+    def bind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
+        """Make bindings between what is there; idempotent.
+
+        Raises:
+            BrokerOperationError: a queue or exchange is missing (404), or permission is (403).
+        """
+
+    @abstractmethod
+    def unbind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
+        """Remove bindings; one that is not there is fine.
+
+        Raises:
+            BrokerOperationError: permission is missing.
+        """
 
     @abstractmethod
     def queue_status(self, queue_name: str, *, timeout: float | None = None) -> QueueStatus | None:

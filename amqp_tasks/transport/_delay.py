@@ -32,6 +32,7 @@ __all__ = (
     "STRAY_NAME",
     "WheelEntry",
     "came_through_wheel",
+    "due_binding",
     "enter_wheel",
     "is_of_wheel",
     "without_expiration",
@@ -117,6 +118,12 @@ class WheelEntry:
     def due_pattern(self) -> str:
         """The key of the binding from the exchange of what is due to `due_queue`."""
         return f"{'*.' * LEVELS}{self.routing_key[2 * LEVELS :]}"
+
+
+def due_binding(queue_name: str) -> Binding:
+    """By which what was delayed for a queue reaches it when it is due."""
+    entry = wheel_entry(1, "", queue_name)
+    return Binding(DUE_EXCHANGE, queue_name, routing_key=entry.due_pattern)
 
 
 @lru_cache(_CACHED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from shlex import quote
 
 from amqp_routing import Exchange, Queue
 from amqp_tasks.message import dead_letter_queue_name
@@ -19,8 +20,9 @@ _OF_DEAD_LETTERS = frozenset({"x-dead-letter-exchange", "x-dead-letter-routing-k
 
 def difference(kind: str, name: str, argument: str, *, wanted: object, found: object) -> str:
     """One line about one argument of a queue or exchange (`kind`); None stands for an argument that is not given."""
+    migrate = f"migrate it (amqp-tasks topology migrate {quote(name)}), " if kind == "queue" else ""
     return (
-        f"{kind} {name!r} exists with {_said(argument, found)}, declared as {_said(argument, wanted)}: delete it, or set "
+        f"{kind} {name!r} exists with {_said(argument, found)}, declared as {_said(argument, wanted)}: {migrate}delete it, or set "
         + (_queue_remedy(name, argument, found) if kind == "queue" else _exchange_remedy(argument, found))
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amqp_routing import Binding, Exchange, ExchangeType, Queue, QueueType, Topology
-from amqp_tasks.errors import TopologyMismatch, UnknownQueue
+from amqp_tasks.errors import BrokerOperationError, TopologyMismatch, UnknownQueue, UnroutableError
 from amqp_tasks.transport import QueueStatus, TopologyMode, Transport
 from support.conformance import Door, Message
 
@@ -57,7 +57,8 @@ def test_a_difference_is_told_with_wanted_found_and_remedy(transport: Transport,
 
     (line,) = caught.value.differences
     assert line.startswith(
-        "queue 'q' exists with x-queue-type=classic, declared as x-queue-type=quorum: delete it, or set"
+        "queue 'q' exists with x-queue-type=classic, declared as x-queue-type=quorum: migrate it (amqp-tasks topology migrate"
+        " q), delete it, or set"
     )
 
 
@@ -145,3 +146,26 @@ def test_opening_tells_who_answered_and_hides_the_password(transport: Transport)
     assert info.product
     assert len(info.version) >= 2
     assert ":guest@" not in info.url
+
+
+def test_bindings_are_made_and_removed_one_by_one(transport: Transport, message: Message) -> None:
+    transport.ensure_topology(WHOLE, mode=DECLARE)
+    more = Binding("e", "c", routing_key="more")
+
+    transport.bind((more, more))
+    transport.publish(message(b"", "more", exchange="e"))
+    transport.unbind((more, more))
+
+    assert transport.queue_status("c") == QueueStatus(name="c", messages=1, consumers=0)
+    with pytest.raises(UnroutableError):
+        transport.publish(message(b"", "more", exchange="e"))
+
+
+def test_a_binding_of_what_is_not_there_is_refused_and_its_removal_is_not(transport: Transport) -> None:
+    transport.ensure_topology(WHOLE, mode=DECLARE)
+
+    for loose in (Binding("e", "gone"), Binding("gone", "c")):
+        with pytest.raises(BrokerOperationError) as caught:
+            transport.bind((loose,))
+        assert caught.value.reply_code == 404
+        transport.unbind((loose,))

@@ -25,6 +25,7 @@ SAMPLES: dict[str, AmqpTasksError] = {
     "BrokerAuthenticationError": errors.BrokerAuthenticationError("refused", url="amqp://host//"),
     "BrokerAccessError": errors.BrokerAccessError("refused", url="amqp://host//"),
     "BrokerOperationError": errors.BrokerOperationError("no", reply_code=403, reply_text="ACCESS_REFUSED"),
+    "MigrationRefused": errors.MigrationRefused("mail", "2 consume it"),
     "BrokerBlocked": errors.BrokerBlocked("blocked", reason="low on disk").about(
         exchange="e", routing_key="k", message_id="m"
     ),

@@ -12,6 +12,7 @@ from amqp_tasks.cli._globals import Globals, Group, global_options, import_error
 from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._output import json_option, print_json, print_lines, print_table
 from amqp_tasks.cli._values import json_list, json_object
+from amqp_tasks.cli.commands.migrate import migrate
 
 if TYPE_CHECKING:
     from amqp_routing import Topology
@@ -152,6 +153,9 @@ def explain(
         print_json(_explained_as_data(explained))
     else:
         print_lines(str(explained))
+
+
+topology.add_command(migrate)
 
 
 def _explained_as_data(explained: CallExplanation) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from amqp_routing import PublishRefused, Queue, QueueType, Topology, UnknownExchange, resolve
+from amqp_routing import Binding, PublishRefused, Queue, QueueType, Topology, UnknownExchange, resolve
 from amqp_tasks.clock import Clock
 from amqp_tasks.errors import (
     NotSent,
@@ -33,7 +33,14 @@ from amqp_tasks.transport.memory._queue import HeldQueue
 from amqp_tasks.transport.memory._store import MessageStore, Stored
 from amqp_tasks.transport.memory._stream import HeldStream
 from amqp_tasks.transport.memory._thread import CallbackThread
-from amqp_tasks.transport.memory._topology import HeldTopology, differences, missing, refuse_unsupported
+from amqp_tasks.transport.memory._topology import (
+    HeldTopology,
+    differences,
+    missing,
+    refuse_loose,
+    refuse_unsupported,
+    without_bindings,
+)
 from amqp_tasks.transport.memory._values import as_received
 
 __all__ = ("MemoryBroker", "broker_named")
@@ -107,6 +114,18 @@ class MemoryBroker:
                 if queue.name in self.queues:
                     self.queues[queue.name].last_used = now
             self._add_queues(queues, now)
+
+    def bind(self, bindings: Iterable[Binding]) -> None:
+        """`Transport.bind`."""
+        with self.lock:
+            for each in bindings:
+                refuse_loose(each, self._topology)
+                self.add_missing(HeldTopology(bindings=(each,)))
+
+    def unbind(self, bindings: Collection[Binding]) -> None:
+        """`Transport.unbind`."""
+        with self.lock:
+            self._topology = without_bindings(self._topology, bindings)
 
     def _add_queues(self, queues: Iterable[Queue], now: float) -> None:
         for queue in queues:

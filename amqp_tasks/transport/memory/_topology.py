@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from amqp_routing import PREDECLARED_EXCHANGES, Exchange, ExchangeType, Queue, Topology
-from amqp_tasks.errors import ConfigurationError
+from amqp_routing import (
+    PREDECLARED_EXCHANGES,
+    Binding,
+    DestinationKind,
+    Exchange,
+    ExchangeType,
+    Queue,
+    Topology,
+)
+from amqp_tasks.errors import BrokerOperationError, ConfigurationError
 from amqp_tasks.transport._difference import difference
 
-__all__ = ("HeldTopology", "differences", "missing", "refuse_unsupported", "remembered")
+__all__ = (
+    "HeldTopology",
+    "differences",
+    "missing",
+    "refuse_loose",
+    "refuse_unsupported",
+    "remembered",
+    "without_bindings",
+)
 
 
 class HeldTopology(Topology):
@@ -45,6 +61,27 @@ def refuse_unsupported(topology: Topology) -> None:
                 f"exchange {exchange.name!r} is of type {exchange.type}, which memory:// does not have: use an"
                 " amqp:// broker"
             )
+
+
+def refuse_loose(binding: Binding, held: Topology) -> None:
+    """Refuse a binding of what is not there.
+
+    Raises:
+        BrokerOperationError: 404, as RabbitMQ says it.
+    """
+    is_queue = binding.destination_kind is DestinationKind.QUEUE
+    known = held.queue(binding.destination) if is_queue else held.exchange(binding.destination)
+    if known is None or held.exchange(binding.source) is None:
+        raise BrokerOperationError(
+            f"binding {binding.destination!r} to {binding.source!r}: one of the two does not exist",
+            reply_code=404,
+        )
+
+
+def without_bindings(held: Topology, bindings: Collection[Binding]) -> Topology:
+    """The rest, without these."""
+    kept = tuple(each for each in held.bindings if each not in bindings)
+    return HeldTopology(exchanges=held.exchanges, queues=held.queues, bindings=kept)
 
 
 def missing(wanted: Topology, held: Topology) -> tuple[list[Exchange], list[Queue]]:

@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from amqp_routing import Topology
+from amqp_routing import Binding, Topology
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 from amqp_tasks.errors import ClosedError, MessageTooLarge, PublishError, PublishNacked, UnroutableError
 from amqp_tasks.message import OutgoingMessage
@@ -186,6 +186,14 @@ class MemoryTransport(Transport):
     def compare_topology(self, topology: Topology, *, timeout: float | None = None) -> tuple[str, ...]:
         """See `Transport.compare_topology`."""
         return self._waiting_broker().compare(topology)
+
+    def bind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
+        """See `Transport.bind`."""
+        self._waiting_broker().bind(tuple(bindings))
+
+    def unbind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
+        """See `Transport.unbind`."""
+        self._waiting_broker().unbind(frozenset(bindings))
 
     def queue_status(self, queue_name: str, *, timeout: float | None = None) -> QueueStatus | None:
         """See `Transport.queue_status`."""

@@ -14,6 +14,7 @@ from amqp_tasks.transport._difference import difference
 from amqp_tasks.transport.rabbitmq._operations import Ask, Script
 
 __all__ = (
+    "bind_script",
     "compare_script",
     "delete_script",
     "ensure_script",
@@ -23,6 +24,7 @@ __all__ = (
     "queue_ask",
     "related",
     "status_script",
+    "unbind_script",
 )
 
 NOT_FOUND, ACCESS_REFUSED, PRECONDITION_FAILED = 404, 403, 406
@@ -192,14 +194,33 @@ def _declare_missing(found: _Found) -> Script[None]:
         yield queue_ask(queue)
 
 
-def _bind(binding: Binding) -> Ask:
-    key, arguments = binding.routing_key, dict(binding.arguments)
-    doing = f"binding {binding.destination!r} to {binding.source!r}"
-    if binding.destination_kind is DestinationKind.EXCHANGE:
-        places = {"destination": binding.destination, "source": binding.source}
-        return Ask("exchange_bind", {**places, "routing_key": key, "arguments": arguments}, doing)
-    places = {"queue": binding.destination, "exchange": binding.source}
-    return Ask("queue_bind", {**places, "routing_key": key, "arguments": arguments}, doing)
+def _bind(binding: Binding, verb: str = "bind") -> Ask:
+    to_exchange = binding.destination_kind is DestinationKind.EXCHANGE
+    source, destination = ("source", "destination") if to_exchange else ("exchange", "queue")
+    arguments = {
+        destination: binding.destination,
+        source: binding.source,
+        "routing_key": binding.routing_key,
+        "arguments": dict(binding.arguments),
+    }
+    kind = binding.destination_kind.value
+    return Ask(f"{kind}_{verb}", arguments, f"{verb}ing {binding.destination!r} to {binding.source!r}")
+
+
+def bind_script(bindings: Sequence[Binding]) -> Script[None]:
+    """`Transport.bind`."""
+    for binding in bindings:
+        yield _bind(binding)
+
+
+def unbind_script(bindings: Sequence[Binding]) -> Script[None]:
+    """`Transport.unbind`."""
+    for binding in bindings:
+        try:
+            yield _bind(binding, "unbind")
+        except BrokerOperationError as exc:
+            if exc.reply_code != NOT_FOUND:
+                raise
 
 
 def ensure_script(topology: Topology, mode: TopologyMode) -> Script[None]:

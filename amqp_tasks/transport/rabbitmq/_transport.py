@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from amqp_routing import Topology
+from amqp_routing import Binding, Topology
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 from amqp_tasks.errors import BrokerUnreachable, ClosedError, MessageTooLarge, PublishError, SendUnknown
 from amqp_tasks.message import OutgoingMessage
@@ -41,11 +41,13 @@ from amqp_tasks.transport.rabbitmq._pending import (
 )
 from amqp_tasks.transport.rabbitmq._publisher import PUBLISH_CHANNEL
 from amqp_tasks.transport.rabbitmq._topology import (
+    bind_script,
     compare_script,
     delete_script,
     ensure_script,
     purge_script,
     status_script,
+    unbind_script,
 )
 
 __all__ = ("RabbitTransport",)
@@ -225,6 +227,16 @@ class RabbitTransport(Transport):
         """See `Transport.compare_topology`."""
         lines: tuple[str, ...] = self._ask(lambda: compare_script(topology), timeout)
         return lines
+
+    def bind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
+        """See `Transport.bind`."""
+        wanted = tuple(bindings)
+        self._ask(lambda: bind_script(wanted), timeout)
+
+    def unbind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
+        """See `Transport.unbind`."""
+        unwanted = tuple(bindings)
+        self._ask(lambda: unbind_script(unwanted), timeout)
 
     def queue_status(self, queue_name: str, *, timeout: float | None = None) -> QueueStatus | None:
         """See `Transport.queue_status`."""

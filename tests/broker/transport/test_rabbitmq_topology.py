@@ -70,7 +70,9 @@ def test_promise_19_all_differences_are_told_with_what_is_there_and_what_was_wan
         transport.ensure_topology(wanted, mode=TopologyMode.DECLARE)
 
     text = "\n".join(caught.value.differences)
-    assert "queue 'mail' exists with x-queue-type=classic, declared as x-queue-type=quorum: delete it" in text
+    assert (
+        "queue 'mail' exists with x-queue-type=classic, declared as x-queue-type=quorum: migrate it" in text
+    )
     for argument in (
         "x-max-length=10",
         "x-max-priority=3",

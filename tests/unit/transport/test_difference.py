@@ -38,7 +38,8 @@ def test_the_line_ends_with_the_setting_that_agrees_with_the_broker(
 ) -> None:
     line = difference("queue", queue, argument, wanted="ours", found=found)
 
-    assert line.endswith(f", declared as {argument}=ours: delete it, or set {remedy}")
+    migrate = f"migrate it (amqp-tasks topology migrate {queue})"
+    assert line.endswith(f", declared as {argument}=ours: {migrate}, delete it, or set {remedy}")
 
 
 @pytest.mark.parametrize(
