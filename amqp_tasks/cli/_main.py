@@ -41,6 +41,8 @@ _COMMANDS = "amqp_tasks.cli.commands"
         "topology": f"{_COMMANDS}.topology:topology",
         "purge": f"{_COMMANDS}.purge:purge",
         "dlq": f"{_COMMANDS}.dlq:dlq",
+        "revoke": f"{_COMMANDS}.revoke:revoke",
+        "unrevoke": f"{_COMMANDS}.revoke:unrevoke",
         "config": f"{_COMMANDS}.config:config",
         "report": f"{_COMMANDS}.report:report",
         "demo": f"{_COMMANDS}.demo:demo",

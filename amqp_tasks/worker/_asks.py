@@ -59,18 +59,21 @@ class Answers:
         self._places[process] = Whereabouts(running)
 
     def left(
-        self, process: int, cause: str | None, overdue: Collection[str] = ()
+        self, process: int, cause: str | None, overdue: Collection[str] = (), ended: Collection[str] = ()
     ) -> tuple[tuple[str, int], ...]:
         """A process has ended; charges what it ran unless `cause` is None. Returns keys with their number of crashes.
 
-        What was `overdue` is not charged: whoever gets its redelivery answers that it has timed out.
+        What was `overdue` is not charged: whoever gets its redelivery answers that it has timed out. Nor is what was `ended`
+        as somebody wished.
         """
         self._timed_out.add(overdue)
         place = self._places.pop(process, None)
         charged: tuple[tuple[str, int], ...] = ()
         if place is not None and cause is not None:
             charged = tuple(
-                (key, self._crashes.charge(key, cause)) for key in place.running() if key not in overdue
+                (key, self._crashes.charge(key, cause))
+                for key in place.running()
+                if key not in overdue and key not in ended
             )
         self._waiting = [question for question in self._waiting if question.asker != process]
         self.review()

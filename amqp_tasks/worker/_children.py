@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from amqp_tasks.worker._limits import KILL_AFTER, OVERDUE_GRACE
 from amqp_tasks.worker._link import Link, LinkClosed, Message
 
 __all__ = ("ChildProcess", "Restarts")
@@ -36,6 +37,7 @@ class ChildProcess:
         is_recycling: it ends by itself and wants a successor.
         is_killed: by us; nobody is charged for it.
         has_crashed: a task ended it.
+        terminating_since: monotonic time since when it runs what is to be terminated; 0: it does not.
         error: why it cannot consume.
     """
 
@@ -50,6 +52,7 @@ class ChildProcess:
     is_recycling: bool = False
     is_killed: bool = False
     has_crashed: bool = False
+    terminating_since: float = 0.0
     error: str = ""
 
     def was_of_use(self, now: float) -> bool:
@@ -57,6 +60,15 @@ class ChildProcess:
         if self.is_recycling or self.has_crashed:
             return True
         return self.was_ready and not self.error and now - self.started >= SOON
+
+    def is_late_to_terminate(self, now: float, *, is_wanted: bool) -> bool:
+        """Whether it should have ended a task long ago; to be asked now and then, with whether it runs such a task.
+
+        It is given more time when it has begun to end: it stores the outcome, and lets the task clean up.
+        """
+        self.terminating_since = (self.terminating_since or now) if is_wanted else 0.0
+        limit = KILL_AFTER + 2 * OVERDUE_GRACE if self.is_recycling else KILL_AFTER
+        return is_wanted and now - self.terminating_since >= limit
 
     def send(self, message: Message) -> None:
         """Tell it something; nothing happens when it does not listen."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ from amqp_tasks.worker._pacing import Pacing
 from amqp_tasks.worker._prefetch import PrefetchTotal
 from amqp_tasks.worker._redeliveries import Redeliveries
 from amqp_tasks.worker._runner import Runner, RunRules
+from amqp_tasks.worker._runs import Runs
 from amqp_tasks.worker._settler import Settler, SettlerParts
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class EngineParts:
         on_event: what the consumer does, on the I/O thread.
         on_done: called after each task, in its slot's thread, with True when it left the process short of memory;
             returns True when the process must start nothing more.
-        on_overdue: called when a task has passed its hard limit: the process must end.
+        on_end: called when a task is ended, with the reason: the process must end.
         on_settled: called after each settlement.
         call_later: runs something on the control thread after some seconds.
     """
@@ -105,7 +106,7 @@ class EngineParts:
     clock: Clock
     on_event: Callable[[ConsumerEvent], None]
     on_done: Callable[[bool], bool]
-    on_overdue: Callable[[], None]
+    on_end: Callable[[str], None]
     on_settled: Callable[[], None]
     call_later: Callable[[float, Callable[[], None]], object]
 
@@ -135,6 +136,7 @@ class Engine:
         self._follow_ups = FollowUps(
             parts.app, parts.call_later, accept=parts.run_rules.accept, limits=parts.run_rules.limits
         )
+        self._runs = Runs()
         self._runner = Runner(
             rules=parts.run_rules,
             settler=self._settler,
@@ -145,7 +147,9 @@ class Engine:
                 call_later=parts.call_later,
                 records=parts.records,
                 on_overdue=self._end_overdue,
+                runs=self._runs,
             ),
+            runs=self._runs,
             check=parts.guards.check_start,
             follow_ups=self._follow_ups,
             refuse=self._refuse_open,
@@ -361,9 +365,29 @@ class Engine:
 
     def _end_overdue(self, job: Job) -> None:
         """Answer for a task that its slot will not answer for any more. On the control thread."""
-        self._parts.on_overdue()
+        self._parts.on_end("a task has exceeded its time limit")
         self._runner.time_out(job, tells=True)
         self._dispatcher.done(job, 0.0)
+
+    def terminate(self, task_ids: Collection[str]) -> bool:
+        """End those of these tasks that run here; whether there was one. On the control thread."""
+        is_ended = False
+        for job in self._runs.find(task_ids):
+            if not self._parts.run_rules.can_end_a_task:
+                logger.warning(
+                    "task %s is to be terminated, which only the pool 'prefork' can do: it goes on", job.key,
+                    extra={"action": "terminate"},
+                )  # fmt: skip
+            elif self._runs.take(job):
+                is_ended = True
+                self._parts.on_end("a task is terminated")
+                self._runner.revoke_running(job)
+                self._dispatcher.done(job, 0.0)
+        return is_ended
+
+    def wait_for_abandoned(self, timeout: float) -> None:
+        """Give a slot whose run is answered for already so many seconds to come to its end."""
+        self._runs.abandoned.wait(timeout)
 
     # What dispatcher and redeliveries ask for.
 

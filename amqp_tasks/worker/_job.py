@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from amqp_tasks.message import Envelope
     from amqp_tasks.transport import Delivery
 
-__all__ = ("Job", "key_of")
+__all__ = ("Job", "first_key", "key_of")
 
 
 def key_of(task_id: str, retries: int, snoozes: int = 0) -> str:
@@ -24,6 +25,14 @@ def key_of(task_id: str, retries: int, snoozes: int = 0) -> str:
     if retries:
         task_id = f"{task_id} retry {retries}"
     return f"{task_id} snooze {snoozes}" if snoozes else task_id
+
+
+_LATER_RUN = re.compile(r"( retry \d+)?( snooze \d+)?$")
+
+
+def first_key(key: str) -> str:
+    """The key of the first run of a task, from that of any."""
+    return _LATER_RUN.sub("", key)
 
 
 # Not a dataclass: one is made per delivery on the hot path.

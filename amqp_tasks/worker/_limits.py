@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from amqp_tasks.clock import Clock
     from amqp_tasks.worker._job import Job
     from amqp_tasks.worker._records import Records
+    from amqp_tasks.worker._runs import Runs
 
 __all__ = ("KILL_AFTER", "OVERDUE_GRACE", "SOFT_SIGNAL", "Overdue", "Timekeeper", "Watch", "soft_signal_kept")
 
@@ -65,7 +66,6 @@ class Watch:
         "_is_claimed",
         "_job",
         "_keeper",
-        "_outcome",
         "_slot",
         "_soft",
         "_soft_due",
@@ -79,8 +79,6 @@ class Watch:
         self._keeper, self._job, self._slot = keeper, job, slot
         self._soft, self._hard = soft, hard
         self._soft_due = self._hard_due = math.inf
-        # Whoever gets it answers for the run: `finish`, or the control thread.
-        self._outcome = threading.Lock()
         # Held: must not be interrupted. Whoever gets it ends the window: `close`, or the one interruption.
         self._window = threading.Lock()
         self._window.acquire()
@@ -118,7 +116,7 @@ class Watch:
         Raises:
             Overdue: too late.
         """
-        if not self._outcome.acquire(blocking=False):
+        if not self._keeper.runs.take(self._job):
             raise Overdue
         if self._hard:
             self._keeper.records.limit(self._slot, 0.0)
@@ -132,7 +130,7 @@ class Watch:
         """Do what a limit that has passed asks for."""
         if now >= self._hard_due:
             due, self._soft_due, self._hard_due = self._hard_due, math.inf, math.inf
-            if self._outcome.acquire(blocking=False):
+            if self._keeper.runs.take(self._job):
                 self._keeper.records.limit(self._slot, due + OVERDUE_GRACE)
                 self._keeper.on_overdue(self._job)
         elif now >= self._soft_due:
@@ -190,6 +188,7 @@ class Timekeeper:
         call_later: runs something on the control thread after some seconds.
         records: tell the supervisor when a process that cannot end itself is to be killed.
         on_overdue: answers for a job beyond its hard limit, in place of its slot, and ends the process.
+        runs: who answers for what.
     """
 
     def __init__(
@@ -199,9 +198,10 @@ class Timekeeper:
         call_later: Callable[[float, Callable[[], None]], object],
         records: Records,
         on_overdue: Callable[[Job], None],
+        runs: Runs,
     ) -> None:
         self._clock, self._call_later = clock, call_later
-        self.records, self.on_overdue = records, on_overdue
+        self.records, self.on_overdue, self.runs = records, on_overdue, runs
         self._watches: dict[int, Watch] = {}
         # When the one timer that counts is due; written under the lock.
         self._wakes_at = math.inf

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -30,8 +31,9 @@ from amqp_tasks.worker._paused import PausedQueues
 from amqp_tasks.worker._prefetch import Prefetch
 from amqp_tasks.worker._rates import RateLimitChanges, RateLimits
 from amqp_tasks.worker._records import Records
-from amqp_tasks.worker._revocations import Revocations
+from amqp_tasks.worker._revocations import Revocations, termination_in
 from amqp_tasks.worker._runner import RunRules
+from amqp_tasks.worker._template import has_own_handler
 from amqp_tasks.worker._verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -95,7 +97,8 @@ class WorkerProcess:
         self._is_ended = False
         self._deadline = 0.0
         self._ended_clean = True
-        self.has_overdue = False
+        self.has_ended_a_task = False
+        self._end_signal: signal.Signals | None = None
 
     @property
     def pool(self) -> object:
@@ -111,6 +114,16 @@ class WorkerProcess:
             self._pool.serve()
             control.join()
         return self._ended_clean
+
+    def let_clean_up(self) -> None:
+        """Send the signal of a termination, if the task has a handler for it, and wait a while for the task's end.
+
+        All is settled and closed by now. On the control thread.
+        """
+        number = self._end_signal
+        if number is not None and has_own_handler(number):
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+            self._engine.wait_for_abandoned(OVERDUE_GRACE)
 
     def learn(self, entries: Sequence[JournalEntry]) -> None:
         """Take entries of the journal into account, before anything that is asked for later."""
@@ -144,7 +157,10 @@ class WorkerProcess:
         self.loop.run()
 
     def _learn(self, entries: Sequence[JournalEntry]) -> None:
-        self._journal.learn(entries)
+        for entry in self._journal.learn(entries):
+            wish = termination_in(entry)
+            if wish is not None and self._engine.terminate(wish.ids):
+                self._end_signal = wish.signal
         self._engine.pause_queues(self._paused_queues.names)
         logger.debug("told of %d journal entries", len(entries), extra={"action": "journal"})
 
@@ -228,11 +244,11 @@ class WorkerProcess:
             return True
         return False
 
-    def on_overdue(self) -> None:
-        """A task has passed its hard limit: end soon, whatever it still does. On the control thread."""
-        self.has_overdue = True
+    def on_end(self, why: str) -> None:
+        """A task is ended by us: end soon, whatever it still does. On the control thread."""
+        self.has_ended_a_task = True
         if not self._is_stopping:
-            self._reports.recycling("a task has exceeded its time limit")
+            self._reports.recycling(why)
         self._begin_stop(OVERDUE_GRACE)
 
     def on_settled(self) -> None:
@@ -296,7 +312,7 @@ def _build_engine(
         clock=SYSTEM_CLOCK,
         on_event=process.on_event,
         on_done=process.on_done,
-        on_overdue=process.on_overdue,
+        on_end=process.on_end,
         on_settled=process.on_settled,
         call_later=process.loop.call_later,
     )

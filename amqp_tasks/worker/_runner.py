@@ -38,6 +38,7 @@ from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._last_words import LastWords
 from amqp_tasks.worker._limits import Overdue, Timekeeper, Watch
 from amqp_tasks.worker._records import Records
+from amqp_tasks.worker._runs import Runs
 from amqp_tasks.worker._settler import Settler
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Runner:
         began: told of a job of a task with a rate limit, when it begins.
         records: says which task runs in which slot.
         timekeeper: sees to time limits.
+        runs: who answers for what.
         check: whether it may start: raises for what is revoked, or has expired.
         refuse: what to do with a body that cannot be read, arguments that do not fit, or what may not start.
         follow_ups: makes and sends what follows a task in a workflow.
@@ -122,6 +124,7 @@ class Runner:
         began: Callable[[Job], None],
         records: Records,
         timekeeper: Timekeeper,
+        runs: Runs,
         check: Callable[[Envelope], None],
         follow_ups: FollowUps,
         refuse: Callable[[Job, MalformedMessage], None],
@@ -131,7 +134,7 @@ class Runner:
     ) -> None:
         self._rules, self._settler, self._records = rules, settler, records
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
-        self._timekeeper, self._check, self._began = timekeeper, check, began
+        self._timekeeper, self._runs, self._check, self._began = timekeeper, runs, check, began
         self._follow_ups = follow_ups
         self._last_words = LastWords(request_of=self._request, accept=rules.accept, limits=rules.limits)
         self._warned: set[str] = set()
@@ -145,6 +148,7 @@ class Runner:
             is_short_of_memory = self._attempt(job, slot)
         except Overdue:
             is_overdue = True
+            self._runs.abandoned.set()
         except MalformedMessage as exc:
             self._refuse(job, exc)
         except Exception as exc:
@@ -156,6 +160,15 @@ class Runner:
         finally:
             if not is_overdue:
                 self._on_done(job, self._clock.monotonic() - started, is_short_of_memory)
+
+    def revoke_running(self, job: Job) -> None:
+        """Answer for a job whose run is terminated and will not answer itself; any thread."""
+        assert job.envelope is not None
+        logger.warning(
+            "Task %s[%s] is terminated", printable(job.envelope.shadow or job.envelope.task), printable(job.envelope.id),
+            extra=_about("terminated", job.envelope),
+        )  # fmt: skip
+        self._refuse(job, MalformedMessage(DeadLetterReason.REVOKED, "terminated", task_id=job.envelope.id))
 
     def time_out(self, job: Job, *, tells: bool = False) -> None:
         """Answer for a job whose run has passed its hard limit and will not answer itself; any thread.
@@ -206,7 +219,6 @@ class Runner:
         task, envelope = job.task, job.envelope
         assert task is not None
         assert envelope is not None
-        self._check(envelope)
         # From the decoding of its body to the encoding of its outcome: whatever ends the process there is this task's doing.
         self._records.mark(slot, job.key)
         try:
@@ -215,7 +227,29 @@ class Runner:
             self._records.clear(slot)
 
     def _attempt_marked(self, job: Job, slot: int, task: Task[..., Any], envelope: Envelope) -> bool:
+        watch = self._watch(job, slot)
+        # Before it is checked: whoever revokes it notes that first, and looks for a run then.
+        self._runs.begin(job)
+        try:
+            request, payload, outcome = self._read_and_run(job, task, envelope, watch)
+        finally:
+            if watch is not None:
+                watch.finish()
+            elif not self._runs.take(job):
+                raise Overdue
+        again = None
+        if outcome.again is not None:
+            outcome, again = self._prepare_again(job, task, payload, outcome)
+        if task.hooks:
+            run_hooks(task, request, outcome)
+        self._conclude(job, task, request, outcome, again, payload)
+        return isinstance(outcome.exception, MemoryError)
+
+    def _read_and_run(
+        self, job: Job, task: Task[..., Any], envelope: Envelope, watch: Watch | None
+    ) -> tuple[Request, Payload, Outcome]:
         rules = self._rules
+        self._check(envelope)
         try:
             payload = read_payload(envelope, job.delivery.body, accept=rules.accept, limits=rules.limits)
         except MalformedMessage as exc:
@@ -228,38 +262,23 @@ class Runner:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):
             self._settler.acknowledge_early(job)
-        if (
+        return request, payload, _execute(task, request, payload, watch)
+
+    def _watch(self, job: Job, slot: int) -> Watch | None:
+        """What looks after the run's limits; None when it has none."""
+        task, envelope, rules = job.task, job.envelope, self._rules
+        assert task is not None
+        assert envelope is not None
+        if not (
             envelope.soft_time_limit or task.soft_time_limit or rules.soft_time_limit
             or envelope.time_limit or task.time_limit or rules.time_limit
         ):  # fmt: skip
-            outcome = self._run_within_limits(job, slot, request, payload)
-        else:
-            outcome = _execute(task, request, payload, None)
-        again = None
-        if outcome.again is not None:
-            outcome, again = self._prepare_again(job, task, payload, outcome)
-        if task.hooks:
-            run_hooks(task, request, outcome)
-        self._conclude(job, task, request, outcome, again, payload)
-        return isinstance(outcome.exception, MemoryError)
-
-    def _run_within_limits(self, job: Job, slot: int, request: Request, payload: Payload) -> Outcome:
-        """Run it within its limits.
-
-        Raises:
-            Overdue: it was not; nothing must be done about it any more.
-        """
-        task, envelope = job.task, job.envelope
-        assert task is not None
-        assert envelope is not None
-        soft, hard = self._rules.soft_limit(task, envelope), self._rules.hard_limit(task, envelope)
-        if hard and not self._rules.can_end_a_task:
+            return None
+        soft, hard = rules.soft_limit(task, envelope), rules.hard_limit(task, envelope)
+        if hard and not rules.can_end_a_task:
             self._warn_of_hard_limit(task)
             hard = None
-        watch = Watch(self._timekeeper, job, slot, soft=soft, hard=hard)
-        outcome = _execute(task, request, payload, watch)
-        watch.finish()
-        return outcome
+        return Watch(self._timekeeper, job, slot, soft=soft, hard=hard)
 
     def _warn_of_hard_limit(self, task: Task[..., Any]) -> None:
         if task.name not in self._warned:

@@ -28,7 +28,7 @@ from amqp_tasks.worker._verdicts import Verdict, describe_status
 if TYPE_CHECKING:
     from amqp_tasks.message import JournalEntry
     from amqp_tasks.worker._journal import JournalState
-    from amqp_tasks.worker._records import RecordTable
+    from amqp_tasks.worker._records import ProcessRecords, RecordTable
 
 __all__ = ("StopState", "Supervisor", "SupervisorRules")
 
@@ -80,6 +80,7 @@ class Supervisor:
         records: shared with the processes.
         child_main: what each of them runs.
         journal: what is known from the journal; owned by the supervisor's loop from here on.
+        is_terminated: whether the run with a key is to be ended; where the pool cannot, it never is.
         prepare: connects, checks the topology, reads the journal and prints the banner; on a helper thread, after the
             template was forked.
         on_ready: called once, when all processes consume.
@@ -92,11 +93,13 @@ class Supervisor:
         records: RecordTable,
         child_main: ChildMain,
         journal: JournalState,
+        is_terminated: Callable[[str], bool],
         prepare: Callable[[], None],
         on_ready: Callable[[], None],
     ) -> None:
         self._rules, self._records, self._child_main = rules, records, child_main
-        self._journal, self._prepare, self._on_ready = journal, prepare, on_ready
+        self._journal, self._is_terminated = journal, is_terminated
+        self._prepare, self._on_ready = prepare, on_ready
         self._processes: dict[int, ChildProcess] = {}
         self._serial = 0
         self._state = StopState.RUNNING
@@ -328,15 +331,27 @@ class Supervisor:
         self._plan_review()
 
     def _patrol(self) -> None:
-        limit = SYSTEM_CLOCK.monotonic() - KILL_AFTER
+        now = SYSTEM_CLOCK.monotonic()
         for process in self._processes.values():
-            if not process.is_killed and (keys := self._records.of_process(process.index).overdue(limit)):
-                logger.error(
-                    "process %d is killed, as it hangs beyond the time limit of task %s", process.pid, keys[0],
-                    extra={"action": "overdue", "task_id": keys[0]},
-                )  # fmt: skip
-                process.kill()
+            if process.is_killed:
+                continue
+            records = self._records.of_process(process.index)
+            ended = self._terminated_in(records)
+            if overdue := [key for key in records.overdue(now - KILL_AFTER) if key not in ended]:
+                self._kill_hung(process, "beyond the time limit of", overdue[0])
+            elif process.is_late_to_terminate(now, is_wanted=bool(ended)):
+                self._kill_hung(process, "though it is to terminate", ended[0])
         self.loop.call_later(_PATROL, self._patrol)
+
+    def _kill_hung(self, process: ChildProcess, how: str, key: str) -> None:
+        logger.error(
+            "process %d is killed, as it hangs %s task %s", process.pid, how, key,
+            extra={"action": "hung", "task_id": key},
+        )  # fmt: skip
+        process.kill()
+
+    def _terminated_in(self, records: ProcessRecords) -> list[str]:
+        return [key for key in records.running() if self._is_terminated(key)]
 
     # Ends of processes.
 
@@ -361,9 +376,11 @@ class Supervisor:
             if message["kind"] == "finished":
                 self._answers.tell_finished(process.serial, message["keys"])
         process.link.close()
-        overdue = self._records.of_process(process.index).overdue(SYSTEM_CLOCK.monotonic())
-        process.has_crashed = bool(overdue)
-        for key, crashes in self._answers.left(process.serial, cause, overdue):
+        records = self._records.of_process(process.index)
+        ended = self._terminated_in(records)
+        overdue = [key for key in records.overdue(SYSTEM_CLOCK.monotonic()) if key not in ended]
+        process.has_crashed = bool(overdue or ended)
+        for key, crashes in self._answers.left(process.serial, cause, overdue, ended):
             logger.error(
                 "process %d died (%s) while it ran task %s, for the %d. time", process.pid, cause, key, crashes,
                 extra={"action": "crashed", "task_id": key},

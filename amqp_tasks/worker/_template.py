@@ -181,5 +181,11 @@ def ignore_shared_signals() -> None:
     faulthandler.register(signal.SIGUSR1, file=STDERR_FD, all_threads=True)
 
 
+def has_own_handler(number: signal.Signals) -> bool:
+    """Whether somebody has set a handler in Python, other than the one of `ignore_shared_signals`."""
+    handler = signal.getsignal(number)
+    return callable(handler) and handler is not _nothing
+
+
 def _nothing(number: int, frame: object) -> None:
     """The supervisor acts."""

@@ -215,6 +215,7 @@ class Worker:
             alive_timeout=worker.proc_alive_timeout,
             lost_wait=worker.lost_wait,
         )
+        revocations = Revocations(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK)
         shared = Shared(
             records=RecordTable(rules.places, options.layout.slots),
             rate_limits=rates_of(self.app, clock=SYSTEM_CLOCK),
@@ -222,7 +223,7 @@ class Worker:
         self._on_end(shared.rate_limits.close)
         journal = JournalState(
             (
-                Revocations(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK),
+                revocations,
                 PausedQueues(options.queue_names),
                 RateLimitChanges(shared.rate_limits),
             )
@@ -233,6 +234,7 @@ class Worker:
             records=shared.records,
             child_main=make_child_main(self.app, options, shared, partial(self._enter_process, options.node)),
             journal=journal,
+            is_terminated=revocations.is_terminated if options.pool.capabilities.end_a_task else _never,
             prepare=lambda: self._prepare_aside(options, supervisor),
             on_ready=partial(self._announce, options),
         )
@@ -499,6 +501,10 @@ def _warn_of_dead_letters(transport: Transport, queue_names: Sequence[str]) -> N
                 printable(dead_letter_note(name, count), 1024),
                 extra={"action": "dead_letters", "queue": name},
             )
+
+
+def _never(key: str) -> bool:
+    return False
 
 
 def _ignore(value: object) -> None:

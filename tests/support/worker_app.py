@@ -148,6 +148,21 @@ def _imported(key: str, argument: Any) -> Any:
     return sorted(set(sys.modules) - _before_fork)
 
 
+def _clean_up(key: str, argument: Any) -> Any:
+    """Wait for a signal with a handler of its own, and report what it does then."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(number)
+
+    signal.signal(signal.Signals[argument], leave)
+    _ledger().record("handles", key)
+    try:
+        time.sleep(600)
+    except SystemExit:
+        _ledger().record("cleaned", key)
+    return key
+
+
 _kept: list[bytes] = []
 _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "ok": _ok,
@@ -162,6 +177,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "monotonic": _monotonic,
     "spin": _spin,
     "tidy": _tidy,
+    "clean-up": _clean_up,
     "hog": _hog,
     "grow": _grow,
     "no-memory": _no_memory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,14 @@ import pytest
 from amqp_tasks import App
 from amqp_tasks.errors import TaskRevokedError, UnroutableError
 from amqp_tasks.message import JOURNAL_NAME
-from support import Ledger, RawClient, WorkerProcesses
+from support import Ledger, RawClient, WorkerProcesses, eventually
+from support.retry_app import QUEUE as RETRY_QUEUE
 from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
 
 APP = "support.worker_app:app"
+FAR = 600
+"""Seconds that nobody waits for."""
 POOLS = ("prefork", "threads", "solo")
 pytestmark = pytest.mark.usefixtures("ledger")
 
@@ -134,3 +138,124 @@ def test_a_worker_without_a_journal_says_so_and_works(
         client.act("2", task_id="x").get(timeout=10)
     assert worker.stop() == 0
     assert worker.output.count("is not on the broker") == 1
+
+
+def test_a_running_task_is_terminated_with_its_process_and_nothing_else(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    tmp_path: Path,
+) -> None:
+    """P173: `terminate` and lists of ids."""
+    worker = worker_process("-c", "2", app=APP)
+    gate = tmp_path / "gate"
+    victim = client.act("victim", "sleep", FAR)
+    neighbour = client.act("neighbour", "wait", str(gate))
+    ledger.wait_for("start", count=2)
+    pids = {entry.key: entry.pid for entry in ledger.entries("start")}
+
+    client.app.control.revoke([victim.id, "other"], terminate=True)
+
+    with pytest.raises(TaskRevokedError, match="terminated"):
+        victim.get(timeout=15)
+    eventually(lambda: _assert(pids["victim"] not in worker.children()))
+    assert client.act("next").get(timeout=15) == "next"
+    gate.touch()
+    assert neighbour.get(timeout=15) == "neighbour"
+    assert worker.stop() == 0
+    assert ledger.counts("start") == {"victim": 1, "neighbour": 1, "next": 1}
+    assert {entry.key: entry.pid for entry in ledger.entries("done")}["neighbour"] == pids["neighbour"]
+    assert "died" not in worker.output
+    assert raw_client.depth(QUEUE) == raw_client.depth(f"{QUEUE}.dead") == 0
+
+
+def test_a_task_with_a_handler_gets_the_signal_and_may_clean_up(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+    result = client.act("neat", "clean-up", "SIGINT")
+    pid = ledger.wait_for("start", "neat")[0].pid
+    ledger.wait_for("handles", "neat")
+
+    result.revoke(terminate=True, signal="int")
+
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=15)
+    ledger.wait_for("cleaned", "neat")
+    eventually(lambda: _assert(pid not in worker.children()), within=10)
+    assert worker.stop() == 0
+    assert ledger.counts("start") == {"neat": 1}
+
+
+def test_what_cannot_end_itself_is_killed_and_not_run_again(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+    result = client.act("deaf", "hog", FAR)
+    ledger.wait_for("start", "deaf")
+
+    result.revoke(terminate=True)
+
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=15)
+    assert client.act("next").get(timeout=15) == "next"
+    assert worker.stop() == 0
+    assert ledger.counts("start") == {"deaf": 1, "next": 1}
+    assert "died" not in worker.output
+    assert raw_client.depth(f"{QUEUE}.dead") == 0
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_pool_that_cannot_terminate_says_so(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path, pool: str
+) -> None:
+    worker = worker_process("-c", "1", "-P", pool, app=APP)
+    gate = tmp_path / "gate"
+    result = client.act("stays", "wait", str(gate))
+    ledger.wait_for("start", "stays")
+
+    result.revoke(terminate=True)
+    worker.wait_output("is to be terminated, which only the pool 'prefork' can do: it goes on")
+    gate.touch()
+
+    assert result.get(timeout=10) == "stays"
+    assert worker.stop() == 0
+
+
+def test_a_retry_of_a_revoked_task_is_refused(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", "-l", "debug", app="support.retry_app:app")
+    with App("caller", broker=client.app.conf.broker_url, task_default_queue=RETRY_QUEUE) as caller:
+        result = caller.send_task("again", (1, 2.0))
+        ledger.wait_for("run 0", result.id)
+        eventually(lambda: _assert(result.state == "RETRY"))
+
+        result.revoke()
+
+        with pytest.raises(TaskRevokedError):
+            result.get(timeout=15)
+    assert worker.stop() == 0
+    assert ledger.counts("run 1")[result.id] == 0
+
+
+def test_a_running_task_can_be_revoked_during_a_warm_stop(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    """U063."""
+    worker = worker_process("-c", "1", app=APP)
+    result = client.act("long", "sleep", FAR)
+    ledger.wait_for("start", "long")
+    worker.signal(signal.SIGTERM)
+    worker.wait_output("warm stop")
+
+    result.revoke(terminate=True)
+
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=15)
+    assert worker.wait() == 0
+
+
+def _assert(condition: bool) -> None:
+    assert condition

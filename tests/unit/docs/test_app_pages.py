@@ -15,6 +15,7 @@ import pytest
 from amqp_tasks import App, AsyncResult, ResultSet
 from amqp_tasks.app import CallOptions, TaskOptions
 from amqp_tasks.app._request import Request
+from amqp_tasks.errors import TaskRevokedError
 
 DOCS = Path(__file__).parents[3] / "docs"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -48,7 +49,7 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 
 def test_the_code_of_the_pages_runs(project: dict[str, Any]) -> None:
-    one_call, later, many_calls = code("how-to/call-tasks.md")
+    one_call, later, many_calls, taken_back = code("how-to/call-tasks.md")
 
     exec(compile(one_call, "call-tasks.md", "exec"), project)
     assert project["value"] == 3
@@ -59,6 +60,10 @@ def test_the_code_of_the_pages_runs(project: dict[str, Any]) -> None:
     exec(compile(many_calls.replace("100_000", "100"), "call-tasks.md", "exec"), project)
     assert project["results"].get(10) == [2 * i for i in range(100)]
     assert project["first"].get(10) == 3
+
+    exec(compile(taken_back.replace("600", "0.5"), "call-tasks.md", "exec"), project)
+    with pytest.raises(TaskRevokedError):
+        project["unwanted"].get(10)
 
 
 def public(kind: type) -> set[str]:

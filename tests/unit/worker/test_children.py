@@ -133,6 +133,7 @@ class NodeUnderTest:
             records=RecordTable(rules.places, 1),
             child_main=main,
             journal=JournalState(()),
+            is_terminated=lambda key: False,
             prepare=lambda: None,
             on_ready=self._note,
         )

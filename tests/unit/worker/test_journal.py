@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from amqp_tasks.message import JournalEntry
+from amqp_tasks.worker._job import key_of
 from amqp_tasks.worker._journal import JournalState
-from amqp_tasks.worker._revocations import Revocations
+from amqp_tasks.worker._revocations import Revocations, termination_in
 from support.fake_deliveries import FakeClock
 
 DAY = 86_400.0
@@ -101,3 +104,52 @@ def test_what_is_unknown_or_malformed_is_passed_over_with_one_warning(
     assert [each.facts["ids"] for each in passed_on] == [["a"]]
     assert revoked(revocations, "a") == ["a"]
     assert len(caplog.records) == 1
+
+
+def test_what_is_to_be_terminated_is_known_by_the_keys_of_its_runs(
+    revocations: Revocations, clock: FakeClock
+) -> None:
+    wish = entry(clock, "revoke", ["a", "b retry 2", "c\n"])
+    revocations.apply(replace(wish, facts={**wish.facts, "terminate": True}))
+    revocations.apply(entry(clock, "unrevoke", ["none"]))
+
+    keys = [
+        key_of("a", 0),
+        key_of("a", 3, 1),
+        key_of("b retry 2", 0),
+        key_of("b retry 2", 1),
+        key_of("c\n", 2),
+    ]
+    assert [revocations.is_terminated(key) for key in keys] == [True] * 5
+    assert not revocations.is_terminated(key_of("b", 0))
+    revocations.apply(entry(clock, "revoke", ["a"]))
+    revocations.apply(entry(clock, "unrevoke", ["c\n"]))
+    assert [revocations.is_terminated(key) for key in keys] == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"terminate": True, "signal": "SIGINT"}, signal.SIGINT),
+        ({"terminate": True, "signal": "SIGOFANOTHERSYSTEM"}, signal.SIGTERM),
+        ({"terminate": True, "signal": ["SIGINT"]}, signal.SIGTERM),
+        ({"terminate": False, "signal": "SIGINT"}, None),
+        ({}, None),
+    ],
+)
+def test_what_an_entry_says_of_running_tasks(
+    clock: FakeClock, facts: dict[str, Any], expected: signal.Signals | None
+) -> None:
+    wish = termination_in(replace(entry(clock, "revoke", ["a"]), facts={"ids": ["a"], **facts}))
+
+    assert (wish.signal if wish else None) == expected
+
+
+def test_a_termination_of_another_type_is_refused_as_a_whole(
+    revocations: Revocations, clock: FakeClock
+) -> None:
+    wrong = replace(entry(clock, "revoke", ["a"]), facts={"ids": ["a"], "terminate": "no"})
+
+    assert JournalState((revocations,)).learn([wrong]) == []
+
+    assert not revocations.has("a")

@@ -17,6 +17,7 @@ from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._limits import OVERDUE_GRACE, SOFT_SIGNAL, Overdue, Timekeeper, Watch, soft_signal_kept
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._records import NoRecords, RecordTable
+from amqp_tasks.worker._runs import Runs
 from support.fake_deliveries import FakeClock, job_of
 
 
@@ -33,6 +34,7 @@ class Timers:
             call_later=self.call_later,
             records=self.records,
             on_overdue=self.overdue.append,
+            runs=Runs(),
         )
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
@@ -40,7 +42,9 @@ class Timers:
 
     def watch(self, soft: float | None, slot: int = 0, *, hard: float | None = None) -> Watch:
         self.records.mark(slot, "a")
-        return Watch(self.keeper, job_of("a"), slot, soft=soft, hard=hard)
+        job = job_of("a")
+        self.keeper.runs.begin(job)
+        return Watch(self.keeper, job, slot, soft=soft, hard=hard)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.seconds += seconds
@@ -212,7 +216,9 @@ def test_setting_the_timer_is_not_interrupted(place: Callable[[Callable[[], None
         planned.append(delay)
 
     clock = FakeClock()
-    keeper = Timekeeper(clock=clock, call_later=slowly, records=NoRecords(), on_overdue=lambda job: None)
+    keeper = Timekeeper(
+        clock=clock, call_later=slowly, records=NoRecords(), on_overdue=lambda job: None, runs=Runs()
+    )
 
     def run() -> None:
         watches.append(Watch(keeper, job_of("a"), 0, soft=0.5, hard=None))
@@ -240,7 +246,11 @@ def test_limits_that_pass_at_any_moment_hit_only_the_task(
 ) -> None:
     with looping() as loop:
         keeper = Timekeeper(
-            clock=loop.clock, call_later=loop.call_later, records=NoRecords(), on_overdue=lambda job: None
+            clock=loop.clock,
+            call_later=loop.call_later,
+            records=NoRecords(),
+            on_overdue=lambda job: None,
+            runs=Runs(),
         )
 
         def run() -> None:
@@ -293,6 +303,7 @@ def test_short_limits_beside_long_ones_do_not_pile_timers_up() -> None:
         call_later=lambda delay, look: planned.append((clock.seconds + delay, look)),
         records=NoRecords(),
         on_overdue=lambda job: None,
+        runs=Runs(),
     )
 
     def pass_time(seconds: float) -> None:

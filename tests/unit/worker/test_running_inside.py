@@ -14,7 +14,7 @@ import pytest
 
 from amqp_tasks import App
 from amqp_tasks.clock import SYSTEM_CLOCK
-from amqp_tasks.errors import ConfigurationError, Reject, SoftTimeLimitExceeded, TaskError
+from amqp_tasks.errors import ConfigurationError, Reject, SoftTimeLimitExceeded, TaskError, TaskRevokedError
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery, Settlement
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
 from amqp_tasks.worker import Worker
@@ -327,3 +327,58 @@ def test_a_soft_limit_interrupts_and_can_be_caught(app: App, pool: str) -> None:
         assert tidy.delay().get(timeout=10) == "cleaned up"
         with pytest.raises(SoftTimeLimitExceeded, match=r"soft time limit of 0\.3 s exceeded"):
             endless.delay().get(timeout=10)
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_what_is_revoked_is_refused(broker: str, pool: str, caplog: pytest.LogCaptureFixture) -> None:
+    ran: list[str] = []
+    with App("inside", broker=broker) as app:
+
+        @app.task
+        def note(name: str) -> None:
+            ran.append(name)
+
+        @app.task
+        def wait(seconds: float) -> None:
+            gate.wait(seconds)
+
+        gate = threading.Event()
+        before = note.delay("before")
+        before.revoke()
+        pardoned = note.delay("pardoned")
+        app.control.revoke(pardoned.id)
+        app.control.unrevoke(pardoned.id)
+        with running(app, pool=pool, concurrency=1):
+            pardoned.get(timeout=10)
+            blocking = wait.delay(10)
+            waiting = note.map_async([("a",), ("b",)])
+            waiting.revoke()
+            late = note.apply_async(("late",), task_id="late", countdown=0.3)
+            app.control.revoke(iter(["late"]))
+            # It has heard what was said before when it says that it cannot do this.
+            blocking.revoke(terminate=True)
+            eventually(lambda: _assert("is to be terminated" in caplog.text))
+            gate.set()
+            blocking.get(timeout=10)
+            for result in (before, *waiting, late):
+                with pytest.raises(TaskRevokedError):
+                    result.get(timeout=10)
+
+        assert _depth(app, "default.dead") == 0
+    assert ran == ["pardoned"]
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 256, 7])
+def test_an_id_that_no_task_can_have_is_refused(broker: str, wrong: Any) -> None:
+    with App("inside", broker=broker) as app:
+        with pytest.raises(ConfigurationError, match="task id"):
+            app.control.revoke([wrong])
+        app.control.revoke([])
+
+        assert app.transport.queue_status("amqp_tasks.journal") is None
+
+
+def test_an_unknown_signal_is_refused(app: App) -> None:
+    for wrong in ("SIGNONE", 4711, ""):
+        with pytest.raises(ConfigurationError, match="unknown signal"):
+            app.control.terminate("x", wrong)
