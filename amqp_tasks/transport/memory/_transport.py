@@ -77,6 +77,12 @@ class MemoryTransport(Transport):
                 self._broker, self._thread = broker, thread
             return self._broker, self._thread
 
+    @property
+    def is_io_thread(self) -> bool:
+        """See `Transport.is_io_thread`."""
+        thread = self._thread
+        return thread is not None and thread.is_current
+
     def _waiting_broker(self) -> MemoryBroker:
         """The broker, for a call that would wait with a real one."""
         broker, thread = self._started()

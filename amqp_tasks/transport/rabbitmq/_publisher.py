@@ -27,6 +27,7 @@ from amqp_tasks.transport.rabbitmq._fastwire import (
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 from amqp_tasks.transport.rabbitmq._patience import Patience
 from amqp_tasks.transport.rabbitmq._pending import Pending
+from amqp_tasks.transport.rabbitmq._pika import ask
 from amqp_tasks.transport.rabbitmq._suspects import culprit_error, find_suspects, is_certain, is_suspicious
 from amqp_tasks.transport.rabbitmq._verdicts import deadline_error, find_returned, nacked, unroutable
 from amqp_tasks.transport.rabbitmq._window import SendWindow
@@ -177,8 +178,11 @@ class Publisher:
 
     def _on_channel_open(self, channel: Any) -> None:
         # pika's own confirm_delivery would swallow the confirms that we read by hand; only its method is needed.
-        channel._rpc(
-            spec.Confirm.Select(False), partial(self._on_confirm_mode, channel), [spec.Confirm.SelectOk]
+        ask(
+            channel,
+            spec.Confirm.Select(False),
+            partial(self._on_confirm_mode, channel),
+            [spec.Confirm.SelectOk],
         )
         self._patience.expect("confirm.select")
 
@@ -311,7 +315,8 @@ class Publisher:
                 self._lowest_tag += 1
             if pending is not None:
                 self._settled(pending, is_nacked)
-        self._schedule_pump()
+        if self._waiting or self._idle_waiters:
+            self._schedule_pump()
 
     def _settled(self, pending: Pending, is_nacked: bool) -> None:
         if self._serial:

@@ -13,6 +13,7 @@ from amqp_tasks.transport._contract import ConsumerOptions
 from amqp_tasks.transport._streams import StreamPlaces
 from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink
 from amqp_tasks.transport.rabbitmq._patience import Patience
+from amqp_tasks.transport.rabbitmq._pika import ask, forget_consumer
 
 __all__ = ("Subscriptions",)
 
@@ -111,7 +112,7 @@ class Subscriptions:
         def on_cancelled(tag: str, _frame: Any) -> None:
             nonlocal left
             self.forget(tag)
-            self._channel._cleanup_consumer_ref(tag)
+            forget_consumer(self._channel, tag)
             left -= 1
             if not left:
                 self._patience.rest()
@@ -119,7 +120,8 @@ class Subscriptions:
 
         for tag in tags:
             # Not basic_cancel: pika drops the call, callback and all, for a consumer that it no longer knows.
-            self._channel._rpc(
+            ask(
+                self._channel,
                 spec.Basic.Cancel(consumer_tag=tag, nowait=False),
                 partial(on_cancelled, tag),
                 [(spec.Basic.CancelOk, {"consumer_tag": tag})],

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
 
+from amqp_tasks import App
 from amqp_tasks.backends._inbox import Entry, Inbox
 from amqp_tasks.errors import AmqpTasksError, ClosedError, ResultLost, ResultUnavailable
 from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State
-from amqp_tasks.transport import Consumer
+from amqp_tasks.transport import Consumer, Transport
 from support.eventually import eventually, wait_until
 
 DONE = ResultRecord(task_id="a", status=State.SUCCESS, result=1)
@@ -22,6 +23,13 @@ DONE = ResultRecord(task_id="a", status=State.SUCCESS, result=1)
 @pytest.fixture
 def inbox() -> Inbox:
     return Inbox(("json",), DEFAULT_LIMITS, 10)
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    app = App("inbox", broker="memory://inbox")
+    yield app.transport
+    app.close()
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.5, 0, 0.01])
@@ -154,9 +162,11 @@ class SlowToPause:
         """Nothing to close."""
 
 
-def test_who_begins_to_wait_while_consuming_is_being_paused_has_it_resumed(inbox: Inbox) -> None:
+def test_who_begins_to_wait_while_consuming_is_being_paused_has_it_resumed(
+    inbox: Inbox, transport: Transport
+) -> None:
     consumer, asked = SlowToPause(), inbox.expect("asked")
-    inbox.attach(cast("Consumer", consumer), "replies")
+    inbox.attach(cast("Consumer", consumer), "replies", transport)
     unread = [inbox.expect(f"{n}") for n in range(10)]
     for entry in unread:
         inbox.end(entry, record=ResultRecord(task_id=entry.task_id, status=State.SUCCESS, result=1))
@@ -191,9 +201,11 @@ class LateCaller:
         self._lock.release()
 
 
-def test_who_asks_for_a_new_result_just_before_consuming_is_paused_has_it_resumed(inbox: Inbox) -> None:
+def test_who_asks_for_a_new_result_just_before_consuming_is_paused_has_it_resumed(
+    inbox: Inbox, transport: Transport
+) -> None:
     consumer = SlowToPause()
-    inbox.attach(cast("Consumer", consumer), "replies")
+    inbox.attach(cast("Consumer", consumer), "replies", transport)
     unread = [inbox.expect(f"{n}") for n in range(10)]
     for entry in unread:
         inbox.end(entry, record=ResultRecord(task_id=entry.task_id, status=State.SUCCESS, result=1))
