@@ -32,6 +32,7 @@
     │   ├── Retry                           run it again; made by `Task.retry`
     │   ├── Snooze                          run it again later, without counting that
     │   ├── Ignore                          forget it: no result, no further run
+    │   ├── Replaced                        a signature takes its place; made by `Task.replace`
     │   └── Reject                          to the dead letters, or back to its queue
     └── TaskError                           the outcome of a task, raised by `AsyncResult.get()`
         ├── RemoteError                     the task raised; type, message and traceback as data
@@ -39,6 +40,7 @@
         │   └── TaskExpired                 not started before its `expires`
         ├── MaxRetriesExceededError         retried too often, for no reason that was given
         ├── ChordError                      a member of its chord failed
+        ├── IncompleteStream                what follows a task was asked for before it had ended
         ├── TaskDied                        its worker process died too often
         ├── SoftTimeLimitExceeded           raised in a task that runs longer than its soft limit
         ├── TimeLimitExceeded               it ran longer than its hard limit, so its process was ended
@@ -74,6 +76,7 @@ __all__ = (
     "DepthLimitExceeded",
     "EncodeError",
     "Ignore",
+    "IncompleteStream",
     "InvalidArguments",
     "MalformedMessage",
     "MaxRetriesExceededError",
@@ -85,6 +88,7 @@ __all__ = (
     "PublishNacked",
     "Reject",
     "RemoteError",
+    "Replaced",
     "ResultLost",
     "ResultTimeout",
     "ResultUnavailable",
@@ -354,6 +358,18 @@ class Ignore(TaskPredicate):
     """The task is over: its message is acknowledged and no result is sent. Who waits for one waits in vain."""
 
 
+class Replaced(TaskPredicate):
+    """The task's place is taken by a signature, under its id. `Task.replace` raises it.
+
+    Attributes:
+        signature: what runs in its place.
+    """
+
+    def __init__(self, signature: Any) -> None:
+        self.signature = signature
+        super().__init__(f"replaced by {signature!r:.200}")
+
+
 class Reject(TaskPredicate):
     """The message is set aside in the dead letters, and who waits is told; or it goes back to its queue.
 
@@ -448,6 +464,10 @@ def _limit_text(kind: str, args: tuple[Any, ...]) -> str:
     if not args:
         return f"{kind} time limit exceeded"
     return f"{kind} time limit of {args[0]:g} s exceeded" if isinstance(args[0], int | float) else ""
+
+
+class IncompleteStream(TaskError):
+    """What followed a task was asked for before it had ended."""
 
 
 class NotRegistered(TaskError, LookupError):

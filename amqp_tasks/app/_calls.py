@@ -88,6 +88,7 @@ class Place:
         group, group_index: the group it is a member of, and its place.
         root_id: the first task of the workflow; None for this one.
         parent_id: what it follows.
+        nesting: how often a task was replaced until it came to this one.
     """
 
     chain: Sequence[Mapping[str, Any]] = ()
@@ -96,6 +97,7 @@ class Place:
     group_index: int | None = None
     root_id: str | None = None
     parent_id: str | None = None
+    nesting: int = 0
 
     @property
     def changes(self) -> dict[str, Any] | None:
@@ -103,6 +105,8 @@ class Place:
         changes: dict[str, Any] = {}
         if self.group is not None:
             changes |= {"group": self.group, "group_index": self.group_index}
+        if self.nesting:
+            changes["replaced_task_nesting"] = self.nesting
         if self.joins:
             changes[JOINS_HEADER] = list(self.joins)
         return changes or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from amqp_tasks.app._execution import Outcome, execute, format_traceback
 from amqp_tasks.app._hooks import run_hooks
@@ -14,7 +14,7 @@ from amqp_tasks.app._properties import further_options
 from amqp_tasks.app._request import Request, child_depth, enclosing_frame
 from amqp_tasks.app._result import AsyncResult
 from amqp_tasks.backend import ExpectedResult
-from amqp_tasks.errors import EncodeError, Retry, Snooze, TaskPredicate
+from amqp_tasks.errors import EncodeError, Replaced, Retry, Snooze, TaskPredicate
 from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State, check_task_id, current_origin, new_task_id
 from amqp_tasks.serialization import content_type_of, dumps, loads
 
@@ -104,6 +104,13 @@ def run_eagerly(
         if again.args is not None and again.kwargs is not None:
             sent = _Arguments(again.args, again.kwargs)
         outcome = _run_once(task, request, sent, serializer)
+    if isinstance(outcome.exception, Replaced):
+        from amqp_tasks.app._eager_workflows import run_workflow
+
+        part = outcome.exception.signature.set(task_id=request.id)
+        return cast(
+            "EagerResult[Any]", run_workflow(task.app, part, (), {}, throw=throw, serialize=serialize)
+        )
     if throw and outcome.exception is not None:
         raise outcome.exception
     parent = enclosing_frame()

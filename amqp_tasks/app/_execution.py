@@ -18,8 +18,16 @@ from amqp_tasks.app import _retry, _task
 from amqp_tasks.app._request import DEPTH_HEADER, FRAME, DeliveryInfo, Frame, Request
 from amqp_tasks.app._retry import Again, autoretry, snoozed, wanted_by
 from amqp_tasks.app._task import Task
-from amqp_tasks.errors import Ignore, InvalidArguments, Reject, Retry, Snooze, TaskPredicate
-from amqp_tasks.message import FIRST_ERROR_TIME, RATE_HEADER, SNOOZES_HEADER, State, further_properties
+from amqp_tasks.errors import Ignore, InvalidArguments, Reject, Replaced, Retry, Snooze, TaskPredicate
+from amqp_tasks.message import (
+    FIRST_ERROR_TIME,
+    JOINS_HEADER,
+    RATE_HEADER,
+    SNOOZES_HEADER,
+    State,
+    further_properties,
+    read_joins,
+)
 
 if TYPE_CHECKING:
     from amqp_tasks.message import Envelope
@@ -28,7 +36,7 @@ _OUR_FILES = frozenset({__file__, _retry.__file__, _task.__file__})
 
 _PLAIN_CALL: Any = vars(Task)["__call__"]
 
-_WORDS = {Retry: State.RETRY, Snooze: "SNOOZED", Ignore: "IGNORED", Reject: "REJECTED"}
+_WORDS = {Replaced: "REPLACED", Retry: State.RETRY, Snooze: "SNOOZED", Ignore: "IGNORED", Reject: "REJECTED"}
 
 __all__ = (
     "Arguments",
@@ -78,6 +86,7 @@ class Outcome:
         children: ids of the tasks that it sent.
         is_invalid: the arguments did not fit, so the function was never entered.
         is_expected: the exception is one that the task announces with `throws`.
+        added: how many tasks it added to the header it is in.
         again: the run that is to follow; also after a success or a failure, if the task asked for one and went on.
     """
 
@@ -90,6 +99,7 @@ class Outcome:
     children: tuple[str, ...] = ()
     is_invalid: bool = False
     is_expected: bool = False
+    added: int = 0
     again: Again | None = None
 
 
@@ -114,6 +124,7 @@ def execute(
     finally:
         FRAME.reset(token)
     outcome.runtime = time.perf_counter() - started
+    outcome.added = frame.added
     if frame.children:
         outcome.children = tuple(frame.children)
     return outcome
@@ -247,9 +258,10 @@ def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: s
     """
     headers = envelope.user_headers
     if headers:
-        for name in (SNOOZES_HEADER, RATE_HEADER, FIRST_ERROR_TIME):
+        for name in (SNOOZES_HEADER, RATE_HEADER, FIRST_ERROR_TIME, JOINS_HEADER):
             headers.pop(name, None)
     depth = headers.pop(DEPTH_HEADER, 0)
+    nesting = envelope.headers.get("replaced_task_nesting")
     return Request(
         id=envelope.id,
         task=envelope.task,
@@ -274,4 +286,6 @@ def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: s
         lang=envelope.lang or "py",
         argsrepr=envelope.argsrepr,
         kwargsrepr=envelope.kwargsrepr,
+        replaced_task_nesting=nesting if isinstance(nesting, int) and nesting > 0 else 0,
+        joins=read_joins(envelope.headers),
     )

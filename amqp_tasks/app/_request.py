@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -76,6 +76,8 @@ class Request:
         lang: language of the sender.
         argsrepr: arguments as shown in logs.
         kwargsrepr: keyword arguments as shown in logs.
+        replaced_task_nesting: how often a task under this id was replaced.
+        joins: the joins of a workflow that wait for its outcome: queue, index and size of each.
     """
 
     id: str | None = None
@@ -105,6 +107,8 @@ class Request:
     lang: str = "py"
     argsrepr: str | None = None
     kwargsrepr: str | None = None
+    replaced_task_nesting: int = 0
+    joins: Sequence[tuple[str, int, int]] = ()
 
 
 class UnreadRequest(Request):
@@ -140,13 +144,14 @@ class Frame:
     """One execution in progress: what the context variable holds. `parent` is the execution it was called in.
 
     `children` is appended to by calls made in this execution, from any thread that inherited the context. `again` is
-    the run that is to follow, `max_retries` the limit that the last `retry` was given. `is_over`: its outcome is known,
+    the run that is to follow, `added` how many tasks it added to the header it is in, `max_retries` the limit that the last `retry` was given. `is_over`: its outcome is known,
     and its hooks run.
     """
 
     task: Task[..., Any]
     request: Request
     parent: Frame | None = None
+    added: int = 0
     is_dispatching: bool = False
     children: list[str] = field(default_factory=list[str])
     again: Again | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -12,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from amqp_tasks.app._current import current_app
 from amqp_tasks.app._request import enclosing_frame
-from amqp_tasks.errors import AmqpTasksError, ConfigurationError, ResultTimeout
+from amqp_tasks.errors import AmqpTasksError, ConfigurationError, IncompleteStream, ResultTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from amqp_tasks.app._app import App
     from amqp_tasks.app._group_result import GroupResult
+    from amqp_tasks.app._result_graph import ResultGraph
     from amqp_tasks.app._task import Task
     from amqp_tasks.backend import ExpectedResult
     from amqp_tasks.message import ResultRecord
 
-__all__ = ("AsyncResult", "allow_join_result", "result_from_tuple")
+__all__ = ("AsyncResult", "allow_join_result", "refuse_inside_task", "result_from_tuple")
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -78,6 +80,11 @@ class AsyncResult(Generic[R_co]):
         if self._app is None:
             self._app = current_app()
         return self._app
+
+    @property
+    def task(self) -> Task[..., Any] | None:
+        """The task that was called; None when only the id is known."""
+        return self._task
 
     @property
     def task_id(self) -> str:
@@ -144,7 +151,7 @@ class AsyncResult(Generic[R_co]):
             Exception: what the task raised; `RemoteError` where that type is not re-created here.
         """
         if disable_sync_subtasks:
-            _refuse_inside_task()
+            refuse_inside_task()
         expected = self._expectation()
         with _listening(expected, on_message):
             self._wait(expected, timeout)
@@ -246,6 +253,49 @@ class AsyncResult(Generic[R_co]):
         if record is None or not record.children:
             return []
         return [AsyncResult(_child_id(child), app=self.app, parent=self) for child in record.children]
+
+    def iterdeps(
+        self, intermediate: bool = False
+    ) -> Iterator[tuple[AsyncResult[Any] | None, AsyncResult[Any]]]:
+        """This result and those of all tasks that followed it, breadth first, each with the one it is a child of.
+
+        Args:
+            intermediate: go on beside those that have not ended; else raise at the first.
+
+        Raises:
+            IncompleteStream: one has not ended, so what follows it is not known.
+        """
+        waiting: deque[tuple[AsyncResult[Any] | None, AsyncResult[Any]]] = deque([(None, self)])
+        while waiting:
+            parent, result = waiting.popleft()
+            yield parent, result
+            if result.ready():
+                waiting.extend((result, child) for child in result.children)
+            elif not intermediate:
+                raise IncompleteStream(f"task {result.id} has not ended (state {result.state})")
+
+    def collect(
+        self, intermediate: bool = False, *, timeout: float | None = None, propagate: bool = True
+    ) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """Wait for this result and those of all tasks that followed it; each with its value. See `iterdeps` and `get`."""
+        for _, result in self._followed(intermediate, timeout, propagate):
+            yield result, result.get(timeout, propagate)
+
+    def _followed(
+        self, intermediate: bool, timeout: float | None, propagate: bool
+    ) -> Iterator[tuple[AsyncResult[Any] | None, AsyncResult[Any]]]:
+        self.get(timeout, propagate)
+        return self.iterdeps(intermediate)
+
+    def get_leaf(self, *, timeout: float | None = None) -> Any:
+        """The value of the last task that followed this one."""
+        return deque(self.collect(timeout=timeout), maxlen=1).pop()[1]
+
+    def graph(self) -> ResultGraph:
+        """This result, what came before it and what follows, as far as it is known here, with states."""
+        from amqp_tasks.app._result_graph import ResultGraph
+
+        return ResultGraph.of(self)
 
     @property
     def name(self) -> str | None:
@@ -395,7 +445,12 @@ def _child_id(child: Any) -> str:
     return child
 
 
-def _refuse_inside_task() -> None:
+def refuse_inside_task() -> None:
+    """Refuse to wait for results while a task runs in this context.
+
+    Raises:
+        ConfigurationError: one does, and `allow_join_result` was not used.
+    """
     frame = enclosing_frame()
     if frame is not None and not frame.request.is_eager and not _may_join.get():
         raise ConfigurationError(

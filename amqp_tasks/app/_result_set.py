@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from amqp_tasks.app._result import refuse_inside_task
+from amqp_tasks.errors import ResultTimeout
 
 if TYPE_CHECKING:
     from amqp_tasks.app._result import AsyncResult
@@ -42,6 +46,39 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
 
     join = get
     """The same as `get`."""
+
+    def as_completed(
+        self, timeout: float | None = None, *, disable_sync_subtasks: bool = True
+    ) -> Iterator[AsyncResult[R_co]]:
+        """Each result when it has ended, however it did, in the order in which they do.
+
+        Args:
+            timeout: seconds for all together.
+            disable_sync_subtasks: see `AsyncResult.get`.
+
+        Raises:
+            ResultTimeout: some were not finished in time.
+        """
+        if disable_sync_subtasks:
+            refuse_inside_task()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ended: SimpleQueue[AsyncResult[R_co]] = SimpleQueue()
+        for result in self._results:
+            result.on_ready(ended.put)
+        for count in range(len(self._results)):
+            try:
+                yield ended.get(timeout=_left(deadline))
+            except Empty:
+                raise ResultTimeout(
+                    f"{count} of {len(self._results)} tasks finished within {timeout:g} s; the others go on"
+                ) from None
+
+    def iterate(
+        self, timeout: float | None = None, propagate: bool = True, *, disable_sync_subtasks: bool = True
+    ) -> Iterator[R_co]:
+        """The values in the order in which the tasks end; arguments and errors as `get`."""
+        for result in self.as_completed(timeout, disable_sync_subtasks=disable_sync_subtasks):
+            yield result.get(0, propagate, disable_sync_subtasks=disable_sync_subtasks)
 
     def ready(self) -> bool:
         """True when all have ended."""

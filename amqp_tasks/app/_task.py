@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from inspect import isasyncgenfunction, isgeneratorfunction
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
 from amqp_tasks.app._options import (
     CallOptions,
@@ -16,7 +16,7 @@ from amqp_tasks.app._options import (
     check_task_options,
 )
 from amqp_tasks.app._request import FRAME, Frame, Request
-from amqp_tasks.errors import ConfigurationError, Retry
+from amqp_tasks.errors import ConfigurationError, Replaced, Retry
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
@@ -367,6 +367,30 @@ class Task(Generic[P, R_co]):
             self, args, kwargs, exc=exc, throw=throw, eta=eta, countdown=countdown, max_retries=max_retries,
             options=options,
         )  # fmt: skip
+
+    def replace(self, signature: Any) -> NoReturn:
+        """Have `signature` run in place of the running task, under its id: who waits for the task gets what that gives.
+
+        What follows the task in its workflow follows the signature. Write `raise self.replace(...)`.
+
+        Raises:
+            Replaced: always.
+            ConfigurationError: it is no signature, or the task was called directly.
+        """
+        from amqp_tasks.app._replacing import replacement
+
+        raise Replaced(replacement(self, signature))
+
+    def add_to_chord(self, signature: Any) -> AsyncResult[Any]:
+        """Send a call as one more member of the chord whose header the running task is in; its value comes last.
+
+        Raises:
+            ConfigurationError: the task is in no chord's header, or it is no signature of a single task.
+            NotSent, SendUnknown: as `delay`.
+        """
+        from amqp_tasks.app._replacing import add_to_chord
+
+        return add_to_chord(self, signature)
 
     # Hooks. An exception in one is logged and changes nothing, but for `before_start`.
 

@@ -88,6 +88,14 @@ class Workflows:
         self._publish(self._prepared(launch(frozen, args=args, kwargs=kwargs), frame, deadline), deadline)
         return cast("AnyResult", result() if callable(result) else result)
 
+    def send_joined(self, call: Signature, join: Join, frame: Frame) -> AnyResult:
+        """Send one more task whose outcome a join waits for."""
+        timeout = self._app.calls.timeout({})
+        deadline = time.monotonic() + timeout
+        frozen = self.freeze(call, reply_to="")
+        self._publish(self._prepared(launch(frozen, joins=(join,)), frame, deadline), deadline)
+        return self.result_of(frozen)
+
     def freeze(self, part: Signature, *, reply_to: str) -> Signature:
         """`part` with ids for all its tasks, and where their results go."""
 
@@ -156,6 +164,7 @@ class Workflows:
         root_id: str | None,
         parent_id: str | None,
         timeout: float,
+        nesting: int = 0,
     ) -> list[OutgoingMessage]:
         """What is to be published for a plan; the queues that it needs exist.
 
@@ -164,18 +173,23 @@ class Workflows:
             ConfigurationError, EncodeError, InvalidArguments: a call in it that cannot be made.
         """
         deadline = time.monotonic() + timeout
-        items = (self._item(item, root_id, parent_id, deadline) for item in plan)
+        items = (self._item(item, root_id, parent_id, deadline, nesting) for item in plan)
         return [item.message if isinstance(item, Prepared) else item for item in items]
 
     def _item(
-        self, item: Message | Gathering, root_id: str | None, parent_id: str | None, deadline: float
+        self,
+        item: Message | Gathering,
+        root_id: str | None,
+        parent_id: str | None,
+        deadline: float,
+        nesting: int = 0,
     ) -> Prepared | OutgoingMessage:
         if isinstance(item, Gathering):
             return self._gathering(item, root_id, parent_id, deadline)
         calls = self._app.calls
         place = Place(
             chain=item.rest, joins=_joins(item.joins), group=item.group, group_index=item.group_index,
-            root_id=root_id, parent_id=parent_id,
+            root_id=root_id, parent_id=parent_id, nesting=nesting,
         )  # fmt: skip
         call = item.call
         return calls.prepare(

@@ -7,7 +7,16 @@ Celery's dictionary, see `docs/reference/wire-protocol.md`; `docs/explanation/wo
 from __future__ import annotations
 
 from amqp_tasks.canvas._compose import chain, chord, chunks, group, signature, upgraded, xmap, xstarmap
-from amqp_tasks.canvas._launch import Gathering, Join, Message, abandoned, first_errbacks, freeze, launch
+from amqp_tasks.canvas._launch import (
+    Gathering,
+    Join,
+    Message,
+    abandoned,
+    accumulated,
+    first_errbacks,
+    freeze,
+    launch,
+)
 from amqp_tasks.canvas._signature import Sender, Signature, send_others_with, signatures
 
 __all__ = (
@@ -17,6 +26,7 @@ __all__ = (
     "Sender",
     "Signature",
     "abandoned",
+    "accumulated",
     "chain",
     "chord",
     "chunks",

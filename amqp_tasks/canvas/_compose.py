@@ -206,7 +206,7 @@ class chord(_Composed):  # noqa: N801 - the field's name
         return f"{self.header!r} | {'?' if body is None else signature(body)!r}"
 
 
-_OF_LAST = frozenset({"task_id", "link"})
+_OF_LAST = frozenset({"task_id", "link", "reply_to"})
 
 _KINDS: dict[str, type[Signature]] = {"chain": chain, "group": group, "chord": chord}
 

@@ -12,7 +12,17 @@ from typing import Any
 from amqp_tasks.canvas._compose import chain, chord, group, signature, upgraded
 from amqp_tasks.canvas._signature import Signature, signatures
 
-__all__ = ("Gathering", "Join", "Member", "Message", "abandoned", "first_errbacks", "freeze", "launch")
+__all__ = (
+    "Gathering",
+    "Join",
+    "Member",
+    "Message",
+    "abandoned",
+    "accumulated",
+    "first_errbacks",
+    "freeze",
+    "launch",
+)
 
 JOIN_PREFIX = "amqp_tasks.join."
 ACCUMULATE = "celery.accumulate"
@@ -188,6 +198,11 @@ def _launch_chord(
         yield from launch(
             member, args=given.args, kwargs=given.kwargs, joins=(join,), group_id=group_id, group_index=index
         )
+
+
+def accumulated(part: group) -> chord:
+    """A group as one value: the list of its members'."""
+    return chord(part, Signature(ACCUMULATE))
 
 
 def _accumulate(part: group) -> Signature:

@@ -30,7 +30,8 @@ from amqp_tasks.worker._joiner import Joiner
 from amqp_tasks.worker._steps import StepMaker, Steps, Whose
 
 if TYPE_CHECKING:
-    from amqp_tasks.app import App
+    from amqp_tasks.app import App, Request
+    from amqp_tasks.canvas import Signature
     from amqp_tasks.message import Envelope, Payload
     from amqp_tasks.worker._job import Job
 
@@ -54,6 +55,11 @@ class Ended(Protocol):
     @property
     def value(self) -> Any:
         """What is passed on."""
+        ...
+
+    @property
+    def added(self) -> int:
+        """How many tasks it added to the header it is in."""
         ...
 
     @property
@@ -100,21 +106,37 @@ class FollowUps:
     def of_outcome(self, envelope: Envelope, payload: Payload | None, outcome: Ended, request: Any) -> Steps:
         """The steps after a run that has ended for good. Waits for the broker where it has to be asked."""
         embed: dict[str, Any] = payload.embed if payload is not None else {}
-        joins = [
-            Join(queue=queue, index=index, size=size) for queue, index, size in read_joins(envelope.headers)
-        ]
-        whose = Whose(task_id=envelope.id, root_id=envelope.root_id, request=request)
+        joins = _joins_of(envelope)
+        whose = Whose(task_id=envelope.id, root_id=envelope.root_id, request=request, added=outcome.added)
         rest: Sequence[Any] = embed.get("chain") or ()
         if outcome.state == State.SUCCESS:
             return _until_broker_is_back(
-                lambda: self._maker.after_success(whose, embed, rest, tuple(joins), outcome.value)
+                lambda: self._maker.after_success(whose, embed, rest, joins, outcome.value)
             )
         error = outcome.exception or RuntimeError("the task has failed")
         return _until_broker_is_back(
             lambda: self._maker.after_failure(
-                whose, embed.get("errbacks"), rest, tuple(joins), error, outcome.traceback_text
+                whose, embed.get("errbacks"), rest, joins, error, outcome.traceback_text
             )
         )
+
+    def of_ignoring(self, envelope: Envelope, payload: Payload) -> Steps:
+        """The steps after a task that raised `Ignore`."""
+        whose = Whose(task_id=envelope.id, root_id=envelope.root_id)
+        return self._maker.after_ignoring(whose, payload.embed.get("chain") or (), _joins_of(envelope))
+
+    def of_replacement(
+        self, envelope: Envelope, payload: Payload, request: Request, part: Signature
+    ) -> Steps:
+        """What takes the place of a task. Waits for the broker where it has to be asked."""
+        whose = Whose(
+            task_id=envelope.id,
+            root_id=envelope.root_id,
+            request=request,
+            nesting=request.replaced_task_nesting + 1,
+        )
+        joins = _joins_of(envelope)
+        return _until_broker_is_back(lambda: self._maker.in_place(whose, part, payload.embed, joins, request))
 
     def after_refusal(self, job: Job, error: Exception, then: Callable[[], None]) -> None:
         """Tell the rest of a workflow that one of its tasks will not run, then call `then`; at once when there is none.
@@ -135,7 +157,7 @@ class FollowUps:
             then()
             return
         request = request_from(envelope, delivery_info={}, hostname="")
-        self.publish(self.of_outcome(envelope, payload, _Failed(exception=error), request), then)
+        self.publish(job, self.of_outcome(envelope, payload, _Failed(exception=error), request), then)
 
     def _payload_of(self, job: Job, envelope: Envelope) -> Payload | None:
         """The body of a refused message, where it is small and can be read; else only joins are told, by its headers."""
@@ -146,14 +168,16 @@ class FollowUps:
 
     # -- publishing
 
-    def publish(self, steps: Steps, then: Callable[[], None]) -> None:
-        """Publish all of it, until it is confirmed; then have joins looked at; then call `then`, once, on some thread."""
-        finish = partial(self._joiner.look, steps.joins, then) if steps.joins else then
+    def publish(self, job: Job, steps: Steps, then: Callable[[], None]) -> None:
+        """Publish all of it, until it is confirmed, then call `then`, once, on some thread; joins are looked at before the job
+        is acked, when its own outcome is stored, so that who gets the body's result finds those of the members."""
+        if steps.joins:
+            job.last_step = partial(self._joiner.look, steps.joins)
         waits = len(steps.messages) + len(steps.records)
         if not waits:
-            finish()
+            then()
             return
-        count = _Countdown(waits, finish)
+        count = _Countdown(waits, then)
         for message in steps.messages:
             self._publish(message, count, _FIRST_PAUSE)
         for record, reply_to in steps.records:
@@ -209,6 +233,13 @@ class _Failed:
     state: str = State.FAILURE
     value: Any = None
     traceback_text: str | None = None
+    added: int = 0
+
+
+def _joins_of(envelope: Envelope) -> tuple[Join, ...]:
+    return tuple(
+        Join(queue=queue, index=index, size=size) for queue, index, size in read_joins(envelope.headers)
+    )
 
 
 class _Countdown:

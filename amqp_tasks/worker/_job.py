@@ -47,10 +47,22 @@ class Job:
         crashes: how often its process died; above zero it runs alone.
         is_acked: acked before it ran (`acks_late=False`).
         is_refused: its end is no ack; the queue's own dead-letter exchange, if any, gets the message.
+        last_step: what must be done after its outcome is stored and before its ack; gets what goes on with that.
         turn: monotonic time of its turn under its task's rate limit; 0.0: it has none.
     """
 
-    __slots__ = ("_run", "crashes", "delivery", "envelope", "is_acked", "is_refused", "key", "task", "turn")
+    __slots__ = (
+        "_run",
+        "crashes",
+        "delivery",
+        "envelope",
+        "is_acked",
+        "is_refused",
+        "key",
+        "last_step",
+        "task",
+        "turn",
+    )
 
     def __init__(
         self,
@@ -65,6 +77,7 @@ class Job:
         self.key = key_of(envelope.id, envelope.retries, envelope.snoozes) if envelope is not None else ""
         self.crashes = 0
         self.is_acked = self.is_refused = False
+        self.last_step: Callable[[Callable[[], None]], None] | None = None
         self.turn = 0.0
         self._run = run
 

@@ -13,7 +13,7 @@ from amqp_tasks.app import DeliveryInfo, Request
 from amqp_tasks.app._execution import Outcome, execute, failed, request_from
 from amqp_tasks.app._hooks import run_hooks
 from amqp_tasks.app._request import UnreadRequest
-from amqp_tasks.errors import MalformedMessage, Reject, Retry, TaskPredicate, TimeLimitExceeded
+from amqp_tasks.errors import MalformedMessage, Reject, Replaced, Retry, TaskPredicate, TimeLimitExceeded
 from amqp_tasks.message import (
     DeadLetterReason,
     Envelope,
@@ -322,14 +322,14 @@ class Runner:
             )
             raise error from outcome.exception
         if isinstance(outcome.exception, TaskPredicate):
-            self._obey(job, task, envelope, outcome, again)
+            self._obey(job, task, request, outcome, again, payload)
             return
         if payload is None or again is not None or not self._follow_ups.concern(envelope, payload):
             self._store_outcome(job, task, request, outcome, again)
             return
         steps = self._follow_ups.of_outcome(envelope, payload, outcome, request)
         outcome.children += tuple(steps.children)
-        self._follow_ups.publish(steps, partial(self._store_outcome, job, task, request, outcome, None))
+        self._follow_ups.publish(job, steps, partial(self._store_outcome, job, task, request, outcome, None))
 
     def _store_outcome(
         self,
@@ -360,12 +360,14 @@ class Runner:
         self,
         job: Job,
         task: Task[..., Any],
-        envelope: Envelope,
+        request: Request,
         outcome: Outcome,
         again: OutgoingMessage | None,
+        payload: Payload | None,
     ) -> None:
         """Do what the task said of itself; see `docs/explanation/retries.md`."""
-        signal = outcome.exception
+        signal, envelope = outcome.exception, job.envelope
+        assert envelope is not None
         if isinstance(signal, Reject):
             if not signal.requeue:
                 raise MalformedMessage(
@@ -381,8 +383,16 @@ class Runner:
             )
         if again is not None:
             self._settler.forward(job, again, None)
+            return
+        assert payload is not None
+        settle = partial(self._settler.acknowledge, job)
+        if isinstance(signal, Replaced):
+            steps = self._follow_ups.of_replacement(envelope, payload, request, signal.signature)
+            self._follow_ups.publish(job, steps, settle)
+        elif self._follow_ups.concern(envelope, payload):
+            self._follow_ups.publish(job, self._follow_ups.of_ignoring(envelope, payload), settle)
         else:
-            self._settler.acknowledge(job)
+            settle()
 
 
 def _execute(task: Task[..., Any], request: Request, payload: Payload, watch: Watch | None) -> Outcome:

@@ -122,6 +122,13 @@ class Settler:
             self._close(job)
 
     def _close(self, job: Job) -> None:
+        last_step, job.last_step = job.last_step, None
+        if last_step is None:
+            self._settle(job)
+        else:
+            last_step(partial(self._settle, job))
+
+    def _settle(self, job: Job) -> None:
         delivery, must_tell = self._parts.ledger.close(job)
         if must_tell and job.key:
             self._parts.verdicts.tell_finished((job.key,))

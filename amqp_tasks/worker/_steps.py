@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._errbacks import takes_exception
 from amqp_tasks.canvas import Join, Message, Signature, abandoned, first_errbacks, launch, signature
-from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError
+from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, TaskError
 from amqp_tasks.message import OutgoingMessage, ResultRecord, State, outcome_message, printable
 
 if TYPE_CHECKING:
-    from amqp_tasks.app import App
+    from amqp_tasks.app import App, Request
+    from amqp_tasks.canvas import Signature
 
 __all__ = ("StepMaker", "Steps", "Whose")
 
@@ -32,12 +33,14 @@ class Whose:
         root_id: of its workflow.
         request: of its run, for errbacks that take it.
         added: how many tasks it added to the header that it is in.
+        nesting: how often a task under its id was replaced, with what is started.
     """
 
     task_id: str
     root_id: str | None
     request: Any = None
     added: int = 0
+    nesting: int = 0
 
 
 @dataclass(slots=True)
@@ -76,6 +79,34 @@ class StepMaker:
             self.tell_joins(steps, whose, joins, value=value)
         return steps
 
+    def after_ignoring(self, whose: Whose, rest: Sequence[Any], joins: tuple[Join, ...]) -> Steps:
+        """The steps after a task that gives no result by its own will: its workflow ends here, and no errback is called."""
+        steps, error = Steps(), TaskError(f"task {whose.task_id} was ignored")
+        for step in rest:
+            self._end_members(steps, step, error)
+        self.tell_joins(steps, whose, joins, error=error)
+        return steps
+
+    def in_place(
+        self,
+        whose: Whose,
+        part: Signature,
+        embed: Mapping[str, Any],
+        joins: tuple[Join, ...],
+        request: Request,
+    ) -> Steps:
+        """The steps of a task that is replaced: what takes its place has its id, and what follows it."""
+        steps = Steps()
+        given = {"task_id": whose.task_id, "reply_to": request.reply_to or ""}
+        part = part.changed(options={**part.options, **given})
+        for callback in embed.get("callbacks") or ():
+            part = part.link(callback)
+        for errback in embed.get("errbacks") or ():
+            part = part.link_error(errback)
+        rest = embed.get("chain") or ()
+        self.start(steps, whose, part, rest=rest, joins=joins, place=(request.group, request.group_index))
+        return steps
+
     def start(
         self,
         steps: Steps,
@@ -85,6 +116,7 @@ class StepMaker:
         args: Sequence[Any] = (),
         rest: Sequence[Any] = (),
         joins: tuple[Join, ...] = (),
+        place: tuple[str | None, int | None] = (None, None),
     ) -> None:
         """Add what a part of the workflow begins with; one that cannot be sent is given up.
 
@@ -93,9 +125,12 @@ class StepMaker:
         """
         try:
             frozen = self._app.workflows.freeze(signature(part), reply_to="")
-            plan = list(launch(frozen, args=args, rest=rest, joins=joins))
+            group_id, group_index = place
+            plan = list(
+                launch(frozen, args=args, rest=rest, joins=joins, group_id=group_id, group_index=group_index)
+            )
             steps.messages += self._app.workflows.messages(
-                plan, root_id=whose.root_id, parent_id=whose.task_id, timeout=_TIMEOUT
+                plan, root_id=whose.root_id, parent_id=whose.task_id, timeout=_TIMEOUT, nesting=whose.nesting
             )
             steps.children += [item.call.id or "" for item in plan if isinstance(item, Message)]
         except BrokerConnectionError:

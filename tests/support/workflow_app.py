@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from amqp_tasks import App, Task
+from amqp_tasks.errors import Ignore
 from support.ledger import Ledger
 
 QUEUE = "work"
@@ -134,3 +135,30 @@ def slow_step(value: Any, number: int) -> int:
     """`step`, which takes its time."""
     time.sleep(0.02)
     return total(value) + number
+
+
+@app.task(name="replaced", bind=True)
+def replaced(self: Task[..., Any], value: Any, part: dict[str, Any]) -> None:
+    """Have another part of a workflow run in its place."""
+    raise self.replace(self.app.signature(part))
+
+
+@app.task(name="joined", bind=True)
+def joined(self: Task[..., Any], value: Any, more: int) -> int:
+    """`step`, which adds members to its chord."""
+    for number in range(more):
+        self.add_to_chord(add.s(10, number))
+    return total(value)
+
+
+@app.task(name="ignored")
+def ignored(value: Any = None) -> None:
+    """Give no result."""
+    raise Ignore
+
+
+@app.task(name="shown", bind=True)
+def shown(self: Task[..., Any], value: Any) -> dict[str, Any]:
+    """What a task in a workflow is told of itself."""
+    request = self.request
+    return {"headers": request.headers, "group": request.group, "nesting": request.replaced_task_nesting}
