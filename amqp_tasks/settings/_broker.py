@@ -67,6 +67,12 @@ class BrokerSettings(Section):
         description="Seconds between heartbeats: a dead connection is noticed after two. Cannot be switched off; below"
         " 5 gives false alarms.",
     )
+    consumer_timeout: PositiveSeconds | None = Field(
+        default=1800.0,
+        description="Seconds that the broker is configured to wait for an acknowledgement (its own `consumer_timeout`,"
+        " which no client can read); None: any time. A worker warns of late-acknowledged tasks with a longer time limit, and asks"
+        " for what they need where the broker lets it (quorum queues, RabbitMQ 4.3).",
+    )
     login_method: Literal["PLAIN", "EXTERNAL"] = Field(
         default="PLAIN",
         description="`PLAIN`: user and password. `EXTERNAL`: the client's certificate; needs TLS.",

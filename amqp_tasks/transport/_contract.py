@@ -108,7 +108,8 @@ class ConsumerOptions:
         arguments: consumer arguments per queue name, e.g. `{"hipri": {"x-priority": 10}}`. With `x-stream-offset`
             (`first`, `last`, `next` or a number) the queue is a stream: deliveries carry their offset in a header of that
             name, and whenever it is consumed again, after a reconnect too, it is read on after the last delivery that was
-            handed out. Settling gives the broker leave to send more and nothing else.
+            handed out. Settling gives the broker leave to send more and nothing else. `x-consumer-timeout` is left out where
+            the broker does not take it (RabbitMQ before 4.3).
         exclusive: refuse other consumers.
         paused_queues: names of those that are not consumed at first, see `Consumer.pause_queues`.
         settle_delay: seconds for which settlements may be gathered while they are fewer than a quarter of the prefetch.

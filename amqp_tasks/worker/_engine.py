@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import DeadLetterReason, printable
@@ -69,6 +69,7 @@ class EngineRules:
         weights: order of queues within the ready buffer.
         crash_limit: `task_crash_limit`.
         dead_letter_queues: whether refused messages go to `<queue>.dead`; else the broker drops them.
+        consumer_arguments: by queue.
         in_flight: how many acks a broken connection can lose.
     """
 
@@ -77,6 +78,7 @@ class EngineRules:
     weights: Mapping[str, float]
     crash_limit: int
     dead_letter_queues: bool
+    consumer_arguments: Mapping[str, Mapping[str, Any]]
     in_flight: int
 
 
@@ -188,7 +190,11 @@ class Engine:
         with self._starting:
             consumer = self._parts.transport.consume(
                 self._rules.queue_names,
-                ConsumerOptions(prefetch=self._prefetch.value, paused_queues=self._paused_queues),
+                ConsumerOptions(
+                    prefetch=self._prefetch.value,
+                    paused_queues=self._paused_queues,
+                    arguments=self._rules.consumer_arguments,
+                ),
                 on_deliveries=self._on_deliveries,
                 on_event=self._on_event,
                 declare=self._rules.topology,

@@ -34,6 +34,7 @@ from amqp_tasks.worker._records import Records
 from amqp_tasks.worker._revocations import Revocations, termination_in
 from amqp_tasks.worker._runner import RunRules
 from amqp_tasks.worker._template import has_own_handler
+from amqp_tasks.worker._unacked import consumer_arguments
 from amqp_tasks.worker._verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -322,6 +323,7 @@ def _build_engine(
         weights=settings.worker.queue_weights,
         crash_limit=settings.task.crash_limit,
         dead_letter_queues=settings.task.dead_letter_queues,
+        consumer_arguments=consumer_arguments(app, options),
         in_flight=in_flight,
     )
     return Engine(parts, rules)

@@ -36,12 +36,13 @@ from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._signals import acting_on_signals, noting_signals
 from amqp_tasks.worker._supervisor import Supervisor, SupervisorRules
 from amqp_tasks.worker._titles import set_title
+from amqp_tasks.worker._unacked import timeout_note, unlimited_tasks
 from amqp_tasks.worker._verdicts import NoVerdicts
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
     from amqp_tasks.message import JournalEntry
-    from amqp_tasks.transport import ConsumerEvent, Transport
+    from amqp_tasks.transport import ConsumerEvent, ServerInfo, Transport
 
 __all__ = ("Worker",)
 
@@ -378,8 +379,8 @@ class Worker:
         self, transport: Transport, options: WorkerOptions, paused_queues: Collection[str]
     ) -> None:
         """Print the banner and what else a person should know."""
+        server = transport.open(timeout=5.0)
         if self._show_banner:
-            server = transport.open(timeout=5.0)
             text = banner(self.app, options, server, paused_queues=paused_queues, now=SYSTEM_CLOCK.now())
             print(text, file=sys.__stdout__, flush=True)
         for name in sorted(paused_queues):
@@ -387,7 +388,21 @@ class Worker:
                 "queue %s is paused, nothing of it is run; to go on: amqp-tasks resume %s", name, name,
                 extra={"action": "paused", "queue": name},
             )  # fmt: skip
+        self._note_timeouts(options, server)
         _warn_of_dead_letters(transport, options.queue_names)
+
+    def _note_timeouts(self, options: WorkerOptions, server: ServerInfo) -> None:
+        """Say which tasks the broker may deliver again while they run."""
+        if self.app.settings.broker.url[0].scheme == "memory":
+            return
+        if note := timeout_note(self.app, options, server):
+            logger.warning("%s", note, extra={"action": "consumer_timeout"})
+        if unlimited := unlimited_tasks(self.app, options):
+            logger.info(
+                "%d tasks have no time limit; a run that is longer than the broker's consumer_timeout is delivered again,"
+                " and not run twice by this node", len(unlimited),
+                extra={"action": "consumer_timeout"},
+            )  # fmt: skip
 
     def _on_end(self, release: Callable[[], None]) -> None:
         """Have something released at the end; at once, when that has come while a helper thread was preparing."""

@@ -51,9 +51,17 @@ class _Trap:
 
 
 class ScriptedBroker:
-    """Serves on a port of its own until closed; one thread owns everything but the traps. Use it in a `with`."""
+    """Serves on a port of its own until closed; one thread owns everything but the traps. Use it in a `with`.
 
-    def __init__(self) -> None:
+    Args:
+        version: what it says it is.
+        refused_argument: of `basic.consume`, which it then closes the channel over.
+    """
+
+    def __init__(self, *, version: str = "4.0.5", refused_argument: str | None = None) -> None:
+        self.version, self.refused_argument = version, refused_argument
+        self.consumes: list[tuple[str, dict[str, Any]]] = []
+        """Queue and arguments of each `basic.consume`."""
         self.seen: Counter[str] = Counter()
         """How often each method came."""
         self._traps: list[_Trap] = []
@@ -95,6 +103,21 @@ class ScriptedBroker:
                 content_type="application/json", content_encoding="utf-8", headers=headers
             )
             made.messages.append(Message("", queue, properties, body=body))
+
+    def take_back(self, queue: str) -> None:
+        """What RabbitMQ 4.3 does when a delivery is not acked in time: requeue it, and cancel its consumer."""
+        self._loop.call_soon_threadsafe(self._take_back, queue)
+
+    def _take_back(self, name: str) -> None:
+        for session in self._sessions:
+            session.take_back(name)
+        self.queues.pump()
+
+    def unsettled(self, queue: str) -> int:
+        """How many messages of a queue are ready or unacked."""
+        found = self.queues.queue(queue)
+        held = sum(session.unacked(queue) for session in tuple(self._sessions))
+        return held + (len(found.messages) if found is not None else 0)
 
     def close(self) -> None:
         """End all connections and the thread; idempotent."""
@@ -176,7 +199,9 @@ class _Session:
     async def run(self) -> None:
         """Serve until the client is gone."""
         await self._reader.readexactly(8)
-        start = spec.Connection.Start(0, 9, {"product": "RabbitMQ", "version": "4.0.5"}, "PLAIN", "en_US")
+        start = spec.Connection.Start(
+            0, 9, {"product": "RabbitMQ", "version": self._broker.version}, "PLAIN", "en_US"
+        )
         await self._answer_or_not(PROTOCOL_HEADER, 0, lambda: self._send(0, start))
         while not self._writer.is_closing():
             head = await self._reader.readexactly(7)
@@ -294,6 +319,24 @@ class _Session:
         method = spec.Basic.Deliver(consumer.tag, channel.delivered, *where)
         self._send_content(channel.number, method, message)
 
+    def unacked(self, name: str) -> int:
+        """How many messages of a queue it holds."""
+        held = [
+            each for channel in tuple(self._channels.values()) for each in tuple(channel.unacked.values())
+        ]
+        return sum(queue.name == name for _, queue, _ in held)
+
+    def take_back(self, name: str) -> None:
+        """See `ScriptedBroker.take_back`."""
+        for channel in self._channels.values():
+            for tag, (consumer, queue, message) in list(channel.unacked.items()):
+                if queue.name == name:
+                    del channel.unacked[tag]
+                    message.redelivered = True
+                    queue.messages.appendleft(message)
+                    self._queues.cancel(channel, consumer.tag)
+                    self._send(channel.number, spec.Basic.Cancel(consumer.tag, True))
+
     # -- methods
 
     def on_tune_ok(self, channel: Channel, method: Any) -> Iterator[Any]:
@@ -362,6 +405,12 @@ class _Session:
         queue = self._queues.queue(method.queue)
         if queue is None:
             self._close_channel(channel.number, 404, f"NOT_FOUND - no queue '{method.queue}' in vhost '/'")
+            return
+        arguments = dict(method.arguments or {})
+        self._broker.consumes.append((queue.name, arguments))
+        if self._broker.refused_argument in arguments:
+            text = f"PRECONDITION_FAILED - invalid arg '{self._broker.refused_argument}' for queue '{queue.name}'"
+            self._close_channel(channel.number, 406, text)
             return
         queue.consumers.append(Consumer(channel, method.consumer_tag, method.no_ack, channel.prefetch))
         yield spec.Basic.ConsumeOk(method.consumer_tag)

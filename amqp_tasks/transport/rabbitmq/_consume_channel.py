@@ -30,6 +30,9 @@ __all__ = ("ChannelOwner", "ConsumeChannel", "is_final_refusal")
 LOGGER = logging.getLogger(__name__)
 
 CONSUME_CHANNEL = 1
+TIMEOUT = "x-consumer-timeout"
+TIMEOUT_FROM = (4, 3)
+"""The version of RabbitMQ that lets consumers ask for it; older ones would ignore it."""
 ASK_FOR_ACCESS_AFTER = 5.0
 """Seconds between attempts to enter a virtual host, or to log in, that is closed to a user who was there before."""
 ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 405, 406
@@ -119,6 +122,7 @@ class ConsumeChannel:
             loop, channel=CONSUME_CHANNEL, delay=options.settle_delay, prefetch=options.prefetch
         )
         self.has_consumed = False
+        self._is_timeout_refused = False
         self._channel: Any = None
         self._opened_at = 0.0
         self._backoff = Backoff()
@@ -166,12 +170,19 @@ class ConsumeChannel:
             channel,
             sink,
             self._options,
-            self._places,
+            self._arguments,
             self._patience,
             is_wanted=self._owner.is_wanted,
             on_consuming=self._owner.on_consuming,
         )
         self._owner.on_ready()
+
+    def _arguments(self, name: str) -> dict[str, Any] | None:
+        table = self._places.arguments(name) or {}
+        server = self.link.server
+        if self._is_timeout_refused or server is None or server.version < TIMEOUT_FROM:
+            table.pop(TIMEOUT, None)
+        return table or None
 
     def _on_cancelled(self, frame: Any) -> None:
         if self.subscriptions is not None:
@@ -189,7 +200,11 @@ class ConsumeChannel:
         refused = subscriptions.asked_for if subscriptions is not None else None
         self.drop()
         error = operation_error("consuming", reason)
-        if "acknowledgement" not in text and is_final_refusal(code, has_consumed=self.has_consumed):
+        # Nobody promises which types of queues take it in which version; it is a wish, not a need.
+        is_timeout_refused = TIMEOUT in text and not self._is_timeout_refused
+        self._is_timeout_refused = self._is_timeout_refused or is_timeout_refused
+        is_curable = is_timeout_refused or "acknowledgement" in text
+        if not is_curable and is_final_refusal(code, has_consumed=self.has_consumed):
             self._owner.on_final(error)
             return
         if refused is not None:

@@ -10,7 +10,6 @@ from typing import Any
 from pika import spec
 
 from amqp_tasks.transport._contract import ConsumerOptions
-from amqp_tasks.transport._streams import StreamPlaces
 from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink
 from amqp_tasks.transport.rabbitmq._patience import Patience
 from amqp_tasks.transport.rabbitmq._pika import ask, forget_consumer
@@ -27,7 +26,7 @@ class Subscriptions:
         channel: pika's.
         sink: gets the deliveries, and must know their queues.
         options: how to consume.
-        places: the arguments of each queue.
+        arguments: what to consume a queue with.
         patience: with the answers.
         is_wanted: whether to go on with the next queue.
         on_consuming: one queue is consumed.
@@ -41,14 +40,14 @@ class Subscriptions:
         channel: Any,
         sink: ChannelSink,
         options: ConsumerOptions,
-        places: StreamPlaces,
+        arguments: Callable[[str], dict[str, Any] | None],
         patience: Patience,
         *,
         is_wanted: Callable[[], bool],
         on_consuming: Callable[[str], None],
     ) -> None:
         self._channel, self._sink, self._options, self._patience = channel, sink, options, patience
-        self._places = places
+        self._arguments = arguments
         self._is_wanted, self._on_consuming = is_wanted, on_consuming
         self._tags: dict[str, str] = {}  # consumer tag → queue name
         self.asked_for: str | None = None
@@ -91,7 +90,7 @@ class Subscriptions:
             auto_ack=self._options.no_ack,
             exclusive=self._options.exclusive,
             consumer_tag=tag,
-            arguments=self._places.arguments(name),
+            arguments=self._arguments(name),
             callback=partial(self._consumed, name, names, then),
         )
         self._patience.expect(f"basic.consume of queue {name!r}")
