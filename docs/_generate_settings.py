@@ -38,8 +38,8 @@ sizes are bytes. In typed code a setting such as `task_routes` is `app.settings.
 UNSUPPORTED_INTRODUCTION = """\
 ## Celery's settings that do not exist here
 
-Giving one of these is a fault at start, so that nothing is left out silently. Two are accepted because they ask for
-what is always so: `task_protocol=2`, and `broker_transport_options` with nothing but `confirm_publish`.
+Giving one of these is a fault at start, so that nothing is left out silently. Three are accepted because they ask for
+what is always so: `task_protocol=2`, `worker_enable_soft_shutdown_on_idle`, and `broker_transport_options` with nothing but `confirm_publish`.
 
 | setting | instead |
 |---|---|

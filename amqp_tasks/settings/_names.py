@@ -168,7 +168,7 @@ UNSUPPORTED: Mapping[str, str] = {
     "worker_deduplicate_successful_tasks": "not supported yet: make tasks idempotent; remove it",
     "worker_detect_quorum_queues": "not needed, because quorum queues are the default",
     "worker_direct": "not supported yet: use a queue of its own with -Q",
-    "worker_enable_soft_shutdown_on_idle": "not needed, because an idle worker has nothing to wait for",
+    "worker_enable_soft_shutdown_on_idle": "not needed, because an idle worker always hands back what it holds for later: True and False are accepted, and ignored",
     "worker_eta_task_limit": "not needed, because workers hold no delayed tasks",
     "worker_log_datefmt": "not supported yet: use worker_log_format",
     "worker_task_log_datefmt": "not supported yet: use worker_task_log_format",

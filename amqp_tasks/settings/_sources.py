@@ -177,6 +177,9 @@ def _is_needless(flat_name: str, value: object) -> bool:
     """Whether this is a setting of Celery's that asks for what is always so here."""
     if flat_name == "task_protocol":
         return value == 2
+    if flat_name == "worker_enable_soft_shutdown_on_idle":
+        # An idle worker hands back what it holds for later and ends at once: either wish is met.
+        return isinstance(value, bool)
     return (
         flat_name == "broker_transport_options"
         and isinstance(value, Mapping)

@@ -6,13 +6,30 @@ import faulthandler
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
+from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._template import STDERR_FD
 
-__all__ = ("acting_on_signals", "noting_signals")
+__all__ = ("acting_on_signals", "is_term_cold", "noting_signals")
+
+REMAP = "REMAP_SIGTERM"
+
+
+def is_term_cold(environ: Mapping[str, str]) -> bool:
+    """Whether TERM is to do what QUIT does to a worker of Celery's, by its variable `REMAP_SIGTERM`.
+
+    Raises:
+        ConfigurationError: the variable has a value that Celery does not know either.
+    """
+    value = environ.get(REMAP, "")
+    if value in ("", "SIGQUIT"):
+        return bool(value)
+    raise ConfigurationError(
+        f"{REMAP} is {value!r:.80}: the only value is 'SIGQUIT', which makes TERM a cold stop; else unset it"
+    )
 
 
 def _nothing(*args: object) -> None:
@@ -26,6 +43,7 @@ def acting_on_signals(
     stop: Callable[[], None],
     dump_children: Callable[[], None] = _nothing,
     restart: Callable[[], None] | None = None,
+    terminate: Callable[[], None] | None = None,
     reap: Callable[[], None] = _nothing,
 ) -> Generator[None]:
     """Let the loop act on signals: the interpreter writes their numbers to the loop's pipe. Main thread only.
@@ -34,21 +52,27 @@ def acting_on_signals(
         loop: that of the node.
         stop: on TERM and INT.
         dump_children: on QUIT and USR1, after our own stacks.
+        terminate: on TERM, if that is to do something else than INT; see `is_term_cold`.
         restart: on HUP; None: that stops too. A HUP that our starter had us ignore (`nohup`) stays ignored.
         reap: on CHLD, as PID 1.
     """
 
+    def dump_stacks() -> None:
+        faulthandler.dump_traceback(file=STDERR_FD, all_threads=True)
+        dump_children()
+
+    actions: Mapping[int, Callable[[], None]] = {
+        signal.SIGTERM: terminate or stop,
+        signal.SIGINT: stop,
+        signal.SIGHUP: restart or stop,
+        signal.SIGQUIT: dump_stacks,
+        signal.SIGUSR1: dump_stacks,
+        signal.SIGCHLD: reap,
+    }
+
     def act(numbers: bytes) -> None:
         for number in numbers:
-            if number in (signal.SIGTERM, signal.SIGINT):
-                stop()
-            elif number == signal.SIGHUP:
-                (restart or stop)()
-            elif number in (signal.SIGQUIT, signal.SIGUSR1):
-                faulthandler.dump_traceback(file=STDERR_FD, all_threads=True)
-                dump_children()
-            elif number == signal.SIGCHLD:
-                reap()
+            actions.get(number, _nothing)()
 
     watched = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

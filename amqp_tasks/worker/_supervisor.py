@@ -143,6 +143,10 @@ class Supervisor:
         """Stop warm; a second call stops cold. Any thread."""
         self.loop.call_soon(partial(self._advance_stop, timeout))
 
+    def cut(self) -> None:
+        """Stop cold at once. Any thread."""
+        self.loop.call_soon(self._begin_cold)
+
     def restart(self) -> None:
         """Replace all processes: successors start at once, the old ones end when their tasks have. Owner thread only."""
         if self._state is not StopState.RUNNING:
@@ -444,6 +448,7 @@ class Supervisor:
             process.is_killed = True
             process.send({"kind": "cut"})
         self.loop.call_later(self._rules.cold_stop_timeout, self._kill_all)
+        self._finish_if_empty()
 
     def _kill_all(self) -> None:
         for process in self._processes.values():

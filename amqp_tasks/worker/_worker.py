@@ -33,7 +33,7 @@ from amqp_tasks.worker._process import ProcessReports, WorkerProcess
 from amqp_tasks.worker._rates import RateLimitChanges, rates_of
 from amqp_tasks.worker._records import NoRecords, RecordTable
 from amqp_tasks.worker._revocations import Revocations
-from amqp_tasks.worker._signals import acting_on_signals, noting_signals
+from amqp_tasks.worker._signals import acting_on_signals, is_term_cold, noting_signals
 from amqp_tasks.worker._supervisor import Supervisor, SupervisorRules
 from amqp_tasks.worker._titles import set_title
 from amqp_tasks.worker._unacked import timeout_note, unlimited_tasks
@@ -244,6 +244,7 @@ class Worker:
             with acting_on_signals(
                 supervisor.loop,
                 stop=supervisor.stop,
+                terminate=supervisor.cut if self._is_term_cold() else None,
                 dump_children=supervisor.dump_stacks,
                 restart=None if _has_terminal() else supervisor.restart,
                 reap=reap_strays,
@@ -251,6 +252,11 @@ class Worker:
                 return supervisor.run()
         finally:
             self._release()
+
+    def _is_term_cold(self) -> bool:
+        """As in Celery, where a time for a soft stop comes before a cold one."""
+        is_soft = self.app.conf.origin("worker_stop_timeout").level is not Level.DEFAULT
+        return is_term_cold(os.environ) and not is_soft
 
     def _enter_process(self, node: str, number: int) -> None:
         set_title(node, f"process {number}")
@@ -324,7 +330,8 @@ class Worker:
             return process.run()
         if self._logs is not None:
             self._logs.enter_process("Solo")
-        with acting_on_signals(loop, stop=partial(self._stop_here, process, options.node)):
+        stop = partial(self._stop_here, process, options.node)
+        with acting_on_signals(loop, stop=stop, terminate=process.cut if self._is_term_cold() else None):
             return process.run()
 
     def _stop_here(self, process: WorkerProcess, node: str, timeout: float | None = None) -> None:

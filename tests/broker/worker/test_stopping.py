@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,112 @@ def test_the_deadline_of_a_warm_stop_is_kept(
 
     assert worker.stop(within=10) == 1
     assert_conserved({"stuck"}, ledger, raw_client)
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool[1])
+def test_p135_a_remapped_term_stops_cold_and_requeues_what_runs(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    tmp_path: Path,
+    pool: tuple[str, ...],
+) -> None:
+    worker = worker_process(*pool, app=APP, env={"REMAP_SIGTERM": "SIGQUIT"})
+    client.act("stuck", "wait", str(tmp_path / "never"))
+    ledger.wait_for("start", "stuck")
+
+    worker.signal(signal.SIGTERM)
+
+    # The default of a warm stop is half a minute.
+    assert worker.wait(within=10) == 1
+    assert worker.survivors() == []
+    assert_conserved({"stuck"}, ledger, raw_client)
+
+
+def test_p133_a_remapped_term_is_soft_where_a_time_for_that_is_set(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    soft = {"REMAP_SIGTERM": "SIGQUIT", "AMQP_TASKS_WORKER_SOFT_SHUTDOWN_TIMEOUT": "20"}
+    worker = worker_process("-c", "1", app=APP, env=soft)
+    result = client.act("running", "wait", str(gate))
+    ledger.wait_for("start", "running")
+
+    worker.signal(signal.SIGTERM)
+    worker.wait_output("warm stop")
+    gate.touch()
+
+    assert result.get(timeout=10) == "running"
+    assert worker.wait() == 0
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How a node is stopped while deliveries are in all states, and what that does to those that run."""
+
+    signals: tuple[signal.Signals, ...]
+    env: Mapping[str, str]
+    opens_gate: bool
+    status: int
+
+
+STOPS = {
+    "warm": Stop((signal.SIGTERM,), {}, opens_gate=True, status=0),
+    "second signal": Stop((signal.SIGTERM, signal.SIGINT), {}, opens_gate=False, status=1),
+    "deadline": Stop(
+        (signal.SIGTERM,), {"AMQP_TASKS_WORKER_STOP_TIMEOUT": "0.5"}, opens_gate=False, status=1
+    ),
+    "cold": Stop((signal.SIGTERM,), {"REMAP_SIGTERM": "SIGQUIT"}, opens_gate=False, status=1),
+    "killed": Stop((signal.SIGKILL,), {}, opens_gate=False, status=-9),
+}
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_promise_20_a_stop_with_deliveries_in_all_states_loses_none(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    tmp_path: Path,
+    how: str,
+) -> None:
+    stop, gate = STOPS[how], tmp_path / "gate"
+    worker = worker_process("-c", "2", "--prefetch-multiplier", "40", app=APP, env=stop.env)
+    # Held for their turn, in the timer wheel, held for their eta, running, ready behind those, retried.
+    sent = {f"paced-{number}" for number in range(30)} | {f"slow-{number}" for number in range(3)}
+    for key in sorted(sent):
+        client.app.send_task("paced" if key.startswith("paced") else "paced_slowly", (key,))
+    for number in range(5):
+        client.act(f"early-{number}", countdown=1.9)
+    for number in range(12):
+        client.act(f"waiting-{number}", "wait", str(gate))
+    client.app.send_task("paced_again", ("again",))
+    sent |= (
+        {f"early-{number}" for number in range(5)} | {f"waiting-{number}" for number in range(12)} | {"again"}
+    )
+    eventually(lambda: sum(key.startswith("waiting") for key in ledger.keys("start")) >= 2)
+
+    for number, each in enumerate(stop.signals):
+        if number:
+            worker.wait_output("warm stop")
+        worker.signal(each)
+    if stop.opens_gate:
+        worker.wait_output("warm stop")
+        gate.touch()
+
+    assert worker.wait() == stop.status
+    assert worker.survivors() == []
+    done = set(ledger.keys("done"))
+    assert done < sent
+    gate.touch()
+    second = worker_process("-c", "2", app=APP)
+    eventually(lambda: _assert(set(ledger.keys("done")) == sent), within=30)
+    assert second.stop() == 0
+    assert_conserved(sent, ledger, raw_client)
+    if how == "warm":
+        # What was begun has ended and was settled; nothing is run twice.
+        assert max(ledger.counts("done").values()) == 1
 
 
 def test_a_ctrl_c_to_the_whole_process_group_is_one_warm_stop(

@@ -293,6 +293,11 @@ def test_store_that_does_not_exist_yet_is_named_with_its_password_masked() -> No
 
 
 def test_what_is_always_so_may_be_asked_for() -> None:
-    conf = Conf(environ={}, task_protocol=2, broker_transport_options={"confirm_publish": True})
+    conf = Conf(
+        environ={},
+        task_protocol=2,
+        worker_enable_soft_shutdown_on_idle=True,
+        broker_transport_options={"confirm_publish": True},
+    )
 
     assert conf.settings() == Conf(environ={}).settings()

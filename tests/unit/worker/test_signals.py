@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.worker._loop import Loop
-from amqp_tasks.worker._signals import acting_on_signals
+from amqp_tasks.worker._signals import acting_on_signals, is_term_cold
 
 
 @pytest.fixture
@@ -50,3 +51,23 @@ def test_a_hangup_that_the_starter_has_ignored_stays_ignored(loop: Loop) -> None
         signal.signal(signal.SIGHUP, before)
 
     assert seen == []
+
+
+@pytest.mark.parametrize(("is_remapped", "done"), [(True, "cut"), (False, "stop")])
+def test_p135_term_may_do_something_else_than_int(loop: Loop, is_remapped: bool, done: str) -> None:
+    seen: list[str] = []
+    terminate = (lambda: seen.append("cut")) if is_remapped else None
+    with acting_on_signals(loop, stop=lambda: seen.append("stop"), terminate=terminate, restart=loop.stop):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        loop.run()
+
+    assert seen == [done, "stop"]
+
+
+def test_p135_only_celerys_value_remaps_term() -> None:
+    assert is_term_cold({"REMAP_SIGTERM": "SIGQUIT"})
+    assert not is_term_cold({})
+    assert not is_term_cold({"REMAP_SIGTERM": ""})
+    with pytest.raises(ConfigurationError, match="REMAP_SIGTERM is 'QUIT': the only value is 'SIGQUIT'"):
+        is_term_cold({"REMAP_SIGTERM": "QUIT"})
