@@ -340,9 +340,10 @@ def test_what_is_revoked_is_refused(broker: str, pool: str, caplog: pytest.LogCa
 
         @app.task
         def wait(seconds: float) -> None:
+            started.set()
             gate.wait(seconds)
 
-        gate = threading.Event()
+        started, gate = threading.Event(), threading.Event()
         before = note.delay("before")
         before.revoke()
         pardoned = note.delay("pardoned")
@@ -351,6 +352,7 @@ def test_what_is_revoked_is_refused(broker: str, pool: str, caplog: pytest.LogCa
         with running(app, pool=pool, concurrency=1):
             pardoned.get(timeout=10)
             blocking = wait.delay(10)
+            assert started.wait(10)
             waiting = note.map_async([("a",), ("b",)])
             waiting.revoke()
             late = note.apply_async(("late",), task_id="late", countdown=0.3)
