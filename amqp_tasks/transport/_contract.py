@@ -10,7 +10,6 @@ child's first use starts anew: inherited sockets are dropped without a byte on t
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,8 +112,6 @@ class ConsumerOptions:
         exclusive: refuse other consumers.
         paused_queues: names of those that are not consumed at first, see `Consumer.pause_queues`.
         settle_delay: seconds for which settlements may be gathered while they are fewer than a quarter of the prefetch.
-        any_thread: `on_deliveries` and `on_event` are quick and run no users' code, so that a caller who waits may do
-            the I/O thread's work meanwhile and call them.
     """
 
     prefetch: int
@@ -123,7 +120,6 @@ class ConsumerOptions:
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     paused_queues: Collection[str] = ()
     settle_delay: float = 0.002
-    any_thread: bool = False
 
 
 class Consumer(ABC):
@@ -248,8 +244,7 @@ class Transport(ABC):
         *,
         timeout: float | None = None,
     ) -> None:
-        """Hand over and return; `on_outcome` is called exactly once (None = confirmed), on the I/O thread or one that does
-        its work meanwhile: it must be quick and run no users' code; see `call_back`."""
+        """Hand over and return; `on_outcome` is called exactly once, on the I/O thread (None = confirmed)."""
 
     @abstractmethod
     def ensure_topology(
@@ -319,28 +314,6 @@ class Transport(ABC):
         `on_deliveries` gets all messages of one socket read at once. After every reconnect the queues of
         `declare` are declared again if they are gone, and each queue in `queue_names` is consumed again.
         """
-
-    def wait(self, gate: threading.Lock, timeout: float) -> bool:
-        """Wait until `gate`, a held lock, is released by something that this transport does; False when `timeout` seconds
-        (at most `threading.TIMEOUT_MAX`) passed first.
-
-        Whoever waits here may do the I/O meanwhile, which spares waking another thread for it.
-        """
-        return gate.acquire(timeout=timeout)
-
-    def look_again(self) -> None:
-        """Tell those in `wait` that something else has released a gate."""
-        return
-
-    @property
-    @abstractmethod
-    def is_io_thread(self) -> bool:
-        """Whether the caller does the I/O at present, and so must not wait for it."""
-
-    def call_back(self, work: Callable[[], None]) -> None:
-        """Run users' code that a delivery or an outcome gives rise to: here, or soon on the I/O thread where this thread
-        only does its work. `work` handles its own errors."""
-        work()
 
     @abstractmethod
     def statistics(self) -> TransportStatistics:

@@ -28,13 +28,13 @@ from amqp_tasks.errors import (
 from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.transport._contract import QueueStatus, TopologyMode
 from amqp_tasks.transport._delay import STRAY_NAME, without_expiration
+from amqp_tasks.transport._partial import PartialTopology
 from amqp_tasks.transport.memory._dead import DELIVERY_LIMIT, EXPIRED, MAXLEN, dead_properties, died_in
 from amqp_tasks.transport.memory._queue import HeldQueue
 from amqp_tasks.transport.memory._store import MessageStore, Stored
 from amqp_tasks.transport.memory._stream import HeldStream
 from amqp_tasks.transport.memory._thread import CallbackThread
 from amqp_tasks.transport.memory._topology import (
-    HeldTopology,
     differences,
     missing,
     refuse_loose,
@@ -74,7 +74,7 @@ class MemoryBroker:
         self.watchers: dict[Watcher, None] = {}
         self._clock = clock
         self._store = MessageStore()
-        self._topology: Topology = HeldTopology()
+        self._topology: Topology = PartialTopology()
         self._positions = itertools.count(1)
         self._due: list[tuple[float, str]] = []
         self._delayed: list[tuple[float, int, OutgoingMessage, Properties]] = []
@@ -105,7 +105,7 @@ class MemoryBroker:
             bindings = tuple(each for each in topology.bindings if each not in self._topology.bindings)
             held, now = self._topology, self._clock.monotonic()
             if exchanges or queues or bindings:
-                self._topology = HeldTopology(
+                self._topology = PartialTopology(
                     exchanges=(*held.exchanges, *exchanges),
                     queues=(*held.queues, *queues),
                     bindings=(*held.bindings, *bindings),
@@ -120,7 +120,7 @@ class MemoryBroker:
         with self.lock:
             for each in bindings:
                 refuse_loose(each, self._topology)
-                self.add_missing(HeldTopology(bindings=(each,)))
+                self.add_missing(PartialTopology(bindings=(each,)))
 
     def unbind(self, bindings: Collection[Binding]) -> None:
         """`Transport.unbind`."""
@@ -169,7 +169,7 @@ class MemoryBroker:
             if self.queues.pop(name, None) is None:
                 return
             held = self._topology
-            self._topology = HeldTopology(
+            self._topology = PartialTopology(
                 exchanges=held.exchanges,
                 queues=tuple(each for each in held.queues if each.name != name),
                 bindings=tuple(each for each in held.bindings if each.destination != name),

@@ -16,9 +16,9 @@ from amqp_routing import (
 )
 from amqp_tasks.errors import BrokerOperationError, ConfigurationError
 from amqp_tasks.transport._difference import difference
+from amqp_tasks.transport._partial import PartialTopology
 
 __all__ = (
-    "HeldTopology",
     "differences",
     "missing",
     "refuse_loose",
@@ -28,18 +28,9 @@ __all__ = (
 )
 
 
-class HeldTopology(Topology):
-    """A topology as a broker holds it: what nobody would plan (a queue that lost its bindings) is no fault here."""
-
-    __slots__ = ()
-
-    def _faults(self) -> Iterator[str]:
-        return iter(())
-
-
 def remembered(before: Topology, latest: Topology) -> Topology:
     """Both together; where they declare something differently, the latest counts."""
-    return HeldTopology(
+    return PartialTopology(
         exchanges=(
             *latest.exchanges,
             *(each for each in before.exchanges if latest.exchange(each.name) is None),
@@ -81,7 +72,7 @@ def refuse_loose(binding: Binding, held: Topology) -> None:
 def without_bindings(held: Topology, bindings: Collection[Binding]) -> Topology:
     """The rest, without these."""
     kept = tuple(each for each in held.bindings if each not in bindings)
-    return HeldTopology(exchanges=held.exchanges, queues=held.queues, bindings=kept)
+    return PartialTopology(exchanges=held.exchanges, queues=held.queues, bindings=kept)
 
 
 def missing(wanted: Topology, held: Topology) -> tuple[list[Exchange], list[Queue]]:

@@ -27,10 +27,11 @@ from amqp_tasks.transport._contract import (
     Transport,
     TransportStatistics,
 )
+from amqp_tasks.transport._partial import PartialTopology
 from amqp_tasks.transport.memory._broker import MemoryBroker, broker_named
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
 from amqp_tasks.transport.memory._thread import CallbackThread
-from amqp_tasks.transport.memory._topology import HeldTopology, remembered
+from amqp_tasks.transport.memory._topology import remembered
 
 if TYPE_CHECKING:
     from amqp_tasks.settings import Settings
@@ -62,7 +63,7 @@ class MemoryTransport(Transport):
         self._broker: MemoryBroker | None = None
         self._thread: CallbackThread | None = None
         self._consumers: list[MemoryConsumer] = []
-        self._remembered: Topology = HeldTopology()
+        self._remembered: Topology = PartialTopology()
         self._counts: Counter[str] = Counter()
 
     def _started(self) -> tuple[MemoryBroker, CallbackThread]:
@@ -76,12 +77,6 @@ class MemoryTransport(Transport):
                 self._counts["connects"] += 1
                 self._broker, self._thread = broker, thread
             return self._broker, self._thread
-
-    @property
-    def is_io_thread(self) -> bool:
-        """See `Transport.is_io_thread`."""
-        thread = self._thread
-        return thread is not None and thread.is_current
 
     def _waiting_broker(self) -> MemoryBroker:
         """The broker, for a call that would wait with a real one."""

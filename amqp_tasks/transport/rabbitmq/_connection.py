@@ -23,7 +23,6 @@ from amqp_tasks.transport.rabbitmq._errors import REMEDY_UNREACHABLE, connection
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 from amqp_tasks.transport.rabbitmq._options import Address, TransportOptions, connection_parameters
-from amqp_tasks.transport.rabbitmq._pika import terminate
 
 __all__ = ("Backoff", "Link", "LinkState")
 
@@ -293,7 +292,10 @@ class Link:
 
 
 def _discard(connection: FastConnection, why: str = "dropped by us") -> None:
-    terminate(connection, pika_errors.StreamLostError(why))
+    """End the stream without the closing handshake."""
+    transport = connection._transport
+    if transport is not None and not connection.is_closed:
+        connection._terminate_stream(pika_errors.StreamLostError(why))
 
 
 def _server_info(connection: FastConnection, address: Address) -> ServerInfo:

@@ -27,8 +27,7 @@ from amqp_tasks.transport._streams import StreamPlaces
 from amqp_tasks.transport.rabbitmq._connection import Backoff, Link
 from amqp_tasks.transport.rabbitmq._consume_channel import ConsumeChannel, is_final_refusal
 from amqp_tasks.transport.rabbitmq._fastwire import FastDelivery
-from amqp_tasks.transport.rabbitmq._iothread import IOThread
-from amqp_tasks.transport.rabbitmq._loop import Waiter
+from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
 from amqp_tasks.transport.rabbitmq._options import TransportOptions
 from amqp_tasks.transport.rabbitmq._search import QueueSearch
 
@@ -57,7 +56,7 @@ class RabbitConsumer(Consumer):
             raise ValueError(f"prefetch is {options.prefetch}, must be at least 1")
         self._thread, self._loop = thread, thread.loop
         self._queue_names = tuple(dict.fromkeys(queue_names))
-        self.options = options
+        self._options = options
         self._places = StreamPlaces(options.arguments)
         self._on_deliveries, self._on_event, self._on_closed = on_deliveries, on_event, on_closed
         self.delivered = 0
@@ -102,7 +101,7 @@ class RabbitConsumer(Consumer):
                 f"delivery {delivery.delivery_tag} of {delivery.queue_name!r} was settled before"
             )
         delivery.is_settled = True
-        if not self.options.no_ack:
+        if not self._options.no_ack:
             self._channel.settlements.add(delivery, settlement)
 
     def set_prefetch(self, prefetch: int) -> None:

@@ -24,8 +24,7 @@ from amqp_tasks.transport._contract import (
 from amqp_tasks.transport.rabbitmq._connection import Link
 from amqp_tasks.transport.rabbitmq._consumer import RabbitConsumer
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
-from amqp_tasks.transport.rabbitmq._iothread import IOThread
-from amqp_tasks.transport.rabbitmq._loop import Waiter
+from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
 from amqp_tasks.transport.rabbitmq._operations import Operation, Script
 from amqp_tasks.transport.rabbitmq._options import TransportOptions
 from amqp_tasks.transport.rabbitmq._pending import Pending
@@ -39,7 +38,7 @@ REPAIR_TIMEOUT = 10.0
 
 
 class _Outcome(Protocol):
-    """Who waits for the outcome of an operation; one of the two is called, once, by whoever does the I/O."""
+    """Who waits for the outcome of an operation; one of the two is called, once, on the I/O thread."""
 
     def succeed(self, value: Any = None) -> None:
         """It worked."""
@@ -269,8 +268,6 @@ class Core:
         declare: Topology | None,
     ) -> RabbitConsumer:
         """Any thread."""
-        if not options.any_thread:
-            self.thread.may_be_led = False
         consumer = RabbitConsumer(
             self.thread,
             self.options,
@@ -290,7 +287,6 @@ class Core:
             consumer._fail(ClosedError("the transport is closed"))
             return
         self.consumers.add(consumer)
-        self._choose_who_leads()
         consumer.start()
 
     def _forget(self, consumer: RabbitConsumer) -> None:
@@ -298,11 +294,7 @@ class Core:
         self._past[0] += consumer.delivered
         self._past[1] += consumer.stale_settlements
         self._past[2] += consumer.link.connects
-        self._choose_who_leads()
         self._check_closed()
-
-    def _choose_who_leads(self) -> None:
-        self.thread.may_be_led = all(consumer.options.any_thread for consumer in self.consumers)
 
     def statistics(self) -> TransportStatistics:
         """Counters. Any thread: single reads of integers."""
@@ -384,7 +376,7 @@ class Core:
     def abandon(self) -> None:
         """In a forked child: drop every descriptor without a byte on the wire."""
         self.abandon_connections()
-        self.thread.abandon()
+        self.loop.abandon()
 
     def abandon_connections(self) -> None:
         """Close the sockets' descriptors, nothing else."""

@@ -19,17 +19,8 @@ from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.transport._contract import Delivery
 from amqp_tasks.transport._delay import is_of_wheel
 from amqp_tasks.transport.rabbitmq._codec import decode_properties, encode_properties, short_string
-from amqp_tasks.transport.rabbitmq._pika import (
-    PikaConnection,
-    PikaHeartbeat,
-    abandon_transport,
-    abort,
-    adapter_call_later,
-    is_plain_transport,
-    read_now,
-    read_slowly,
-    send_now,
-)
+from amqp_tasks.transport.rabbitmq._loop import close_descriptor
+from amqp_tasks.transport.rabbitmq._pika import PikaConnection, PikaHeartbeat, is_plain_transport
 
 __all__ = (
     "ChannelSink",
@@ -201,8 +192,8 @@ class _Heartbeat(PikaHeartbeat):
 
     def _start_check_timer(self) -> None:
         self._update_counters()
-        self._check_timer = adapter_call_later(
-            self._connection, self._timeout / self.CHECKS_PER_INTERVAL, self._check_heartbeat
+        self._check_timer = self._connection._adapter_call_later(
+            self._timeout / self.CHECKS_PER_INTERVAL, self._check_heartbeat
         )
 
 
@@ -221,20 +212,7 @@ class FastConnection(PikaConnection):
             transport._MAX_CONSUME_BYTES = (
                 1  # no second read that only ends in EAGAIN: the poll is level-triggered
             )
-            self.ioloop.readers[transport._sock.fileno()] = self._on_readable
         super()._proto_connection_made(transport)
-
-    def _on_readable(self) -> None:
-        """pika's way from the socket to `_on_data_available`, without its detours."""
-        transport = self._transport
-        data = read_now(transport, _MAX_RECV_BYTES) if transport is not None else b""
-        if data:
-            try:
-                self._on_data_available(data)
-            except Exception as exc:  # noqa: BLE001
-                abort(transport, exc)
-        elif transport is not None:
-            read_slowly(transport)
 
     def _create_heartbeat_checker(self) -> Any:
         interval: Any = self.params.heartbeat  # negotiated by now
@@ -263,13 +241,20 @@ class FastConnection(PikaConnection):
             return
         self.bytes_sent += len(data)
         self.frames_sent += frames
-        sent = send_now(transport, data) if self._is_plain else 0
-        if sent < len(data):
-            transport.write(data[sent:])
+        if self._is_plain and not transport._tx_buffers and transport._state == transport._STATE_ACTIVE:
+            try:
+                sent = transport._sock.send(data)
+            except OSError:
+                sent = 0  # would block, or broken: then the loop's own write reports it
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def abandon(self) -> None:
-        """In a forked child: drop the socket without a byte on the wire."""
-        abandon_transport(self)
+        """In a forked child: drop the socket without a byte on the wire. See `close_descriptor`."""
+        if self._transport is not None and self._transport._sock is not None:
+            close_descriptor(self._transport._sock)
 
     def _on_data_available(self, data_in: bytes) -> None:
         if not self._opened:

@@ -1,222 +1,197 @@
-"""The loop that does all I/O of a transport, turn by turn, and its door for other threads."""
+"""The I/O thread: one loop, one door.
+
+Life: `start` makes the loop and its thread; other threads `put` work through the door; `stop` ends the loop after the
+turn it is in. The thread is not a daemon: one that dies in the middle of a write at the interpreter's end would lose
+what it was writing, so `_transport` closes every transport before the interpreter waits for its threads.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
-from amqp_tasks.transport.rabbitmq._pika import (
-    PikaLoop,
-    abandon_poller,
-    epoll_of,
-    interrupt_poll,
-    next_timer,
-)
+from amqp_tasks.transport.rabbitmq._pika import PikaLoop
 
-__all__ = ("DoorLoop", "Phase", "Waiter", "call", "guarded")
+__all__ = ("THREAD_NAME", "DoorLoop", "IOThread", "Waiter")
 
 LOGGER = logging.getLogger(__name__)
-MAX_POLL = 5.0
-"""Seconds; a backstop."""
+THREAD_NAME = "amqp-tasks-io"
+RESOLVER = "_resolve"  # pika looks names up in a thread of its own, which has no name to know it by
+
+T = TypeVar("T")
+
+_PIKA_LOGGERS = (
+    "pika.adapters.base_connection",
+    "pika.adapters.select_connection",
+    "pika.adapters.utils.connection_workflow",
+    "pika.adapters.utils.io_services_utils",
+    "pika.adapters.utils.selector_ioloop_adapter",
+    "pika.callback",
+    "pika.channel",
+    "pika.connection",
+    "pika.heartbeat",
+)
+
+
+class _PikaReports(logging.Filter):
+    """Turns what pika reports on an I/O thread of ours into DEBUG records.
+
+    pika logs each failed attempt several times, with tracebacks; we handle those failures and log them once. Other
+    threads' use of pika is untouched.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_ours = record.threadName == THREAD_NAME or record.funcName == RESOLVER
+        if is_ours and record.levelno > logging.DEBUG:
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            # The level was checked before this filter ran; a handler without a level would still print it.
+            return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+        return True
+
+
+_REPORTS = _PikaReports()
+
+
+def _quieten_pika() -> None:
+    for name in _PIKA_LOGGERS:
+        logging.getLogger(name).addFilter(_REPORTS)  # adding the same filter twice does nothing
 
 
 class Waiter:
-    """The light future of one call: a lock that whoever does the I/O releases. Not reusable."""
+    """The light future of one call: a lock that the I/O thread releases. Not reusable."""
 
-    __slots__ = ("error", "gate", "value")
+    __slots__ = ("_lock", "error", "value")
 
     def __init__(self) -> None:
-        self.gate = threading.Lock()
-        self.gate.acquire()
+        self._lock = threading.Lock()
+        self._lock.acquire()
         self.value: Any = None
         self.error: BaseException | None = None
 
     def succeed(self, value: Any = None) -> None:
         """Called once, on the I/O thread."""
         self.value = value
-        self.gate.release()
+        self._lock.release()
 
     def fail(self, error: BaseException) -> None:
         """Called once instead of `succeed`."""
         self.error = error
-        self.gate.release()
+        self._lock.release()
 
     def wait(self, timeout: float) -> bool:
         """Wait for either; False when `timeout` seconds passed first."""
-        return self.gate.acquire(timeout=max(0.0, timeout))
-
-
-class Phase(Enum):
-    """What whoever puts something through the door must do about it."""
-
-    AWAKE = "awake"
-    """Nothing: a turn is under way, which looks at the door before it ends."""
-    POLLING = "polling"
-    """Interrupt the poll."""
-    FREE = "free"
-    """Nobody runs the loop: call for somebody."""
-    SHUT = "shut"
-    """It will not turn again: do it here and now."""
+        return self._lock.acquire(timeout=max(0.0, timeout))
 
 
 class DoorLoop(PikaLoop):
-    """pika's loop, turn by turn, with a door for other threads and an end of turn.
+    """pika's loop with a door for other threads and an end of turn.
 
-    It has no thread of its own: `_iothread` says who runs it. `put` costs a deque append while the loop is awake; only a
-    loop that may be asleep is woken. The order in `_get_remaining_interval` (declare sleep, then look at the door)
-    against that in `put` (append, then look whether asleep) makes a lost wake-up impossible: one of the two always sees
-    the other.
+    `put` costs a deque append while the loop is awake; only a loop that may be asleep is woken. The order in
+    `_get_remaining_interval` (declare sleep, then look at the door) against that in `put` (append, then look whether
+    asleep) makes a lost wake-up impossible: one of the two always sees the other.
     """
 
-    def __init__(self, call_for_somebody: Callable[[], None] = lambda: None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._call_for_somebody = call_for_somebody
         self._door: deque[tuple[Callable[[Any], None], Any]] = deque()  # written by any thread, read by ours
-        self.phase = Phase.AWAKE  # written by whoever runs the loop
-        self.is_turning = False  # in the middle of a turn; not while polling
-        self.is_stopping = False
-        self.is_abandoned = False
-        self._is_woken = False  # set by any thread that wakes it, so that the next need not
+        self._asleep = False
+        self._is_shut = False  # the loop will not turn again; written once, by `shut`
         self._shut_lock = threading.RLock()
         self._dispatch = self._poller._dispatch_fd_events
         self._poller._dispatch_fd_events = self._on_events
         self._at_end: list[Callable[[], None]] = []
-        self._until = float("inf")
-        self.readers: dict[
-            int, Callable[[], None]
-        ] = {}  # by descriptor: reads it, when it is readable and no more
 
     def put(self, work: Callable[[Any], None], argument: Any = None) -> None:
-        """Have `work(argument)` called by whoever runs the loop, in order. Any thread.
+        """Have `work(argument)` called on the loop's thread, in order. Any thread.
 
         After the loop's end it is called here and now, so that whoever waits hears of the end.
         """
         self._door.append((work, argument))
-        phase = self.phase
-        if phase is Phase.AWAKE:
-            return
-        if phase is Phase.POLLING:
-            if not self._is_woken:
-                self._is_woken = True
-                self.wake()
-        elif phase is Phase.FREE:
-            self._call_for_somebody()
-        else:
+        if self._is_shut:
             self._drain()
-
-    @property
-    def has_work(self) -> bool:
-        """Whether something stands in the door or at the end of the turn."""
-        return bool(self._door or self._at_end)
-
-    def stop(self) -> None:
-        """No further turn. Through the door."""
-        self.is_stopping = True
+        elif self._asleep:
+            self._asleep = False
+            self.wake()
 
     def shut(self) -> None:
         """Do what still stands in the door; the loop has ended."""
-        # The phase before the look, and in `put` the append before the phase: one of the two sees the other's work.
-        self.phase = Phase.SHUT
+        # The flag before the look, and in `put` the append before the flag: one of the two sees the other's work.
+        self._is_shut = True
         self._drain()
 
     def _drain(self) -> None:
         with self._shut_lock:
             while self._door:
                 work, argument = self._door.popleft()
-                guarded(work, argument)
+                _guarded(work, argument)
 
     def wake(self) -> None:
         """Interrupt the poll. Any thread."""
-        interrupt_poll(self)
+        # Not pika's wake_threadsafe: its lock would dead-lock with a signal handler that publishes. A full pipe wakes
+        # as well, and a loop that has closed needs no waking.
+        with contextlib.suppress(OSError, AttributeError):
+            self._poller._w_interrupt.send(b"X")
 
     def at_turn_end(self, work: Callable[[], None]) -> None:
-        """Call `work` when everything else of this turn is done. In a turn only; the caller coalesces."""
+        """Call `work` when everything else of this turn is done. Owner thread only; the caller coalesces."""
         self._at_end.append(work)
 
     def call_guarded(self, delay: float, work: Callable[[], None]) -> Any:
         """`call_later` whose callback cannot end the loop."""
-        return self.call_later(max(0.0, delay), lambda: guarded(call, work))
-
-    def turn(self, until: float = float("inf")) -> None:
-        """Wait for events, at most until `until` on the monotonic clock, and do all that they lead to.
-
-        An exception while it waits leaves everything as it was; one in the middle of the turn does not.
-        """
-        self._until = until
-        epoll = epoll_of(self)
-        if epoll is None:
-            self._poller.poll()
-        else:
-            self._on_epoll(epoll.poll(self._get_remaining_interval()))
-        self.finish_turn()
-
-    def finish_turn(self) -> None:
-        """A turn without polling: the door, pika's callbacks and timers, then the end of the turn."""
-        self.is_turning = True
-        self.phase = Phase.AWAKE
-        self.process_timeouts()
-        self.is_turning = False
-
-    def _on_epoll(self, events: list[tuple[int, int]]) -> None:
-        """As pika's poller, but for the most frequent case: one socket is readable, and we know its reader."""
-        self.is_turning = True
-        self.phase = (
-            Phase.AWAKE
-        )  # what the handlers put through the door is done in this very turn: no waking
-        if len(events) == 1:
-            descriptor, event = events[0]
-            reader = self.readers.get(descriptor)
-            if reader is not None and event == self.READ:
-                reader()
-                return
-        if events:
-            self._dispatch(dict(events))
+        return self.call_later(max(0.0, delay), lambda: _guarded(_call, work))
 
     def _on_events(self, events: Any) -> None:
-        self.is_turning = True
-        self.phase = Phase.AWAKE
+        self._asleep = False  # what the handlers put through the door is done in this very turn: no waking
         self._dispatch(events)
 
     def process_timeouts(self) -> None:
-        """See `finish_turn`."""
+        """One turn after the poll: the door, pika's callbacks and timers, then the end of the turn."""
+        self._asleep = False
         door = self._door
         for _ in range(len(door)):
             work, argument = door.popleft()
-            guarded(work, argument)
-        if self._callbacks or next_timer(self) <= time.monotonic():
-            super().process_timeouts()
+            _guarded(work, argument)
+        super().process_timeouts()
         while self._at_end:
             ends, self._at_end = self._at_end, []
             for end in ends:
-                guarded(call, end)
+                _guarded(_call, end)
 
-    def _get_remaining_interval(self) -> float:
-        """How long to poll, in seconds."""
-        self._is_woken = False
-        self.phase = Phase.POLLING
-        if self._door or self._at_end or self._callbacks or self.is_stopping:
-            return 0.0
-        due = min(next_timer(self), self._until)
-        return MAX_POLL if due == float("inf") else min(MAX_POLL, max(0.0, due - time.monotonic()))
-
-    def remove_handler(self, fd: int) -> None:
-        """See pika; a descriptor that is watched again may be another socket."""
-        self.readers.pop(fd, None)
-        super().remove_handler(fd)
+    def _get_remaining_interval(self) -> float | None:
+        self._asleep = True
+        if self._door or self._at_end:
+            return 0
+        return super()._get_remaining_interval()
 
     def abandon(self) -> None:
-        """In a forked child: it is the parent's."""
-        self.is_abandoned = self.is_stopping = True
-        abandon_poller(self)
+        """In a forked child: close the descriptors without touching what they share with the parent."""
+        poller = self._poller
+        poll = getattr(poller, "_poll", None)
+        close = getattr(poll, "close", None)
+        if close is not None:
+            # Unregistering would change the parent's epoll set; closing our copy of the descriptor does not.
+            close()
+        poller._poll = None
+        for end in (poller._r_interrupt, poller._w_interrupt):
+            if end is not None:
+                close_descriptor(end)
+        poller._r_interrupt = poller._w_interrupt = None
 
 
-def guarded(work: Callable[[Any], None], argument: Any) -> None:
-    """Call it; an error is logged and goes no further."""
+def close_descriptor(sock: Any) -> None:
+    """Close a socket's descriptor only: no shutdown, no TLS goodbye, nothing on the wire."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = sock.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _guarded(work: Callable[[Any], None], argument: Any) -> None:
     try:
         work(argument)
     except Exception:
@@ -224,6 +199,49 @@ def guarded(work: Callable[[Any], None], argument: Any) -> None:
         LOGGER.exception("unexpected error on the I/O thread", extra={"action": "io_error"})
 
 
-def call(work: Callable[[], None]) -> None:
-    """Call it."""
+def _call(work: Callable[[], None]) -> None:
     work()
+
+
+class IOThread:
+    """Owns the loop and its thread."""
+
+    def __init__(self) -> None:
+        self.loop = DoorLoop()
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=False)
+        self._on_end: Callable[[bool], None] | None = None
+
+    def start(self, on_end: Callable[[bool], None]) -> None:
+        """Start the thread; `on_end(by_error)` is called on it when the loop has ended."""
+        _quieten_pika()
+        self._on_end = on_end
+        self._thread.start()
+
+    def _run(self) -> None:
+        by_error = True
+        try:
+            self.loop.start()
+            by_error = False
+        except BaseException:  # SystemExit too: the thread must not end without a word to those who wait
+            LOGGER.critical("the I/O loop ended by an error", exc_info=True, extra={"action": "io_death"})
+        if self._on_end is not None:
+            _guarded(self._on_end, by_error)
+        self.loop.shut()
+        with contextlib.suppress(Exception):
+            self.loop.close()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this thread."""
+        return threading.get_ident() == self._thread.ident
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout: float) -> None:
+        """End the loop and wait for the thread up to `timeout` seconds."""
+        self.loop.put(lambda _none: self.loop.stop())
+        if not self.is_current:
+            self._thread.join(max(0.0, timeout))

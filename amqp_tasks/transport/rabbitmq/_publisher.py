@@ -27,7 +27,6 @@ from amqp_tasks.transport.rabbitmq._fastwire import (
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 from amqp_tasks.transport.rabbitmq._patience import Patience
 from amqp_tasks.transport.rabbitmq._pending import Pending
-from amqp_tasks.transport.rabbitmq._pika import ask
 from amqp_tasks.transport.rabbitmq._suspects import culprit_error, find_suspects, is_certain, is_suspicious
 from amqp_tasks.transport.rabbitmq._verdicts import deadline_error, find_returned, nacked, unroutable
 from amqp_tasks.transport.rabbitmq._window import SendWindow
@@ -178,11 +177,8 @@ class Publisher:
 
     def _on_channel_open(self, channel: Any) -> None:
         # pika's own confirm_delivery would swallow the confirms that we read by hand; only its method is needed.
-        ask(
-            channel,
-            spec.Confirm.Select(False),
-            partial(self._on_confirm_mode, channel),
-            [spec.Confirm.SelectOk],
+        channel._rpc(
+            spec.Confirm.Select(False), partial(self._on_confirm_mode, channel), [spec.Confirm.SelectOk]
         )
         self._patience.expect("confirm.select")
 
@@ -315,8 +311,7 @@ class Publisher:
                 self._lowest_tag += 1
             if pending is not None:
                 self._settled(pending, is_nacked)
-        if self._waiting or self._idle_waiters:
-            self._schedule_pump()
+        self._schedule_pump()
 
     def _settled(self, pending: Pending, is_nacked: bool) -> None:
         if self._serial:

@@ -12,7 +12,6 @@ from pika import spec
 from amqp_tasks.transport._contract import ConsumerOptions
 from amqp_tasks.transport.rabbitmq._fastwire import ChannelSink
 from amqp_tasks.transport.rabbitmq._patience import Patience
-from amqp_tasks.transport.rabbitmq._pika import ask, forget_consumer
 
 __all__ = ("Subscriptions",)
 
@@ -111,7 +110,7 @@ class Subscriptions:
         def on_cancelled(tag: str, _frame: Any) -> None:
             nonlocal left
             self.forget(tag)
-            forget_consumer(self._channel, tag)
+            self._channel._cleanup_consumer_ref(tag)
             left -= 1
             if not left:
                 self._patience.rest()
@@ -119,8 +118,7 @@ class Subscriptions:
 
         for tag in tags:
             # Not basic_cancel: pika drops the call, callback and all, for a consumer that it no longer knows.
-            ask(
-                self._channel,
+            self._channel._rpc(
                 spec.Basic.Cancel(consumer_tag=tag, nowait=False),
                 partial(on_cancelled, tag),
                 [(spec.Basic.CancelOk, {"consumer_tag": tag})],

@@ -11,6 +11,7 @@ from amqp_routing import Binding, DestinationKind, Exchange, Queue, Topology
 from amqp_tasks.errors import BrokerOperationError, TopologyMismatch, UnknownQueue
 from amqp_tasks.transport._contract import QueueStatus, TopologyMode
 from amqp_tasks.transport._difference import difference
+from amqp_tasks.transport._partial import PartialTopology
 from amqp_tasks.transport.rabbitmq._operations import Ask, Script
 
 __all__ = (
@@ -350,10 +351,12 @@ def _declare_if_possible(part: Topology) -> Script[bool]:
 
 
 def _part_of(declare: Topology, name: str) -> Topology:
-    """The queue with the bindings that lead to it and the exchanges those need."""
+    """The queue with its dead-letter queue, the bindings that lead to it and the exchanges those need."""
     bindings = tuple(binding for binding in declare.bindings if binding.destination == name)
     sources = {binding.source for binding in bindings}
     queue = declare.queue(name)
     assert queue is not None
     exchanges = tuple(exchange for exchange in declare.exchanges if exchange.name in sources)
-    return Topology(exchanges=exchanges, queues=(queue,), bindings=bindings)
+    queues = _with_dead_letters(declare, (queue,))
+    # Not a whole one: its dead letters may go by an exchange that is none of its own.
+    return PartialTopology(exchanges=exchanges, queues=queues, bindings=bindings)

@@ -105,8 +105,9 @@ class RabbitTransport(Transport):
         seconds = self._options.publish_timeout if timeout is None else timeout
         outcome = SingleOutcome()
         pending = self._pending(message, seconds, outcome)
+        core.loop.put(core.door_for(pending), pending)
         waiter = outcome.waiter
-        if not core.thread.call(core.door_for(pending), pending, waiter.gate, seconds + GRACE):
+        if not waiter.wait(seconds + GRACE):
             raise SendUnknown("the I/O thread did not answer; the message may be stored").about(
                 exchange=message.exchange, routing_key=message.routing_key, message_id=pending.message_id
             )
@@ -163,7 +164,7 @@ class RabbitTransport(Transport):
         except MessageTooLarge as exc:
             core.loop.put(partial(sink.done, 0), exc)
             return
-        core.thread.post(core.door_for(pending), pending)
+        core.loop.put(core.door_for(pending), pending)
 
     def _pending(
         self, message: OutgoingMessage, seconds: float, sink: OutcomeSink, index: int = 0
@@ -203,8 +204,8 @@ class RabbitTransport(Transport):
         seconds = self._options.publish_timeout if timeout is None else timeout
         waiter = Waiter()
         deadline = self._clock.monotonic() + seconds
-        request = Request(script, deadline, waiter)
-        if not core.thread.call(core.request, request, waiter.gate, seconds + GRACE):
+        core.loop.put(core.request, Request(script, deadline, waiter))
+        if not waiter.wait(seconds + GRACE):
             raise BrokerUnreachable("the I/O thread did not answer in time")
         if waiter.error is not None:
             # The link's last error goes to all who wait: without this each raise would lengthen its traceback.
@@ -265,35 +266,6 @@ class RabbitTransport(Transport):
         return self._started().consume(
             queue_names, options, on_deliveries=on_deliveries, on_event=on_event, declare=declare
         )
-
-    # --- waiting for what is consumed ---
-
-    def wait(self, gate: threading.Lock, timeout: float) -> bool:
-        """See `Transport.wait`."""
-        core = self._core
-        if core is None or core.is_dead:
-            return super().wait(gate, timeout)
-        return core.thread.wait(gate, timeout)
-
-    def look_again(self) -> None:
-        """See `Transport.look_again`."""
-        core = self._core
-        if core is not None:
-            core.loop.wake()
-
-    @property
-    def is_io_thread(self) -> bool:
-        """See `Transport.is_io_thread`."""
-        core = self._core
-        return core is not None and core.thread.is_current
-
-    def call_back(self, work: Callable[[], None]) -> None:
-        """See `Transport.call_back`."""
-        core = self._core
-        if core is None:
-            work()
-        else:
-            core.thread.call_back(work)
 
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""

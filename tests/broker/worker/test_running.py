@@ -245,3 +245,17 @@ def test_a_stop_before_the_start_forbids_it(vhost: Vhost) -> None:
 
 def _assert(condition: bool) -> None:
     assert condition
+
+
+def test_a_queue_that_is_deleted_under_a_worker_is_declared_again_by_it(
+    client: WorkerClient, raw_client: RawClient, worker_process: WorkerProcesses
+) -> None:
+    """Row U011: with its dead-letter queue, and nobody has to send anything first."""
+    worker_process("-c", "1")
+
+    raw_client.delete(QUEUE)
+    raw_client.delete(f"{QUEUE}.dead")
+
+    eventually(lambda: raw_client.consumers(QUEUE) == 1, within=20)
+    assert raw_client.depth(f"{QUEUE}.dead") == 0
+    assert client.act("after").get(timeout=20) == "after"
