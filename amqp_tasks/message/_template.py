@@ -21,8 +21,6 @@ EMPTY_EMBED: Mapping[str, None] = {"callbacks": None, "errbacks": None, "chain":
 _EMPTY_EMBED_JSON = ',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 _SMALL_BODY = 2048
 """Below it the plain repr of the arguments is as small as they are, and quicker than a bounded one."""
-_MAX_EXPIRATION = 2**32 - 1
-"""Milliseconds; RabbitMQ closes the channel over a longer `expiration`."""
 
 
 def check_task_id(task_id: str) -> str:
@@ -170,11 +168,11 @@ class TaskTemplate:
             "argsrepr": _label(args, argsrepr, body),
             "kwargsrepr": _label(kwargs, kwargsrepr, body) if kwargs or kwargsrepr else "{}",
         }
-        template, expiration, delay = self._current_template(), None, None
+        template, delay = self._current_template(), None
         if eta is not None or expires is not None:
             template, now = self._timed_template, now or datetime.now(UTC)
             own["eta"], delay = _start(eta, now)
-            own["expires"], expiration = _expiry(expires, now)
+            own["expires"] = None if expires is None else _point_in_time(expires, now, "expires").isoformat()
         if shadow or changes or headers:
             _add_rare(own, shadow, changes, headers)
         return OutgoingMessage(
@@ -190,7 +188,6 @@ class TaskTemplate:
                 priority=0 if priority is None else _check_priority(priority),
                 correlation_id=task_id,
                 reply_to=reply_to or "",
-                expiration=expiration,
                 **(further or {}),
             ),
             delay=delay,
@@ -273,15 +270,6 @@ def _start(eta: float | datetime | None, now: datetime) -> tuple[str | None, flo
     at = _point_in_time(eta, now, "eta")
     left = (at - now).total_seconds()
     return at.isoformat(), left if left > 0 else None
-
-
-def _expiry(expires: float | datetime | None, now: datetime) -> tuple[str | None, str | None]:
-    """The `expires` header and the `expiration` property; none where RabbitMQ could not hold it."""
-    if expires is None:
-        return None, None
-    at = _point_in_time(expires, now, "expires")
-    left = max(0, round((at - now).total_seconds() * 1000))
-    return at.isoformat(), str(left) if left <= _MAX_EXPIRATION else None
 
 
 def _point_in_time(value: float | datetime, now: datetime, what: str) -> datetime:

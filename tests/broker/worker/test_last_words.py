@@ -43,7 +43,7 @@ def test_every_end_without_success_is_told_once(
     failed, exhausted, rejected, crashed = (end(how) for how in ("fail", "exhaust", "reject", "crash"))
     kept = end("fail", ignore_result=True)
     invalid, late = end("too", "many"), end(600, name="end_late")
-    quiet = [end("ignore"), end("ok")]
+    quiet = [end("ignore"), end("ok"), end("fail", expires=0)]
     good = end("last")
 
     for result, error in ((crashed, TaskDied), (late, TimeLimitExceeded), (rejected, TaskError)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amqp_tasks.errors import NotRegistered, RemoteError, TaskError, TaskRevokedError
+from amqp_tasks.errors import NotRegistered, RemoteError, TaskError, TaskExpired, TaskRevokedError
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.conservation import reason_of
 from support.worker_app import QUEUE
@@ -148,3 +148,21 @@ def test_what_a_task_prints_is_logged_with_its_id(
 
 def _assert(condition: bool) -> None:
     assert condition
+
+
+def test_what_expires_before_any_worker_is_there_is_told_and_no_dead_letter(
+    client: WorkerClient, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    """Row S070 (and B052): one rule, whoever is first (ADR 0007)."""
+    late = [client.act(f"late {number}", expires=0) for number in range(20)]
+    good = client.act("good")
+    assert raw_client.depth(QUEUE) == 21
+
+    worker_process("-c", "1")
+
+    assert good.get(timeout=20) == "good"
+    for result in late:
+        with pytest.raises(TaskExpired):
+            result.get(timeout=20)
+        assert result.state == "REVOKED"
+    assert raw_client.depth(QUEUE) == raw_client.depth(f"{QUEUE}.dead") == 0

@@ -80,11 +80,12 @@ def test_a_chinese_task_name_is_sent_as_it_is() -> None:
     assert header(message, "task") == "任务.加"
 
 
-def test_expires_in_seconds_becomes_a_time_and_an_expiration() -> None:
+def test_expires_in_seconds_becomes_a_time_that_only_workers_heed() -> None:
+    """Row S070: the property `expiration` would have RabbitMQ take it away, and nobody would be told (ADR 0007)."""
     message = build(expires=90.5, now=NOW)
 
     assert header(message, "expires") == "2026-11-21T12:01:30.500000+00:00"
-    assert message.properties.expiration == "90500"
+    assert message.properties.expiration is None
 
 
 def test_an_aware_expires_keeps_its_offset() -> None:
@@ -93,18 +94,6 @@ def test_an_aware_expires_keeps_its_offset() -> None:
     message = build(expires=at, now=NOW)
 
     assert header(message, "expires") == at.isoformat()
-    assert message.properties.expiration == "10000"
-
-
-def test_a_past_expires_expires_at_once() -> None:
-    assert build(expires=NOW - timedelta(days=1), now=NOW).properties.expiration == "0"
-
-
-def test_an_expiration_that_rabbitmq_cannot_hold_is_left_to_the_worker() -> None:
-    message = build(expires=2**32 / 1000, now=NOW)
-
-    assert message.properties.expiration is None
-    assert header(message, "expires").startswith("2027-01-10")
 
 
 @pytest.mark.parametrize("expires", [NOW.replace(tzinfo=None), float("nan"), float("inf"), 1e300])
