@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from amqp_tasks.errors import ConfigurationError, EncodeError, InvalidArguments
 from amqp_tasks.message import bounded_repr
+from amqp_tasks.message._printable import HIDDEN
 
 if TYPE_CHECKING:
     from amqp_tasks.app._adapter import Adapter
@@ -201,11 +202,11 @@ class Parameters:
         names = [parameter.name for parameter in self._positional]
         names += [self._var_positional_name] * (len(args) - len(names))
         shown = [
-            "***" if name in sensitive else bounded_repr(value)
+            HIDDEN if name in sensitive else bounded_repr(value)
             for name, value in zip(names, args, strict=False)
         ]
         pairs = [
-            f"{name!r}: {'***' if name in sensitive else bounded_repr(value)}"
+            f"{name!r}: {HIDDEN if name in sensitive else bounded_repr(value)}"
             for name, value in kwargs.items()
         ]
         return f"({', '.join(shown)}{',' if len(shown) == 1 else ''})", f"{{{', '.join(pairs)}}}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from amqp_routing import ExchangeType
 from amqp_tasks.app._options import check_call_options, check_destination, check_message_options
 from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.message import DEAD_SUFFIX
 from amqp_tasks.transport import TopologyMode
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Destinations:
             key = routing_key if routing_key is not None else self._default_routing_key
             return Destination(exchange, key or "", "")
         name = str(queue_name or self._default_queue)
+        if name.endswith(DEAD_SUFFIX):
+            self._topologies.refuse_dead_letters(name)
         return self._of_queue(name, routing_key if queue_name is None else None)
 
     def _of_queue(self, name: str, routing_key: str | None) -> Destination:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from amqp_routing import Router
     from amqp_tasks.settings import Settings
 
-__all__ = ("Topologies",)
+__all__ = ("Topologies", "dead_letters_held")
 
 Part: TypeAlias = "Queue | Exchange | Binding"
 
@@ -44,6 +44,8 @@ class Topologies:
                 if name not in named:
                     parts += self._created(name)
         self.whole = _assembled(parts)
+        for name in router.queue_names:
+            self.refuse_dead_letters(name)
         journal = Topology(queues=(journal_queue(settings.worker.journal_max_age),))
         self.with_journal = self.whole.merged(journal)
 
@@ -87,6 +89,21 @@ class Topologies:
             changes["max_priority"] = priority if queue.max_priority is None else queue.max_priority
         return replace(queue, type=kind, **changes)
 
+    def refuse_dead_letters(self, name: str) -> None:
+        """Refuse calls to a queue that holds dead letters: they would lie there as such, and nobody would run them.
+
+        Raises:
+            ConfigurationError: it does.
+        """
+        task_queue = dead_letters_held(
+            name, self.whole.queue_names, is_known=self.whole.queue(name) is not None
+        )
+        if task_queue is not None:
+            raise ConfigurationError(
+                f"queue {name!r} holds the dead letters of {task_queue!r}, which nobody runs: send to {task_queue!r}; if"
+                f" {name!r} is a task queue, add it to task_queues"
+            )
+
     def around(self, exchange_name: str) -> Topology:
         """What a publish to an exchange can reach, when the exchange is configured; else nothing."""
         if self.whole.exchange(exchange_name) is None or not exchange_name:
@@ -109,13 +126,29 @@ class Topologies:
                 raise self._unknown(name)
             return _assembled(self._created(name))
         dead = self.whole.queue(dead_letter_queue_name(name))
-        bindings = tuple(binding for binding in self.whole.bindings if _leads_to(binding, name))
-        sources = {binding.source for binding in bindings}
+        bindings = [binding for binding in self.whole.bindings if _leads_to(binding, name)]
+        queues = [queue] if dead is None else [queue, dead]
+        self._add_ways_of_dead_letters(queues, bindings)
+        sources = {binding.source for binding in bindings} | {each.dead_letter_exchange for each in queues}
         return Topology(
             exchanges=tuple(exchange for exchange in self.whole.exchanges if exchange.name in sources),
-            queues=(queue, dead) if dead is not None else (queue,),
-            bindings=bindings,
+            queues=tuple(queues),
+            bindings=tuple(bindings),
         )
+
+    def _add_ways_of_dead_letters(self, queues: list[Queue], bindings: list[Binding]) -> None:
+        """Add where the dead letters of `queues` go, and those of what is added; the lists grow."""
+        for queue in queues:
+            exchange, key = queue.dead_letter_exchange, queue.dead_letter_routing_key
+            names = [key] if not exchange and key is not None else []
+            if exchange:
+                onward = [
+                    each for each in self.whole.bindings if each.source == exchange and each not in bindings
+                ]
+                bindings += onward
+                names = [each.destination for each in onward if _leads_to(each, each.destination)]
+            found = (self.whole.queue(name) for name in names)
+            queues += [each for each in found if each is not None and each not in queues]
 
     def _unknown(self, name: str) -> UnknownQueue:
         known = [queue for queue in self.whole.queue_names if not queue.endswith(DEAD_SUFFIX)]
@@ -233,6 +266,18 @@ back, too. (-1 is no way to say 'none': 3.10 takes it for 'drop at the first ret
 
 def _dead_queue(name: str) -> Queue:
     return Queue(name, type=QueueType.QUORUM, delivery_limit=_DEAD_DELIVERY_LIMIT)
+
+
+def dead_letters_held(name: str, task_queues: Collection[str], *, is_known: bool) -> str | None:
+    """The task queue whose dead letters a queue of this name holds; None: it is a task queue itself.
+
+    A queue may well be called `walking.dead`, but then the app says so: a name that it does not know is more likely that
+    of a queue made by a call.
+    """
+    task_queue = name.removesuffix(DEAD_SUFFIX)
+    if task_queue == name or (is_known and task_queue not in task_queues):
+        return None
+    return task_queue
 
 
 def _leads_to(binding: Binding, queue_name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The reading side of a reply queue: ids to waiting callers, woken by whoever does the I/O.
+"""The reading side of a reply queue: ids to waiting callers, woken from the I/O thread.
 
 An `Entry` is one expected result. Its `AsyncResult` objects hold it; the inbox holds it weakly, so that a result which
 nobody can ask for any more is dropped when it arrives, and a process that never looks at results keeps none.
@@ -14,12 +14,11 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 
 from amqp_tasks.backend import BackendStatistics, ExpectedResult
 from amqp_tasks.errors import ClosedError, MalformedMessage, ResultLost, ResultUnavailable
 from amqp_tasks.message import Limits, ResultRecord, read_result
-from amqp_tasks.transport import Consumer, ConsumerEvent, ConsumerState, Delivery, Settlement, Transport
+from amqp_tasks.transport import Consumer, ConsumerEvent, ConsumerState, Delivery, Settlement
 
 __all__ = ("Entry", "Inbox")
 
@@ -76,13 +75,13 @@ class Entry(ExpectedResult):
     def wait(self, timeout: float | None) -> bool:
         """See `ExpectedResult.wait`."""
         if not self.has_ended:
-            longest = threading.TIMEOUT_MAX
-            seconds = longest if timeout is None else min(max(timeout, 0.0), longest)
+            # A negative time has passed already; the lock itself would read -1 as "no limit".
+            seconds = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
             gate = threading.Lock()
             gate.acquire()
             try:
                 if self.inbox.enter(self, gate):
-                    self.inbox.wait(gate, seconds)
+                    gate.acquire(timeout=seconds)
             finally:
                 # Ctrl-C may come anywhere in between.
                 self.inbox.leave(self, gate)
@@ -116,7 +115,7 @@ class Entry(ExpectedResult):
 class Inbox:
     """Entries by id, and the consumer that feeds them.
 
-    Thread safety: any thread; `take` and `note` are called by whoever does the I/O.
+    Thread safety: any thread; `take` and `note` are called on the I/O thread.
     """
 
     def __init__(self, accept: Collection[str], limits: Limits, cache_max: int) -> None:
@@ -126,9 +125,10 @@ class Inbox:
         self._entries: weakref.WeakValueDictionary[str, Entry] = weakref.WeakValueDictionary()
         self._kept: set[Entry] = set()
         self._consumer: Consumer | None = None
-        self._transport: Transport | None = None
         self._queue_name = ""
         self._is_closed = False
+        # The I/O thread; written by it, read by whoever is about to wait.
+        self._reader = 0
         # Deliveries that came before `attach` had been told the consumer; any thread pops them.
         self._early: deque[Delivery] = deque()
         # Written under `_pausing` together with the order to the consumer: in the other order a caller's "resume" could
@@ -139,9 +139,8 @@ class Inbox:
         self._received = self._dropped = self._unreadable = self._lost = 0
         self._until_count = cache_max
 
-    def attach(self, consumer: Consumer, queue_name: str, transport: Transport) -> None:
-        """Say which consumer of which transport feeds this inbox."""
-        self._transport = transport
+    def attach(self, consumer: Consumer, queue_name: str) -> None:
+        """Say which consumer feeds this inbox."""
         self._queue_name = queue_name
         self._consumer = consumer
         self._settle_early()
@@ -192,7 +191,7 @@ class Inbox:
         Raises:
             RuntimeError: called on the thread that brings results, which would wait for itself.
         """
-        if self._transport is not None and self._transport.is_io_thread:
+        if threading.get_ident() == self._reader:
             raise RuntimeError(
                 f"a callback waits for the result of task {entry.task_id} on the thread that brings results: use "
                 "then() or on_ready() of that result, or hand the work to another thread"
@@ -203,14 +202,6 @@ class Inbox:
             entry.waiters = (*entry.waiters, gate)
         self.wants_more()
         return True
-
-    def wait(self, gate: threading.Lock, seconds: float) -> None:
-        """Wait until `gate` is released, at most so long."""
-        transport = self._transport
-        if transport is not None:
-            transport.wait(gate, seconds)
-        else:
-            gate.acquire(timeout=seconds)
 
     def leave(self, entry: Entry, gate: threading.Lock) -> None:
         """End a wait, however it ended."""
@@ -245,24 +236,18 @@ class Inbox:
             if entry.has_ended:
                 entry.waiters = entry.callbacks = ()
                 self._kept.discard(entry)
-        if listeners or callbacks:
-            self._call_back(partial(_tell, entry.task_id, record, listeners, waiters, callbacks))
-        else:
-            for gate in waiters:
-                gate.release()
-        if waiters and self._transport is not None and not self._transport.is_io_thread:
-            self._transport.look_again()
+        for listener in listeners:
+            _call(lambda heard=listener: heard(record), entry.task_id)  # type: ignore[misc]
+        for gate in waiters:
+            gate.release()
+        for callback in callbacks:
+            _call(callback, entry.task_id)
 
-    def _call_back(self, work: Callable[[], None]) -> None:
-        if self._transport is not None:
-            self._transport.call_back(work)
-        else:
-            work()
-
-    # -- whoever does the I/O
+    # -- the I/O thread
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Match deliveries to entries and ack them. An ack loses nothing: who asks finds the entry in memory."""
+        self._reader = threading.get_ident()
         for delivery in deliveries:
             self._take_one(delivery)
             consumer = self._consumer
@@ -394,23 +379,6 @@ def _closed() -> ClosedError:
 
 def _is_any_asked_for(entries: Sequence[Entry]) -> bool:
     return any(not entry.has_ended and (entry.waiters or entry.callbacks) for entry in entries)
-
-
-def _tell(
-    task_id: str,
-    record: ResultRecord | None,
-    listeners: Sequence[Callable[[ResultRecord], object]],
-    waiters: Sequence[threading.Lock],
-    callbacks: Sequence[Callable[[], None]],
-) -> None:
-    """Users' listeners first: who waits may take them away as soon as he wakes."""
-    if record is not None:
-        for listener in listeners:
-            _call(partial(listener, record), task_id)
-    for gate in waiters:
-        gate.release()
-    for callback in callbacks:
-        _call(callback, task_id)
 
 
 def _call(callback: Callable[[], object], task_id: str) -> None:

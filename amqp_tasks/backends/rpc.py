@@ -144,12 +144,12 @@ class RpcBackend(ResultBackend):
         if not self._consumed_name:
             # Without `declare`: the consumer would bring a deleted queue back by itself, and callers who wait for
             # what it held would never learn of the loss.
-            options = ConsumerOptions(prefetch=_PREFETCH, settle_delay=_SETTLE_DELAY, any_thread=True)
+            options = ConsumerOptions(prefetch=_PREFETCH, settle_delay=_SETTLE_DELAY)
             consumer = transport.consume(
                 [name], options, on_deliveries=self._inbox.take, on_event=self._on_event
             )
             self._consumed_name = name
-            self._inbox.attach(consumer, name, transport)
+            self._inbox.attach(consumer, name)
         return name
 
     def _ensure(self, name: str, timeout: float) -> None:

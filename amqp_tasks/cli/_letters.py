@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from amqp_tasks.message import printable
+from amqp_tasks.message._printable import HIDDEN
 from amqp_tasks.settings import mask_secrets
 
 if TYPE_CHECKING:
+    from amqp_tasks.app import Task
     from amqp_tasks.message import DeadLetter
 
-__all__ = ("HEADINGS", "as_data", "as_lines", "as_row")
+__all__ = ("HEADINGS", "as_data", "as_lines", "as_row", "without_sensitive_body")
 
 HEADINGS = ("id", "task", "queue", "reason", "attempts", "set aside", "error")
 _MAX_ERROR = 60
 _MAX_LINE = 4096
 _MAX_BODY = 10_000
+
+
+def without_sensitive_body(letter: DeadLetter, tasks: Mapping[str, Task[..., Any]]) -> DeadLetter:
+    """The letter, its body taken out where that holds arguments which logs do not show.
+
+    The task says so where it is registered here, and what its sender wrote in `argsrepr` where it is not.
+    """
+    task = tasks.get(letter.task) if letter.task is not None else None
+    shown = f"{letter.argsrepr}{letter.kwargsrepr}"
+    is_sensitive = HIDDEN in shown or bool(task is not None and task.sensitive)
+    return replace(letter, body=None) if is_sensitive else letter
 
 
 def as_row(letter: DeadLetter) -> tuple[object, ...]:
@@ -32,7 +46,7 @@ def as_row(letter: DeadLetter) -> tuple[object, ...]:
 
 
 def as_lines(letter: DeadLetter) -> Iterator[str]:
-    """All that is known of it, for people."""
+    """All that is known of it, for people; a body that was asked for and is missing holds sensitive arguments."""
     facts = {
         "id": letter.id,
         "task": letter.task,
@@ -52,6 +66,8 @@ def as_lines(letter: DeadLetter) -> Iterator[str]:
     for name, value in facts.items():
         if value is not None and value != "":
             yield f"{name + ':':14}{_safe(value)}"
+    if letter.body is None:
+        yield f"{'':14}not shown, as it holds sensitive arguments"
     for name, value in letter.headers.items():
         if value is not None:
             yield f"{'header:':14}{_safe(name)} = {_safe(value)}"

@@ -9,6 +9,8 @@ from typing import Any
 
 __all__ = ("bounded_repr", "header_text", "printable")
 
+HIDDEN = "***"
+"""What stands in logs and headers for an argument that is `sensitive`."""
 MAX_REPR = 1024
 """Characters of `argsrepr` and `kwargsrepr`; Celery's own limit."""
 

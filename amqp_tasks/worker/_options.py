@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from amqp_tasks.app._topology import dead_letters_held
 from amqp_tasks.errors import ConfigurationError
-from amqp_tasks.message import DEAD_SUFFIX, dead_letter_queue_name
+from amqp_tasks.message import dead_letter_queue_name
 from amqp_tasks.settings._cpus import usable_cpus
 from amqp_tasks.worker.pool import Layout, Pool, require
 from amqp_tasks.worker.pools import pool_named
@@ -128,16 +129,12 @@ def select_queues(
 def _refuse_dead_letters(
     name: str, everything: Collection[str], wanted: Collection[str], *, is_known: bool
 ) -> None:
-    """Dead letters run as work would do again what has failed for good, and lose the reason why they lie there.
-
-    A queue may well be called `walking.dead`, but then the app says so: a name that it does not know is more likely that
-    of a queue made by a call.
-    """
-    task_queue = name.removesuffix(DEAD_SUFFIX)
-    is_of_ours = task_queue in {*everything, *wanted}
-    if task_queue == name or (is_known and not is_of_ours):
+    """Dead letters run as work would do again what has failed for good, and lose the reason why they lie there."""
+    task_queues = {*everything, *wanted}
+    task_queue = dead_letters_held(name, task_queues, is_known=is_known)
+    if task_queue is None:
         return
-    hint = "" if is_of_ours else f"; if {name!r} is a task queue, add it to task_queues"
+    hint = "" if task_queue in task_queues else f"; if {name!r} is a task queue, add it to task_queues"
     raise ConfigurationError(
         f"{name!r} holds the dead letters of {task_queue!r}, which are not run as they are; to have them run again: "
         f"amqp-tasks dlq requeue -Q {task_queue}{hint}"

@@ -62,6 +62,45 @@ def test_requeue_puts_back_what_is_chosen(
     assert raw_client.depth("lopri") == 1
 
 
+def test_what_cannot_be_put_back_is_named_as_list_names_it(project: Project, raw_client: RawClient) -> None:
+    project.run("topology", "apply")
+    name = "odd\x1b \u202e"
+    raw_client.publish("hipri.dead", b"", {"id": name, "x-error-reason": "failed"})
+    raw_client.delete("hipri")
+
+    (listed,) = project.run("dlq", "list", "--json").data
+    done = project.run("dlq", "requeue", "--json")
+
+    assert done.code == ExitCode.FAILED
+    assert [each["id"] for each in done.data["failed"]] == [listed["id"]] == [name]
+
+
+def test_sensitive_arguments_are_shown_in_no_way(project: Project, worker_process: WorkerProcesses) -> None:
+    project.write(
+        "proj.py",
+        """
+        from amqp_tasks import App
+
+        app = App("proj")
+
+        @app.task(sensitive=("pin",), ignore_result=True)
+        def login(user: str, pin: int) -> None:
+            raise ValueError("no")
+        """,
+    )
+    project.run("call", "proj.login", "-a", '["me", 987654]')
+    worker_process("-c", "1", app="proj", env=project.environment, cwd=project.path)
+    eventually(lambda: _assert(len(project.run("dlq", "list", "--json").data) == 1), within=20)
+
+    shown = project.run("dlq", "show", "--limit", "1")
+    data = project.run("dlq", "show", "--limit", "1", "--json")
+
+    assert "('me', ***)" in shown.out
+    assert "not shown, as it holds sensitive arguments" in shown.out
+    assert "body" not in data.data[0]
+    assert "987654" not in shown.out + data.out
+
+
 def test_a_requeue_that_is_killed_leaves_duplicates_at_most_never_a_loss(
     project: Project, raw_client: RawClient
 ) -> None:

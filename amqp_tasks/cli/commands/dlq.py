@@ -10,11 +10,12 @@ from typing import TypeVar
 import click
 
 from amqp_tasks.app import App, DeadLetterFilter
+from amqp_tasks.app._look import MAX_HELD
 from amqp_tasks.cli._conditions import where
 from amqp_tasks.cli._exit import ExitCode
-from amqp_tasks.cli._globals import Globals, Group, global_options, pass_globals
+from amqp_tasks.cli._globals import Globals, Group, global_options, import_errors_shown, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._letters import HEADINGS, as_data, as_lines, as_row
+from amqp_tasks.cli._letters import HEADINGS, as_data, as_lines, as_row, without_sensitive_body
 from amqp_tasks.cli._output import json_option, print_json, print_table
 from amqp_tasks.cli._values import comma_separated
 from amqp_tasks.message import printable
@@ -110,9 +111,15 @@ def show(
     limit: int,
     as_json: bool,
 ) -> int:
-    """Print all that is known of dead letters: those with IDS, or those that fit. They stay where they are."""
+    """Print all that is known of dead letters: those with IDS, or those that fit. They stay where they are.
+
+    A body with sensitive arguments is not shown.
+    """
     with state.connected_app() as app:
-        letters = app.dead_letters.find(queues, _narrowed(where, ids), limit=limit, bodies=True)
+        with import_errors_shown("a module with tasks"):
+            app.load_imports()  # they say which arguments are sensitive
+        found = app.dead_letters.find(queues, _narrowed(where, ids), limit=limit, bodies=True)
+        letters = [without_sensitive_body(letter, app.tasks) for letter in found]
     if as_json:
         print_json([as_data(letter) for letter in letters])
     for letter in letters if not as_json else ():
@@ -150,7 +157,7 @@ def requeue(
     with state.connected_app() as app:
         done = app.dead_letters.requeue(queues, _narrowed(where, ids), limit=limit)
     failures = [
-        {"id": printable(letter.id), "queue": letter.queue_name, "error": mask_secrets(str(error))}
+        {"id": as_data(letter)["id"], "queue": letter.queue_name, "error": mask_secrets(str(error))}
         for letter, error in done.failures
     ]
     if as_json:
@@ -204,11 +211,17 @@ def purge(
 
 
 def _confirmed(app: App, queues: tuple[str, ...] | None, chosen: DeadLetterFilter, limit: int | None) -> bool:
+    counts = app.dead_letters.counts(queues)
     if chosen.is_everything and limit is None:
-        count = sum(app.dead_letters.counts(queues).values())
-    else:
-        count = len(app.dead_letters.find(queues, chosen, limit=limit))
-    return click.confirm(f"Remove {count} dead letter{'' if count == 1 else 's'} for good?", err=True)
+        return _asked(f"{sum(counts.values())}", is_one=sum(counts.values()) == 1)
+    count = len(app.dead_letters.find(queues, chosen, limit=limit))
+    # A look sees so many of a queue; a purge makes room for the next as it removes.
+    is_cut = max(counts.values(), default=0) > MAX_HELD and (limit is None or count < limit)
+    return _asked(f"{count} or more" if is_cut else f"{count}", is_one=count == 1 and not is_cut)
+
+
+def _asked(count: str, *, is_one: bool) -> bool:
+    return click.confirm(f"Remove {count} dead letter{'' if is_one else 's'} for good?", err=True)
 
 
 def _narrowed(where: DeadLetterFilter, ids: tuple[str, ...]) -> DeadLetterFilter:

@@ -77,9 +77,7 @@ def test_what_ends_the_io_thread_is_told_to_all_who_wait_and_the_next_use_starts
         outcomes.append(error)
         told.set()
 
-    core = transport._started()
-    core.thread.may_be_led = False  # so that it is not this thread that ends
-    core.loop.put(exit_thread)
+    transport._started().loop.put(exit_thread)
     transport.publish_nowait(message("work", 2), on_outcome)
 
     assert told.wait(5)

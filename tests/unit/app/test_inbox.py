@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 
-from amqp_tasks import App
 from amqp_tasks.backends._inbox import Entry, Inbox
 from amqp_tasks.errors import AmqpTasksError, ClosedError, ResultLost, ResultUnavailable
 from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State
-from amqp_tasks.transport import Consumer, Transport
+from amqp_tasks.transport import Consumer
 from support.eventually import eventually, wait_until
 
 DONE = ResultRecord(task_id="a", status=State.SUCCESS, result=1)
@@ -23,13 +22,6 @@ DONE = ResultRecord(task_id="a", status=State.SUCCESS, result=1)
 @pytest.fixture
 def inbox() -> Inbox:
     return Inbox(("json",), DEFAULT_LIMITS, 10)
-
-
-@pytest.fixture
-def transport() -> Iterator[Transport]:
-    app = App("inbox", broker="memory://inbox")
-    yield app.transport
-    app.close()
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.5, 0, 0.01])
@@ -162,11 +154,9 @@ class SlowToPause:
         """Nothing to close."""
 
 
-def test_who_begins_to_wait_while_consuming_is_being_paused_has_it_resumed(
-    inbox: Inbox, transport: Transport
-) -> None:
+def test_who_begins_to_wait_while_consuming_is_being_paused_has_it_resumed(inbox: Inbox) -> None:
     consumer, asked = SlowToPause(), inbox.expect("asked")
-    inbox.attach(cast("Consumer", consumer), "replies", transport)
+    inbox.attach(cast("Consumer", consumer), "replies")
     unread = [inbox.expect(f"{n}") for n in range(10)]
     for entry in unread:
         inbox.end(entry, record=ResultRecord(task_id=entry.task_id, status=State.SUCCESS, result=1))
@@ -201,11 +191,9 @@ class LateCaller:
         self._lock.release()
 
 
-def test_who_asks_for_a_new_result_just_before_consuming_is_paused_has_it_resumed(
-    inbox: Inbox, transport: Transport
-) -> None:
+def test_who_asks_for_a_new_result_just_before_consuming_is_paused_has_it_resumed(inbox: Inbox) -> None:
     consumer = SlowToPause()
-    inbox.attach(cast("Consumer", consumer), "replies", transport)
+    inbox.attach(cast("Consumer", consumer), "replies")
     unread = [inbox.expect(f"{n}") for n in range(10)]
     for entry in unread:
         inbox.end(entry, record=ResultRecord(task_id=entry.task_id, status=State.SUCCESS, result=1))

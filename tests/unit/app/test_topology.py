@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from amqp_routing import Binding, Exchange, Queue, QueueType
 from amqp_tasks import App
 from amqp_tasks.errors import ConfigurationError, UnknownQueue
 
@@ -52,3 +53,45 @@ def test_what_is_no_queue_is_named(queues: Any, said: str) -> None:
         _ = app.topology
 
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_a_queue_may_dead_letter_to_another_task_queue(has_own: bool) -> None:
+    """Row B031: by its name, or by an exchange; what those need comes along."""
+    app = App(
+        "proj",
+        task_dead_letter_queues=has_own,
+        task_queues=[
+            Queue("fast", dead_letter_exchange="", dead_letter_routing_key="slow"),
+            Queue("slow", type=QueueType.CLASSIC, dead_letter_exchange="graves"),
+            Exchange("graves"),
+            Queue("grave", type=QueueType.CLASSIC),
+            Binding("graves", "grave", routing_key="slow"),
+        ],
+    )
+
+    topology = app.topology_for(["fast"])
+
+    expected = {"fast", "slow", "grave"} | ({"fast.dead", "grave.dead"} if has_own else set[str]())
+    assert set(topology.queue_names) == expected
+    assert [each.name for each in topology.exchanges] == ["graves"]
+    assert [each.destination for each in topology.bindings] == ["grave"]
+
+
+@pytest.mark.parametrize("queue", ["mail.dead", "other.dead"])
+def test_a_call_to_a_dead_letter_queue_is_refused_before_anything_is_sent(queue: str) -> None:
+    with App("proj", broker="memory://", task_queues=["mail"]) as app:
+        task = app.task(queue=queue)(lambda: None)
+        for call in (task.delay, lambda: app.send_task("t", queue=queue)):
+            with pytest.raises(ConfigurationError, match=f"holds the dead letters of '{queue[:-5]}'"):
+                call()
+
+
+def test_a_route_to_a_dead_letter_queue_is_refused_at_the_start() -> None:
+    with pytest.raises(ConfigurationError, match=r"queue 'mail\.dead' holds the dead letters of 'mail'"):
+        _ = App("proj", task_queues=["mail"], task_routes={"t": "mail.dead"}).topology
+
+
+def test_a_queue_that_the_app_calls_so_is_a_task_queue() -> None:
+    with App("proj", broker="memory://", task_queues=["walking.dead"]) as app:
+        assert app.send_task("t", queue="walking.dead", ignore_result=True).id

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from amqp_tasks.cli._letters import HEADINGS, as_data, as_lines, as_row
+from amqp_tasks import App
+from amqp_tasks.cli._letters import HEADINGS, as_data, as_lines, as_row, without_sensitive_body
 from amqp_tasks.message import DeadLetter, Properties
 from amqp_tasks.message._letters import read_dead_letter
 
@@ -53,3 +54,27 @@ def test_a_row_is_short_and_masked() -> None:
 
     assert len(row) == len(HEADINGS)
     assert "hunter2" not in str(row)
+
+
+def test_a_body_with_sensitive_arguments_is_not_shown() -> None:
+    app = App("proj")
+    app.task(name="login", sensitive=("pin",))(lambda user, pin: None)
+    app.task(name="open")(lambda user, pin: None)
+
+    def shown(task: str, **headers: Any) -> tuple[str, str]:
+        letter = read_dead_letter(
+            "mail", Properties(headers={"id": "a", "task": task, **headers}), b'[["me", 1234]]'
+        )
+        safe = without_sensitive_body(letter, app.tasks)
+        return "\n".join(as_lines(safe)), json.dumps(as_data(safe))
+
+    for hidden in (
+        shown("login"),
+        shown("theirs", argsrepr="('me', ***)"),
+        shown("theirs", kwargsrepr="{'pin': ***}"),
+    ):
+        assert all("1234" not in text for text in hidden)
+        assert "not shown, as it holds sensitive arguments" in hidden[0]
+    for open_ in (shown("open"), shown("theirs", argsrepr="('me', 1234)")):
+        assert all("1234" in text for text in open_)
+        assert "not shown" not in open_[0]
