@@ -219,6 +219,15 @@ class Node(ABC):
         self.ctl("set_vm_memory_high_watermark", "0.6")
         self._touched.discard("set_vm_memory_high_watermark")
 
+    def raise_disk_alarm(self) -> None:
+        """From now on publishing connections are blocked."""
+        self.ctl("set_disk_free_limit", str(2**60))
+
+    def clear_disk_alarm(self) -> None:
+        """The end of `raise_disk_alarm`."""
+        self.ctl("set_disk_free_limit", "50MB")
+        self._touched.discard("set_disk_free_limit")
+
     def heal(self) -> None:
         """Bring it back to running and without alarms, whatever a test did."""
         self.resume()
@@ -226,7 +235,7 @@ class Node(ABC):
         if "set_vm_memory_high_watermark" in self._touched:
             self.clear_memory_alarm()
         if "set_disk_free_limit" in self._touched:
-            self.ctl("set_disk_free_limit", "50MB")
+            self.clear_disk_alarm()
         self._touched.clear()
 
 

@@ -24,6 +24,7 @@ class PrivateNode:
         self.restart, self.pause, self.resume = node.restart, node.pause, node.resume
         self.ctl = node.ctl
         self.raise_memory_alarm, self.clear_memory_alarm = node.raise_memory_alarm, node.clear_memory_alarm
+        self.raise_disk_alarm, self.clear_disk_alarm = node.raise_disk_alarm, node.clear_disk_alarm
 
     @property
     def management(self) -> Management:
