@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -95,30 +93,6 @@ def test_promise_05_a_message_to_nowhere_is_an_error_and_a_deleted_queue_is_decl
     assert_conserved({"first", "second"}, ledger, raw_client)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_promise_17_threads_and_forked_children_of_a_caller_each_get_their_own_results(
-    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
-) -> None:
-    worker = worker_process("-c", "2", app=APP)
-    client.act("first").get(timeout=10)
-    context = multiprocessing.get_context("fork")
-    children = [context.Process(target=_call_in_child, args=(client, n)) for n in range(2)]
-
-    for child in children:
-        child.start()
-    keys = [f"thread-{n}" for n in range(160)]
-    with ThreadPoolExecutor(16) as threads:
-        values = list(threads.map(lambda key: client.act(key).get(timeout=20), keys))
-    for child in children:
-        child.join(20)
-
-    assert values == keys
-    assert [child.exitcode for child in children] == [0, 0]
-    assert worker.stop() == 0
-    of_children = {f"child-{n}-{call}" for n in range(2) for call in range(20)}
-    assert_conserved({"first", *keys, *of_children}, ledger, raw_client)
-
-
 @pytest.mark.usefixtures("ledger")
 def test_promise_19_a_queue_declared_otherwise_is_explained_at_the_start_of_a_worker(
     vhost: Vhost, worker_process: WorkerProcesses, raw_client: RawClient
@@ -131,11 +105,6 @@ def test_promise_19_a_queue_declared_otherwise_is_explained_at_the_start_of_a_wo
     for fact in (f"queue {QUEUE!r}", "x-queue-type=quorum", "topology check"):
         assert fact in worker.output
     assert "Traceback" not in worker.output
-
-
-def _call_in_child(client: WorkerClient, number: int) -> None:
-    keys = [f"child-{number}-{call}" for call in range(20)]
-    assert [client.act(key).get(timeout=20) for key in keys] == keys
 
 
 def _assert(condition: bool) -> None:
