@@ -237,6 +237,7 @@ class Engine:
 
     def close(self, *, timeout: float) -> None:
         """Flush settlements and close the consuming connection; what is not settled goes back to the broker."""
+        self._follow_ups.close(timeout=timeout)
         if self._consumer is not None:
             self._consumer.close(timeout=timeout)
 

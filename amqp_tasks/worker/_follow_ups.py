@@ -95,6 +95,10 @@ class FollowUps:
         self._maker = StepMaker(app)
         self._joiner = Joiner(app, self._maker, limits)
 
+    def close(self, *, timeout: float) -> None:
+        """Begin nothing more."""
+        self._joiner.close(timeout=timeout)
+
     @staticmethod
     def concern(envelope: Envelope, payload: Payload | None) -> bool:
         """Whether anything follows a task."""

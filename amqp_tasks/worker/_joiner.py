@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from amqp_tasks.canvas import Join
 from amqp_tasks.errors import AmqpTasksError, ChordError, MalformedMessage
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from amqp_tasks.transport import ConsumerEvent, Delivery, Transport
 
 __all__ = ("Joiner",)
+
+_Item: TypeAlias = Callable[[], None] | tuple[Sequence[Join], Callable[[], None]]
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +50,8 @@ class Joiner:
 
     def __init__(self, app: App, maker: StepMaker, limits: Limits) -> None:
         self._app, self._maker, self._limits = app, maker, limits
-        self._todo: SimpleQueue[Callable[[], None] | tuple[Sequence[Join], Callable[[], None]]] = (
-            SimpleQueue()
-        )
+        self._todo: SimpleQueue[_Item | None] = SimpleQueue()
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -62,36 +63,48 @@ class Joiner:
         """Do something that may wait for the broker, aside. Any thread; returns at once."""
         self._put(work)
 
-    def _put(self, item: Callable[[], None] | tuple[Sequence[Join], Callable[[], None]]) -> None:
+    def close(self, *, timeout: float) -> None:
+        """Begin nothing more. What was not looked at by now stays unsettled, so that its redelivery is."""
+        self._closing.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            self._todo.put(None)
+            thread.join(timeout)
+
+    def _put(self, item: _Item) -> None:
         self._todo.put(item)
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(target=self._work, name="amqp-tasks-joins", daemon=True)
                 self._thread.start()
 
     def _work(self) -> None:
-        while True:
+        while not self._closing.is_set():
             batch = [self._todo.get()]
             while not self._todo.empty():
                 batch.append(self._todo.get())
-            # One look serves all outcomes for one queue that are there by now.
-            needed: dict[str, int] = {}
-            waiting: list[Callable[[], None]] = []
-            for item in batch:
-                if callable(item):
-                    _safely(item)
-                    continue
-                joins, then = item
-                needed |= {join.queue: join.size for join in joins}
-                waiting.append(then)
-            for queue, size in needed.items():
-                self._until_looked_at(queue, size)
+            self._do([item for item in batch if item is not None])
+
+    def _do(self, batch: Sequence[_Item]) -> None:
+        """One look serves all outcomes for one queue that are there by now."""
+        needed: dict[str, int] = {}
+        waiting: list[Callable[[], None]] = []
+        for item in batch:
+            if callable(item):
+                _safely(item)
+                continue
+            joins, then = item
+            needed |= {join.queue: join.size for join in joins}
+            waiting.append(then)
+        if all(self._until_looked_at(queue, size) for queue, size in needed.items()):
             for then in waiting:
                 _safely(then)
 
-    def _until_looked_at(self, queue: str, size: int) -> None:
+    def _until_looked_at(self, queue: str, size: int) -> bool:
+        """False when there was no time for it."""
         pause = _FIRST_PAUSE
-        while True:
+        while not self._closing.is_set():
             try:
                 self._look_at(queue, size)
             except Exception as exc:  # noqa: BLE001 - the outcome is stored; the look must not be forgotten
@@ -100,9 +113,10 @@ class Joiner:
                     extra={"action": "join_again"},
                 )  # fmt: skip
             else:
-                return
-            threading.Event().wait(pause)
+                return True
+            self._closing.wait(pause)
             pause = min(_MAX_PAUSE, pause * 2)
+        return False
 
     def _look_at(self, queue: str, size: int) -> None:
         transport = self._app.transport
