@@ -23,6 +23,7 @@ from amqp_tasks.transport.rabbitmq._errors import REMEDY_UNREACHABLE, connection
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 from amqp_tasks.transport.rabbitmq._options import Address, TransportOptions, connection_parameters
+from amqp_tasks.transport.rabbitmq._services import Services
 
 __all__ = ("Backoff", "Link", "LinkState")
 
@@ -138,7 +139,7 @@ class Link:
             connection_parameters(address, self._options, name=self._name),
             on_open_callback=partial(self._on_opened, self._attempt),
             on_open_error_callback=partial(self._on_open_error, self._attempt),
-            custom_ioloop=self._loop,
+            custom_ioloop=Services(self._loop),
         )
 
     def _on_attempt_timeout(self, attempt: int) -> None:

@@ -6,13 +6,15 @@ pika is pinned below its next major version for their sake. At run time the name
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.heartbeat import HeartbeatChecker
 
-__all__ = ("PikaConnection", "PikaHeartbeat", "PikaLoop", "is_plain_transport")
+__all__ = ("PikaConnection", "PikaHeartbeat", "PikaLoop", "PikaServices", "is_plain_transport")
 
 if TYPE_CHECKING:
 
@@ -74,8 +76,23 @@ if TYPE_CHECKING:
         def _update_counters(self) -> None: ...
         def _start_check_timer(self) -> None: ...
 
+    class PikaServices:
+        """What `Services` uses and overrides."""
+
+        def __init__(self, native_loop: Any) -> None: ...
+        def call_later(self, delay: float, callback: Callable[[], object]) -> Any: ...
+        def create_streaming_connection(
+            self,
+            protocol_factory: Any,
+            sock: socket,
+            on_done: Callable[[Any], object],
+            ssl_context: Any = None,
+            server_hostname: Any = None,
+        ) -> Any: ...
+
 else:
     PikaConnection, PikaLoop, PikaHeartbeat = SelectConnection, IOLoop, HeartbeatChecker
+    PikaServices = SelectorIOServicesAdapter
 
 
 def is_plain_transport(transport: Any) -> bool:
