@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench faults docs clean
+.PHONY: help demo test lint bench faults soak docs clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -35,6 +35,9 @@ faults: $(VENV)/.dev ## Run the fault tests in full on 3.10 (installed) and 4 (c
 	for kind in installed container; do \
 	  AMQP_TASKS_TEST_BROKER=$$kind $(BIN)/python -m pytest tests/faults -m 'long and not soak' $(ARGS) || exit 1; \
 	done
+
+soak: $(VENV)/.dev ## Let random faults strike for ten minutes, and see that nothing is lost and nothing grows.
+	$(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
 
 docs: $(VENV)/.dev ## Build the documentation into site/; a broken link is an error.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

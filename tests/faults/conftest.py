@@ -23,7 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--system", default=OWN, help=f"systems to run, with commas between: {', '.join(SYSTEMS)}"
     )
-    parser.addoption("--figures", type=Path, help="write the table of figures to this file")
+    parser.addoption("--seed", type=int, help="of the random runs; default: a new one")
+    parser.addoption("--minutes", type=float, default=10.0, help="length of the soak")
+    parser.addoption("--figures", type=Path, help="add the table of figures to this file")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,7 +47,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write(figures.text())
     file = config.getoption("--figures", None)
     if file:
-        file.write_text(figures.text())
+        with file.open("a") as page:
+            page.write(figures.text())
 
 
 @pytest.fixture

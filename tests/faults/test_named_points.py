@@ -13,10 +13,9 @@ import pytest
 
 from support import TcpProxy, Vhost
 from support.conservation import Outcome
-from support.eventually import wait_until
+from support.eventually import let_pass, wait_until
 from support.fault_run import FaultRun, fault_run
 from support.points import POINTS
-from support.scenarios import let_pass
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -23,6 +23,7 @@ class Outcome:
         accepted: the call returned.
         refused: it raised, and the message was certainly not stored.
         unknown: it raised, and the message may be stored.
+        errors: what the refused and the unknown ones raised, by key.
         hung: it neither returned nor raised in time.
         executed: how often the task ran to its end.
         started: how often it was begun.
@@ -46,6 +47,7 @@ class Outcome:
     accepted: frozenset[str]
     refused: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
+    errors: Mapping[str, str] = field(default_factory=dict)
     hung: frozenset[str] = frozenset()
     executed: Counter[str] = field(default_factory=Counter)
     started: Counter[str] = field(default_factory=Counter)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ("eventually", "wait_until")
+__all__ = ("eventually", "let_pass", "wait_until")
 
 T = TypeVar("T")
 INTERVAL = 0.02
@@ -47,3 +47,8 @@ def wait_until(condition: Callable[[], bool], within: float) -> bool:
             return False
         time.sleep(INTERVAL)
     return True
+
+
+def let_pass(seconds: float) -> None:
+    """Let time pass that is a fault's own length; never to wait for an event."""
+    time.sleep(seconds)

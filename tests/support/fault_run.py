@@ -170,6 +170,14 @@ class FaultRun:
             _CallingProcess(self.system, orders, env=self._caller_env, workers=self._processes)
         )
 
+    def lasting_processes(self) -> list[int]:
+        """The ids of the first worker's processes and of the callers."""
+        return [
+            self.workers[0].pid,
+            *self.workers[0].children(),
+            *(each.process.pid for each in self._callers),
+        ]
+
     def send(self, key: str, action: str = "ok", argument: Any = None) -> None:
         """Have the first caller make one more call; see `worker_app` for the actions."""
         self._callers[0].send(key, action, argument)
@@ -180,12 +188,12 @@ class FaultRun:
         Workers of a peer that ended by themselves are started again, as whatever watches services would do, and a
         peer that stands still is left so: the outcome tells. Ours must do neither.
         """
-        wanted = len(self.ledger.keys("done")) + more
+        wanted = self.ledger.total("done") + more
 
         def is_done() -> bool:
             if self.system.name != OWN:
                 self._revive()
-            return len(self.ledger.keys("done")) >= wanted
+            return self.ledger.total("done") >= wanted
 
         came = wait_until(is_done, within)
         assert came or self.system.name != OWN, f"stands still; {more} more wanted\n{self._outputs()}"
@@ -310,12 +318,15 @@ class FaultRun:
         return self.end(worker, within)
 
     def close(self) -> None:
-        """Kill what is left.
+        """Kill what is left; what all processes wrote is kept beside the ledger.
 
         Raises:
             AssertionError: a process outlived a worker that had ended.
         """
-        self._processes.close()
+        try:
+            self._processes.close()
+        finally:
+            self._processes.keep_outputs(self.ledger.path.parent)
 
 
 @contextmanager

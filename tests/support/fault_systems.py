@@ -15,6 +15,8 @@ __all__ = ("SYSTEMS", "FaultSystem")
 
 QUEUE = "work"
 OWN = "amqp-tasks"
+HEARTBEAT = 10
+"""Seconds, for all systems."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,8 @@ class FaultSystem:
             **chosen.environment,
             "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "AMQP_TASKS_BROKER_URL": url,
-            "BENCH_URL": url,
+            "AMQP_TASKS_BROKER_HEARTBEAT": str(HEARTBEAT),
+            "BENCH_URL": f"{url}?heartbeat={HEARTBEAT}",
             "BENCH_QUEUE": QUEUE,
             "BENCH_QUEUE_TYPE": chosen.queue_type,
             "BENCH_PREFETCH": "4",

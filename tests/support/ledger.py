@@ -46,6 +46,7 @@ class Ledger:
         path.touch()
         self._lock = threading.Lock()
         self._known: list[Entry] = []
+        self._tally: Counter[str] = Counter()
         self._offset = 0
 
     def record(self, event: str, key: str, note: str = "") -> None:
@@ -73,6 +74,13 @@ class Ledger:
                     break
                 self._offset += len(line)
                 self._known.append(Entry(**json.loads(line)))
+                self._tally[self._known[-1].event] += 1
+
+    def total(self, event: str) -> int:
+        """How many reports of one event there are; costs nothing in a long run."""
+        with self._lock:
+            self._read_on()
+            return self._tally[event]
 
     def keys(self, event: str) -> list[str]:
         """The keys of one event, in order, with repeats."""

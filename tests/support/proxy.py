@@ -36,6 +36,7 @@ class _Flow:
     pending: int = 0
     ended: bool = False
     is_at_point: bool = False  # nothing passes after what is due
+    is_abandoned: bool = False
 
 
 class TcpProxy:
@@ -112,6 +113,15 @@ class TcpProxy:
     def half_open(self, *, to_client: bool = True) -> None:
         """Swallow one direction only: by default what the broker says, so that requests arrive and confirms do not."""
         self._set_swallow(to_broker=not to_client, to_client=to_client)
+
+    def abandon(self) -> None:
+        """Swallow all bytes of the connections that are open now, for ever; new ones are served."""
+
+        def act() -> None:
+            for flow in self._flows.values():
+                flow.is_abandoned = True
+
+        self._call(act)
 
     def delay(self, seconds: float) -> None:
         """From now on hold each byte for so long in each direction; order is kept."""
@@ -233,7 +243,9 @@ class TcpProxy:
         except OSError:
             self._drop(flow)
             return
-        swallow = self._swallow_to_broker if flow.to_broker else self._swallow_to_client
+        swallow = flow.is_abandoned or (
+            self._swallow_to_broker if flow.to_broker else self._swallow_to_client
+        )
         if not data:
             self._selector.unregister(flow.source)
             flow.ended = True

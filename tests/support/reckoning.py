@@ -61,6 +61,7 @@ def reckon(
         accepted=frozenset(keys["accepted"]),
         refused=frozenset(keys["refused"]),
         unknown=frozenset(keys["unknown"]),
+        errors={each.key: each.note for each in entries if each.event in {"refused", "unknown"}},
         hung=frozenset(keys["submit"] - ended),
         executed=Counter(each.key for each in entries if each.event == "done"),
         started=Counter(each.key for each in starts),
@@ -68,7 +69,11 @@ def reckon(
         queued=frozenset(queued),
         revoked=frozenset(revoked),
         expired=frozenset(expired),
-        unexplained=frozenset(_untouched(repeated - set(dead), entries, [span for _, span in faults])),
+        unexplained=frozenset(
+            _untouched(
+                repeated - set(dead), entries, [*(span for _, span in faults), *_crashes(starts, dead)]
+            )
+        ),
         changed=frozenset(_with_several_ids(starts)),
         slowest_submit=max((span.length for span in _submits(entries).values()), default=0.0),
         pauses=tuple((name, _pause(span, starts)) for name, span in faults),
@@ -90,6 +95,11 @@ def _faults(entries: Sequence[Entry]) -> list[tuple[str, _Span]]:
         elif each.event == "fault-over":
             found.append((each.key, _Span(begun.pop(each.key), each.at)))
     return found
+
+
+def _crashes(starts: Sequence[Entry], dead: Collection[str]) -> list[_Span]:
+    """A start of a task that ended among the dead letters is a fault to what its process had not yet acked."""
+    return [_Span(each.at, each.at) for each in starts if each.key in dead]
 
 
 def _spans(entries: Sequence[Entry], first: str, *last: str) -> dict[str, _Span]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from support.conservation import Outcome
-from support.eventually import wait_until
+from support.eventually import let_pass
 from support.fault_run import FaultRun, fault_run
-from support.fault_systems import OWN
+from support.fault_systems import HEARTBEAT, OWN
 from support.private import PrivateNode
+from support.proxy import TcpProxy
 from support.workers import WorkerProcess
 
-__all__ = ("KILLERS", "LONG", "SCENARIOS", "SHORT", "Scenario", "Size", "run_scenario")
+__all__ = ("KILLERS", "LONG", "SCENARIOS", "SHORT", "Scenario", "Site", "Size", "run_scenario")
 
 KILLERS: Mapping[str, tuple[str, Any]] = {
     "boom-signal": ("signal", int(signal.SIGKILL)),
@@ -40,7 +41,15 @@ class Size:
 
 
 SHORT = Size(faults=2, pause=3.0, tasks=20)
-LONG = Size(faults=8, pause=30.0, tasks=100)
+LONG = Size(faults=6, pause=30.0, tasks=60)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a run takes place: its broker, and the proxy that workers and callers reach it through."""
+
+    node: PrivateNode
+    proxy: TcpProxy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +63,7 @@ class Scenario:
     """
 
     title: str
-    inject: Callable[[FaultRun, PrivateNode, Size], None]
+    inject: Callable[[FaultRun, Site, Size], None]
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,19 +72,19 @@ def run_scenario(
 ) -> Outcome:
     """Run workers, callers and who waits for results through one scenario; returns what became of every task."""
     scenario = SCENARIOS[name]
-    with fault_run(node.url, folder=folder, system=system, **scenario.options) as run:
+    with (
+        TcpProxy(node.url) as proxy,
+        fault_run(
+            proxy.url_for(), check_url=node.url, folder=folder, system=system, **scenario.options
+        ) as run,
+    ):
         run.start()
-        scenario.inject(run, node, size)
+        scenario.inject(run, Site(node=node, proxy=proxy), size)
         run.wait_done(size.tasks)
         return run.finish()
 
 
-def let_pass(seconds: float) -> None:
-    """The length of a fault."""
-    wait_until(lambda: False, seconds)
-
-
-def _kill_processes(run: FaultRun, node: PrivateNode, size: Size) -> None:
+def _kill_processes(run: FaultRun, site: Site, size: Size) -> None:
     """Each time the process that began the latest task."""
     for _ in range(size.faults):
         with run.fault("process killed"), suppress(ProcessLookupError):
@@ -83,7 +92,7 @@ def _kill_processes(run: FaultRun, node: PrivateNode, size: Size) -> None:
         run.wait_done(size.tasks)
 
 
-def _kill_workers(run: FaultRun, node: PrivateNode, size: Size) -> None:
+def _kill_workers(run: FaultRun, site: Site, size: Size) -> None:
     """A whole node at a time, as a machine that dies, and a new one for it."""
     for number in range(size.faults):
         with run.fault("worker killed"):
@@ -92,14 +101,14 @@ def _kill_workers(run: FaultRun, node: PrivateNode, size: Size) -> None:
         run.wait_done(size.tasks)
 
 
-def _send_killers(run: FaultRun, node: PrivateNode, size: Size) -> None:
+def _send_killers(run: FaultRun, site: Site, size: Size) -> None:
     for number in range(size.faults // 2):
         for key, (action, argument) in KILLERS.items():
             run.send(f"{key}-{number}", action, argument)
         run.wait_done(size.tasks)
 
 
-def _stop_workers(run: FaultRun, node: PrivateNode, size: Size) -> None:
+def _stop_workers(run: FaultRun, site: Site, size: Size) -> None:
     """Warm, cold by a second signal, and as soon as they are ready."""
     for number in range(size.faults):
         worker = run.workers[-1]
@@ -122,46 +131,62 @@ def _while_one_stops(run: FaultRun, act: Callable[[], None], name: str, **watche
     run.add_worker()
 
 
-def _restart(run: FaultRun, node: PrivateNode, size: Size) -> None:
-    _while_one_stops(run, node.restart, "broker restarted", port=node.port)
+def _restart(run: FaultRun, site: Site, size: Size) -> None:
+    _while_one_stops(run, site.node.restart, "broker restarted", port=site.node.port)
 
 
-def _kill(run: FaultRun, node: PrivateNode, size: Size) -> None:
+def _kill(run: FaultRun, site: Site, size: Size) -> None:
     def act() -> None:
-        node.kill()
-        node.start()
+        site.node.kill()
+        site.node.start()
 
     # The virtual host is new, and the broker writes its own tables to disk only every other second.
-    node.ctl("eval", "mnesia:sync_log().")
-    _while_one_stops(run, act, "broker killed", port=node.port)
+    site.node.ctl("eval", "mnesia:sync_log().")
+    _while_one_stops(run, act, "broker killed", port=site.node.port)
 
 
-def _pause(run: FaultRun, node: PrivateNode, size: Size) -> None:
+def _pause(run: FaultRun, site: Site, size: Size) -> None:
     def act() -> None:
-        node.pause()
+        site.node.pause()
         let_pass(size.pause)
-        node.resume()
+        site.node.resume()
 
     _while_one_stops(run, act, "broker paused")
 
 
-def _close(node: PrivateNode) -> None:
-    node.vhost.close_connections(at_least=2)
+def _close(site: Site) -> None:
+    site.node.vhost.close_connections(at_least=2)
 
 
-def _close_connections(run: FaultRun, node: PrivateNode, size: Size) -> None:
+def _close_connections(run: FaultRun, site: Site, size: Size) -> None:
     for _ in range(size.faults // 2):
         with run.fault("connections closed"):
-            _close(node)
+            _close(site)
         run.wait_done(size.tasks)
-    _while_one_stops(run, lambda: _close(node), "connections closed")
+    _while_one_stops(run, lambda: _close(site), "connections closed")
 
 
-def _alarm(run: FaultRun, node: PrivateNode, size: Size) -> None:
+def _alarm(run: FaultRun, site: Site, size: Size) -> None:
     with run.fault("memory alarm"):
-        node.raise_memory_alarm()
+        site.node.raise_memory_alarm()
         let_pass(size.pause / 2)
-        node.clear_memory_alarm()
+        site.node.clear_memory_alarm()
+
+
+def _black_hole(run: FaultRun, site: Site, size: Size) -> None:
+    """Nothing gets through, on old connections and new ones; then a router that knows of none of them."""
+    with run.fault("network black-holed"):
+        site.proxy.blackhole()
+        let_pass(size.pause / 2)
+        site.proxy.cut()
+        site.proxy.resume()
+
+
+def _abandon(run: FaultRun, site: Site, size: Size) -> None:
+    """The old connections are dead without a word: each must be noticed by its owner; new ones are served."""
+    with run.fault("connections dead"):
+        site.proxy.abandon()
+        let_pass(3 * HEARTBEAT)
 
 
 _LOAD: Mapping[str, Any] = {
@@ -182,6 +207,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "pause": Scenario(title="broker paused", inject=_pause, options=_LOAD),
     "close": Scenario(title="connections closed", inject=_close_connections, options=_LOAD),
     "alarm": Scenario(title="memory alarm", inject=_alarm, options=_LOAD),
+    "black-hole": Scenario(title="network black-holed", inject=_black_hole, options=_LOAD),
+    "abandon": Scenario(title="connections dead, unnoticed", inject=_abandon, options=_LOAD),
     "stop": Scenario(title="workers stopped", inject=_stop_workers, options=_LOAD),
 }
 """By the name that `--scenario` takes."""

@@ -211,6 +211,12 @@ class WorkerProcesses:
             started.wait_output(ready, within=within)
         return started
 
+    def keep_outputs(self, folder: Path) -> None:
+        """Write what each process has written so far to a file of its own."""
+        for number, each in enumerate(self._started):
+            command = " ".join(each.command)
+            (folder / f"output-{number}").write_text(f"{each.pid}: {command}\n{each.output}")
+
     def close(self) -> None:
         """End all workers.
 

@@ -63,6 +63,12 @@ def test_a_fault_while_it_ran_allows_a_second_run() -> None:
     assert seen.pause_after_return == pytest.approx(1.4)
 
 
+def test_a_task_that_killed_its_process_explains_a_second_run_of_its_neighbour() -> None:
+    killer = ("2 submit k", "2.1 accepted k", "3.5 start k id-k")
+
+    outcome(*ONE, *killer, "4 start a id-1", "5 done a id-1", dead=("k",)).check()
+
+
 def test_an_unknown_call_may_have_run_or_not() -> None:
     outcome(
         "0 submit a", "1 unknown a SendUnknown", "0 submit b", "1 unknown b SendUnknown", "2 done b"
