@@ -274,9 +274,10 @@ class Engine:
         """See `EarlyEffects.admit`."""
         fresh: list[Job] = []
         redelivered: list[Job] = []
+        is_pacing = self._pacing.is_on
         for job in jobs:
             # One that has waited under a rate limit may be a redelivery that was sent round: its crashes still count.
-            is_known = job.delivery.redelivered or self._pacing.has_waited(job)
+            is_known = job.delivery.redelivered or (is_pacing and self._pacing.has_waited(job))
             (redelivered if is_known else fresh).append(job)
         if fresh:
             self.proceed(fresh)

@@ -49,15 +49,21 @@ class Pacing:
     def __init__(self, *, limits: RateLimits, holding: Holding, effects: PacingEffects, clock: Clock) -> None:
         self._limits, self._holding, self._effects, self._clock = limits, holding, effects, clock
 
-    def has_waited(self, job: Job) -> bool:
+    @property
+    def is_on(self) -> bool:
+        """Whether any task is limited; all else can be left out when not."""
+        return self._limits.is_any
+
+    @staticmethod
+    def has_waited(job: Job) -> bool:
         """Whether it comes from the broker's line: its mark is of this run, and not of one before a retry."""
         envelope = job.envelope
         assert envelope is not None
-        return self._limits.is_any and envelope.headers.get(RATE_HEADER) == envelope.runs
+        return envelope.headers.get(RATE_HEADER) == envelope.runs
 
     def sort(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Those that may have a slot now; the others are taken care of here."""
-        return [job for job in jobs if not self._keeps(job)] if self._limits.is_any else jobs
+        return [job for job in jobs if not self._keeps(job)] if self.is_on else jobs
 
     def start(self, job: Job) -> float:
         """0.0 when a job may start, which counts from now on; else the seconds for which to `put_off` it."""

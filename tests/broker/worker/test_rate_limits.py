@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from amqp_tasks import AsyncResult
+from amqp_tasks.errors import TaskDied, TaskExpired
 from support import Ledger, RawClient, WorkerProcesses, eventually
 from support.conservation import assert_conserved
 from support.worker_app import QUEUE
@@ -93,6 +94,33 @@ def test_a_retry_counts_as_a_start(client: WorkerClient, worker_process: WorkerP
     assert [result["retries"] for result in results] == [1, 1]
     # Four starts, half a second apart: the last two are three and two intervals after the first two.
     assert_paced(retried, 1, 0.5)
+    assert worker.stop() == 0
+
+
+def test_promise_07_crashes_count_also_when_the_task_waits_in_the_broker_before_it_runs_again(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "2", app=APP, env={"AMQP_TASKS_TASK_CRASH_LIMIT": "2"})
+
+    [killer] = call(client, "paced_killer", ("boom",))
+
+    with pytest.raises(TaskDied, match="2 times"):
+        killer.get(timeout=20)
+    assert ledger.keys("start") == ["boom", "boom"]
+    assert worker.stop() == 0
+
+
+def test_a_task_that_expires_while_it_waits_for_its_turn_is_not_run(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+    [first] = call(client, "paced_slowly", ("first",))
+    [short] = call(client, "paced_slowly", ("short",), expires=1.0)
+
+    with pytest.raises(TaskExpired):
+        short.get(timeout=20)
+    assert first.get(timeout=10)["retries"] == 0
+    assert ledger.keys("start") == ["first"]
     assert worker.stop() == 0
 
 

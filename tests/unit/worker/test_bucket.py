@@ -18,25 +18,32 @@ RATES = (100.0, 10.0, 1.0, 0.5, 1 / 6)
 
 
 @dataclass
-class Node:
-    """A node that gets `messages` at once, and a wheel that is up to 50 ms late."""
+class Nodes:
+    """Nodes of one queue that get `messages` at once, and a wheel that is up to 50 ms late."""
 
     rate: float
     messages: int
+    count: int
     random: Random = field(default_factory=lambda: Random(1))
-    starts: list[float] = field(default_factory=list)
+    starts: list[list[float]] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     rounds: int = 0
 
     def run(self) -> None:
-        bucket, numbers = Bucket(interval=1 / self.rate), itertools.count()
-        # When, a number that orders those of one time, which message, whether it has waited, its turn or None.
-        events = [(1000.0, next(numbers), message, False, 0.0) for message in range(self.messages)]
+        buckets = [Bucket(interval=1 / self.rate) for _ in range(self.count)]
+        self.starts = [[] for _ in buckets]
+        numbers = itertools.count()
+        # When, a number that orders those of one time, which message, at which node, whether it has waited, its turn or 0.
+        events = [
+            (1000.0, next(numbers), message, message % self.count, False, 0.0)
+            for message in range(self.messages)
+        ]
         while events:
-            now, _, message, has_waited, turn = heapq.heappop(events)
+            now, _, message, node, has_waited, turn = heapq.heappop(events)
+            bucket = buckets[node]
             seconds = bucket.start(now, turn) if turn else bucket.place(now, has_waited=has_waited)
             if turn and not seconds:
-                self.starts.append(now)
+                self.starts[node].append(now)
                 self.order.append(message)
                 continue
             if turn and seconds > HOLD_LIMIT:
@@ -44,25 +51,28 @@ class Node:
             if seconds <= HOLD_LIMIT:
                 due = now + seconds
                 began = due + self.random.random() * 0.002
-                heapq.heappush(events, (began, next(numbers), message, has_waited, turn or due))
+                heapq.heappush(events, (began, next(numbers), message, node, has_waited, turn or due))
             else:
                 self.rounds += 1
                 back = now + max(1, int(seconds - LEAD)) + self.random.random() * 0.05
-                heapq.heappush(events, (back, next(numbers), message, True, 0.0))
+                other = self.random.randrange(self.count)
+                heapq.heappush(events, (back, next(numbers), message, other, True, 0.0))
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_starts_are_an_interval_apart_and_hardly_any_turn_is_lost(rate: float) -> None:
-    node = Node(rate, messages=300)
+@pytest.mark.parametrize("count", [1, 3])
+def test_starts_are_an_interval_apart_and_few_turns_are_lost(rate: float, count: int) -> None:
+    nodes = Nodes(rate, messages=300, count=count)
 
-    node.run()
+    nodes.run()
 
-    assert sorted(node.order) == list(range(300))
-    gaps = [later - sooner for sooner, later in itertools.pairwise(node.starts)]
+    assert sorted(nodes.order) == list(range(300))
+    gaps = [later - sooner for starts in nodes.starts for sooner, later in itertools.pairwise(starts)]
     assert min(gaps) >= 1 / rate - 1e-9
-    # Fast ones are as late for each start as the slot is.
-    assert node.starts[-1] - node.starts[0] <= 299 / rate * 1.25
-    assert node.rounds <= 2 * node.messages
+    everything = sorted(itertools.chain.from_iterable(nodes.starts))
+    # Where several share a queue, a turn that one gave is sometimes met by another that has none left.
+    assert everything[-1] - everything[0] <= 299 / rate / count * (1.1 if count == 1 else 1.5)
+    assert nodes.rounds <= nodes.messages * (1.1 if count == 1 else 2.5)
 
 
 @given(
