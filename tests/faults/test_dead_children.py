@@ -73,6 +73,26 @@ def test_promise_06_the_task_of_a_killed_child_runs_again(
     assert_conserved({"victim"}, ledger, raw_client)
 
 
+def test_promise_21_a_task_that_may_have_run_before_is_told_so(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    tmp_path: Path,
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+    gate = tmp_path / "gate"
+    again = client.act("again", "delivery", str(gate))
+    os.kill(ledger.wait_for("start", "again")[0].pid, signal.SIGKILL)
+    gate.touch()
+
+    assert again.get(timeout=10) == [again.id, True, 0]
+    once = client.act("once", "delivery", str(gate))
+    assert once.get(timeout=10) == [once.id, False, 0]
+    assert worker.stop() == 0
+    assert_conserved({"again", "once"}, ledger, raw_client)
+
+
 def test_promise_09_one_dead_child_is_one_dead_child(
     client: WorkerClient,
     ledger: Ledger,

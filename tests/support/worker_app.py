@@ -164,8 +164,19 @@ def _clean_up(key: str, argument: Any) -> Any:
 
 
 _kept: list[bytes] = []
+
+
+def _delivery(key: str, argument: Any) -> Any:
+    """What it is told of its own delivery, once the gate is open."""
+    _wait_for(argument)
+    request = current_request()
+    assert request is not None
+    return [request.id, request.delivery_info["redelivered"], request.retries]
+
+
 _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "ok": _ok,
+    "delivery": _delivery,
     "fail": _fail,
     "signal": _kill,
     "exit": _exit,
