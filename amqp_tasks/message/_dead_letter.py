@@ -8,7 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
-from amqp_tasks.message._headers import FIRST_ERROR_TIME, is_broker_header, is_table_value, table_size
+from amqp_tasks.message._headers import (
+    FIRST_ERROR_TIME,
+    PROTOCOL_HEADERS,
+    is_broker_header,
+    is_table_value,
+    table_size,
+)
 from amqp_tasks.message._printable import header_text
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
@@ -19,6 +25,8 @@ _MAX_MESSAGE = 1024
 _MAX_TRACEBACK = 32 * 1024
 _MAX_HEADERS = 80 * 1024
 """Bytes of original headers that are kept: all properties must fit one frame (128 KiB), with ours beside them."""
+_MAX_OWN_HEADER = 1024
+"""Bytes up to which a header of the task protocol is left out only after all others."""
 _ROUTERS = ("CC", "BCC")
 """RabbitMQ routes by these headers; published again they would send copies to where the original already went."""
 
@@ -125,10 +133,15 @@ def kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], li
 
 
 def _drop_largest(kept: dict[str, HeaderValue], dropped: list[str]) -> list[str]:
-    """Make `kept` fit, largest first, so that what says which task it was stays."""
+    """Make `kept` fit, strangers first and the largest of them, so that what says which task it was stays."""
     sizes = {name: table_size({name: value}) for name, value in kept.items()}
     total = sum(sizes.values())
-    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+
+    def is_first(name: str) -> tuple[bool, int]:
+        is_ours = name in PROTOCOL_HEADERS and sizes[name] <= _MAX_OWN_HEADER
+        return not is_ours, sizes[name]
+
+    for name in sorted(sizes, key=is_first, reverse=True):
         if total <= _MAX_HEADERS:
             break
         total -= sizes[name]

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from struct import pack
 from typing import Any
 from urllib.parse import urlsplit
 
 import amqp
 import pytest
+from pika import BasicProperties
 
 from support import Ledger, RawClient, Vhost, WorkerProcess, eventually
 from support.hostile import JSON, MAX_MESSAGE, good_headers, peak_kib
@@ -319,3 +321,70 @@ def test_headers_that_are_not_utf8_are_survived(
 
     assert dead.body == GOOD_BODY
     assert dead.headers["x-error-reason"] in ("bad-headers", "unknown-task")
+
+
+class RawProperties(BasicProperties):
+    """Properties as bytes: flags and values as they stand in a content header."""
+
+    def __init__(self, encoded: bytes) -> None:
+        super().__init__()
+        self._encoded = encoded
+
+    def encode(self) -> list[bytes]:
+        """The content header's payload from the flags on."""
+        return [self._encoded]
+
+
+def _with_table(table: bytes) -> RawProperties:
+    """JSON with that header table."""
+    content_type = b"\x10application/json"
+    return RawProperties(pack(">H", 0xA000) + content_type + pack(">I", len(table)) + table)
+
+
+def _item(key: bytes, kind: bytes, value: bytes) -> bytes:
+    return bytes((len(key),)) + key + kind + (pack(">I", len(value)) if kind in b"SFA" else b"") + value
+
+
+def _nested_tables(depth: int) -> bytes:
+    table = b""
+    for _ in range(depth):
+        table = _item(b"d", b"F", table)
+    return table
+
+
+FEW = _item(b"id", b"S", b"hostile") + _item(b"task", b"S", b"no.such.task")
+FRAME_MAX = 131072
+# What a frame has left beside the rest of the content header.
+ROOM = FRAME_MAX - 8 - 12 - 2 - 17 - 4 - len(FEW)
+TABLES = {
+    "tables in tables as deep as a frame allows": (FEW + _nested_tables(ROOM // 7), "bad-headers"),
+    "200 tables in tables": (FEW + _nested_tables(200), "bad-headers"),
+    "16,000 headers": (
+        FEW + b"".join(_item(b"%05x" % number, b"t", b"\x01") for number in range(16_000)),
+        "unknown-task",
+    ),
+    "a header as large as a frame allows": (FEW + _item(b"big", b"S", b"x" * (ROOM - 9)), "unknown-task"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_promise_8_huge_and_deep_headers_are_set_aside(
+    raw_client: RawClient, neighbours: Neighbours, worker: WorkerProcess, name: str
+) -> None:
+    table, reason = TABLES[name]
+    peaks = {pid: peak_kib(pid) for pid in [worker.pid, *worker.children()]}
+    neighbours()
+
+    raw_client.channel.basic_publish("", QUEUE, GOOD_BODY, _with_table(table))
+    neighbours()
+
+    dead = raw_client.get(DEAD, within=10)
+
+    assert dead.body == GOOD_BODY
+    assert dead.headers["x-error-reason"] == reason
+    # What cannot be republished beside the reason is named, and the task's own headers are not among it.
+    is_readable = reason != "bad-headers"
+    assert bool(dead.headers.get("x-error-dropped")) is is_readable
+    assert (dead.headers.get("id") == "hostile") is is_readable
+    for pid, before in peaks.items():
+        assert peak_kib(pid) - before < 64 * 1024, "memory grew with the message"

@@ -136,6 +136,16 @@ def test_everything_fits_one_frame_whatever_came(headers: dict[str, Any]) -> Non
     assert message.properties.headers["x-error-dropped"]
 
 
+def test_thousands_of_small_headers_do_not_push_out_what_says_which_task_it_was() -> None:
+    headers: dict[str, Any] = {"id": "i" * 36, "task": "some.task", "argsrepr": "x" * 20_000}
+    headers |= {f"{number:05x}": True for number in range(20_000)}
+
+    kept = set_aside(Properties(headers=headers)).properties.headers
+
+    assert (kept["id"], kept["task"]) == (headers["id"], "some.task")
+    assert kept["x-error-dropped"][0] == "argsrepr"
+
+
 def test_a_long_traceback_keeps_its_end() -> None:
     kept = set_aside(traceback="start" + "x" * 100_000 + "ValueError: end").properties.headers[
         "x-error-traceback"
