@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from acceptance.project import Project
+from amqp_tasks.cli._main import root
 from support import SECRET, Vhost, WorkerProcesses
 
 COMMANDS = [
@@ -19,7 +22,16 @@ COMMANDS = [
     ["topology", "explain", "proj.add"],
     ["call", "proj.add", "--args", "[1, 2]"],
     ["result", "some-id"],
+    ["topology", "migrate", "hipri"],
     ["purge", "--yes"],
+    ["pause", "hipri"],
+    ["resume", "hipri"],
+    ["dlq", "list"],
+    ["dlq", "show"],
+    ["dlq", "requeue"],
+    ["dlq", "purge", "--yes"],
+    ["revoke", "some-id"],
+    ["unrevoke", "some-id"],
     ["config", "show"],
     ["config", "show", "--json"],
     ["report", "--timeout", "1"],
@@ -32,6 +44,32 @@ COMMANDS = [
 def secret_url(vhost: Vhost) -> str:
     """A user who may do anything in the virtual host, with the canary as password."""
     return vhost.limited_url(configure=".*", write=".*", read=".*")
+
+
+NO_BROKER = {"demo", "completion"}
+"""These talk to no broker that is named to them."""
+
+
+def _paths(context: click.Context, group: click.Group) -> Iterator[str]:
+    """All commands, by their words."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from (f"{name} {rest}" for rest in _paths(context, command))
+        else:
+            yield name
+
+
+def test_every_command_is_tried() -> None:
+    tried = {" ".join(command) for command in COMMANDS}
+
+    missing = {
+        path
+        for path in _paths(click.Context(root), root)
+        if not any(f"{each} ".startswith(f"{path} ") for each in tried)
+    }
+
+    assert missing == NO_BROKER
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
