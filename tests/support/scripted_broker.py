@@ -22,13 +22,18 @@ from pika import spec
 
 from support.scripted_queues import Channel, Consumer, Message, Queue, Queues
 
-__all__ = ("HTTP", "PROTOCOL_HEADER", "UNKNOWN_METHOD", "WRONG_END", "Fault", "ScriptedBroker")
+__all__ = ("HTTP", "PROTOCOL_HEADER", "UNKNOWN_METHOD", "WRONG_END", "Fault", "ScriptedBroker", "confirm_of")
 
 LATE_BY = 0.2
 PROTOCOL_HEADER = "ProtocolHeader"
 WRONG_END = struct.pack(">BHL", 1, 0, 4) + b"\x00\x0a\x00\x1e" + b"\x00"
 UNKNOWN_METHOD = struct.pack(">BHL", 1, 1, 4) + b"\x7f\x7f\x7f\x7f" + b"\xce"
 HTTP = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+
+
+def confirm_of(tag: int, *, multiple: bool) -> bytes:
+    """The frame of a confirm, whatever was published."""
+    return bytes(frames.Method(1, spec.Basic.Ack(tag, multiple)).marshal())
 
 
 class Fault(StrEnum):
@@ -56,10 +61,22 @@ class ScriptedBroker:
     Args:
         version: what it says it is.
         refused_argument: of `basic.consume`, which it then closes the channel over.
+        channel_max: channels of a connection, as `connection.tune` says.
+        frame_max: bytes of a frame, likewise.
+        heartbeat: seconds, likewise.
     """
 
-    def __init__(self, *, version: str = "4.0.5", refused_argument: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        version: str = "4.0.5",
+        refused_argument: str | None = None,
+        channel_max: int = 2047,
+        frame_max: int = 131072,
+        heartbeat: int = 60,
+    ) -> None:
         self.version, self.refused_argument = version, refused_argument
+        self.tune = spec.Connection.Tune(channel_max, frame_max, heartbeat)
         self.consumes: list[tuple[str, dict[str, Any]]] = []
         """Queue and arguments of each `basic.consume`."""
         self.seen: Counter[str] = Counter()
@@ -339,6 +356,10 @@ class _Session:
 
     # -- methods
 
+    def on_start_ok(self, channel: Channel, method: Any) -> Iterator[Any]:
+        """`connection.start-ok`: whoever it is may come in."""
+        yield self._broker.tune
+
     def on_tune_ok(self, channel: Channel, method: Any) -> Iterator[Any]:
         """Methods without an answer."""
         return iter(())
@@ -436,7 +457,7 @@ def _always(answer: Callable[[], Any]) -> Handler:
 
 
 _HANDLERS: dict[type[Any], Handler] = {
-    spec.Connection.StartOk: _always(lambda: spec.Connection.Tune(2047, 131072, 60)),
+    spec.Connection.StartOk: _Session.on_start_ok,
     spec.Connection.TuneOk: _Session.on_tune_ok,
     spec.Connection.Open: _always(spec.Connection.OpenOk),
     spec.Connection.Close: _Session.on_close,

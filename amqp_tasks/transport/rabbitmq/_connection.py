@@ -25,7 +25,7 @@ from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 from amqp_tasks.transport.rabbitmq._options import Address, TransportOptions, connection_parameters
 from amqp_tasks.transport.rabbitmq._services import Services
 
-__all__ = ("Backoff", "Link", "LinkState")
+__all__ = ("Backoff", "Link", "LinkState", "discard")
 
 LOGGER = logging.getLogger(__name__)
 LOG_EVERY = 30.0
@@ -156,7 +156,7 @@ class Link:
 
     def _on_opened(self, attempt: int, connection: Any) -> None:
         if attempt != self._attempt or self.state is not LinkState.CONNECTING:
-            _discard(connection)
+            discard(connection)
             return
         self._stop_timer()
         self._opening = None
@@ -262,7 +262,7 @@ class Link:
     def drop(self, why: str) -> None:
         """Cut an open connection that does not behave; it is made again."""
         if self.connection is not None:
-            _discard(self.connection, why)
+            discard(self.connection, why)
 
     def close(self) -> None:
         """Close politely and for good; the caller bounds the time and then calls `cut`."""
@@ -278,7 +278,7 @@ class Link:
         self._stop_timer()
         self._drop_attempt()
         if self.connection is not None:
-            _discard(self.connection)
+            discard(self.connection)
 
     def abandon(self) -> None:
         """Close the descriptors and nothing else; see `FastConnection.abandon`."""
@@ -292,7 +292,7 @@ class Link:
         return self.state is LinkState.CLOSED and self.connection is None
 
 
-def _discard(connection: FastConnection, why: str = "dropped by us") -> None:
+def discard(connection: FastConnection, why: str = "dropped by us") -> None:
     """End the stream without the closing handshake."""
     transport = connection._transport
     if transport is not None and not connection.is_closed:

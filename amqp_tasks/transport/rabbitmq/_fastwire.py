@@ -202,6 +202,8 @@ class FastConnection(PikaConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.sinks: dict[int, ChannelSink] = {}
+        self.silent_channels = 0
+        """Channels given up because they did not answer; their numbers are taken until the connection ends."""
         super().__init__(*args, **kwargs)
 
     def _proto_connection_made(self, transport: Any) -> None:

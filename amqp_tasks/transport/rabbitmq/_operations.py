@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pika import exceptions as pika_errors
 
 from amqp_tasks.errors import BrokerUnreachable
+from amqp_tasks.transport.rabbitmq._connection import discard
 from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of, unknown_exchange_type
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
@@ -79,8 +80,8 @@ class Operation:
         elif self._channel is None:
             try:
                 channel = self._connection.channel(on_open_callback=self._on_channel_open)
-            except pika_errors.AMQPError as exc:  # no channel number is free
-                self._fail_lost(exc)
+            except pika_errors.NoFreeChannels as exc:
+                self._fail_full(exc)
                 return
             channel.add_on_close_callback(self._on_channel_closed)
             self._channel = channel
@@ -127,6 +128,16 @@ class Operation:
         asked = self._ask.arguments.get("exchange_type") if self._ask is not None else None
         return asked is not None and asked == unknown_exchange_type(reason)
 
+    def _fail_full(self, reason: BaseException) -> None:
+        if self._connection.silent_channels:
+            # They never answered, and never will: the next connection has room.
+            discard(self._connection, f"{self._connection.silent_channels} channels did not answer")
+            self._fail_lost(reason)
+            return
+        error = BrokerUnreachable(f"no channel is free for {self.doing}: raise the broker's channel_max")
+        error.__cause__ = reason
+        self._finish(None, error)
+
     def _fail_lost(self, reason: BaseException | None) -> None:
         error = BrokerUnreachable(f"the connection was lost while {self.doing}")
         error.__cause__ = reason
@@ -136,6 +147,7 @@ class Operation:
         if not self.is_over:
             error = BrokerUnreachable(f"the broker did not answer in time while {self.doing}")
             error.is_silence = True
+            self._connection.silent_channels += 1
             self._finish(None, error)
 
     @property

@@ -300,11 +300,13 @@ class Publisher:
     def on_confirm(self, tag: int, multiple: bool, is_nacked: bool) -> None:
         """`basic.ack` or `basic.nack` from the broker."""
         if multiple:
-            for each in range(self._lowest_tag, tag + 1):
+            # 0 means all. What was never written is not counted up to: the number is the broker's.
+            last = min(tag or self._next_tag, self._next_tag - 1)
+            for each in range(self._lowest_tag, last + 1):
                 pending = self._unconfirmed.pop(each, None)
                 if pending is not None:
                     self._settled(pending, is_nacked)
-            self._lowest_tag = max(self._lowest_tag, tag + 1)
+            self._lowest_tag = max(self._lowest_tag, last + 1)
         else:
             pending = self._unconfirmed.pop(tag, None)
             if tag == self._lowest_tag:
