@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def call(app: App, text: str = "", **headers: str) -> None:
     [{"frame_max": 4096}, {"frame_max": 0}, {"heartbeat": 0}, {"channel_max": 0}, {"channel_max": 9}],
     ids=str,
 )
-def test_whatever_limits_the_broker_wishes_a_large_message_goes_through(tune: dict[str, int]) -> None:
+def test_whatever_limits_the_broker_wishes_a_large_message_goes_through(tune: dict[str, Any]) -> None:
     with ScriptedBroker(**tune) as broker, app_of(broker) as app:
         call(app, "x" * 500_000)
 
