@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ class Frame:
 
     `children` is appended to by calls made in this execution, from any thread that inherited the context. `again` is
     the run that is to follow, `added` how many tasks it added to the header it is in, `max_retries` the limit that the last `retry` was given. `is_over`: its outcome is known,
-    and its hooks run.
+    and its hooks run. `told_progress`: when it last sent how far it has got (monotonic).
     """
 
     task: Task[..., Any]
@@ -157,6 +158,7 @@ class Frame:
     again: Again | None = None
     max_retries: int | None = None
     is_over: bool = False
+    told_progress: float = -math.inf
 
 
 FRAME: ContextVar[Frame | None] = ContextVar("amqp_tasks_frame", default=None)

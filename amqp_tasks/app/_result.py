@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from amqp_tasks.app._app import App
     from amqp_tasks.app._group_result import GroupResult
+    from amqp_tasks.app._progress import Progress
     from amqp_tasks.app._result_graph import ResultGraph
     from amqp_tasks.app._task import Task
     from amqp_tasks.backend import ExpectedResult
@@ -253,6 +254,26 @@ class AsyncResult(Generic[R_co]):
         if record is None or not record.children:
             return []
         return [AsyncResult(_child_id(child), app=self.app, parent=self) for child in record.children]
+
+    def listen(self, listener: Callable[[ResultRecord], object]) -> None:
+        """Call `listener` with each state that arrives from now on, on the I/O thread: it must not block."""
+        self._expectation().listen(listener)
+
+    def on_progress(self, callback: Callable[[Progress], object]) -> None:
+        """Call `callback` when the task tells how far it has got (`Task.progress`), on the I/O thread: it must not block."""
+        from amqp_tasks.app._progress import on_progress
+
+        on_progress(self, callback)
+
+    def updates(self, timeout: float | None = None) -> Iterator[Progress]:
+        """What the task tells of its progress, until it has ended.
+
+        Raises:
+            ResultTimeout: it has not ended within `timeout` seconds.
+        """
+        from amqp_tasks.app._progress import updates
+
+        return updates(self, timeout)
 
     def iterdeps(
         self, intermediate: bool = False

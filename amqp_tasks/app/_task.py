@@ -368,6 +368,28 @@ class Task(Generic[P, R_co]):
             options=options,
         )  # fmt: skip
 
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Tell who waits for the running task how far it has got; see `AsyncResult.updates`. At most ten times a second
+        is sent, and when `done` has come to `total`.
+
+        Raises:
+            ConfigurationError: called directly.
+        """
+        from amqp_tasks.app._progress import Progress, tell_progress
+
+        tell_progress(self, Progress(done, total, note))
+
+    def update_state(self, state: str, meta: Any = None) -> None:
+        """Send who waits a state of the task's own, with what it is to be told: `result.state` and `result.info`.
+
+        Raises:
+            ConfigurationError: called directly, or one of the states that have a meaning.
+            EncodeError: `meta` cannot be serialized.
+        """
+        from amqp_tasks.app._progress import tell_state
+
+        tell_state(self, state, meta)
+
     def replace(self, signature: Any) -> NoReturn:
         """Have `signature` run in place of the running task, under its id: who waits for the task gets what that gives.
 

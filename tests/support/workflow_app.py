@@ -11,6 +11,7 @@ from typing import Any
 
 from amqp_tasks import App, Task
 from amqp_tasks.errors import Ignore
+from support.eventually import wait_until
 from support.ledger import Ledger
 
 QUEUE = "work"
@@ -162,3 +163,13 @@ def shown(self: Task[..., Any], value: Any) -> dict[str, Any]:
     """What a task in a workflow is told of itself."""
     request = self.request
     return {"headers": request.headers, "group": request.group, "nesting": request.replaced_task_nesting}
+
+
+@app.task(name="progressing", bind=True)
+def progressing(self: Task[..., Any], total: int, go: str) -> int:
+    """Tell of each step; begins when the file `go` is there."""
+    wait_until(lambda: Path(go).exists(), within=20)
+    self.update_state("LOADING", {"rows": 1})
+    for number in range(1, total + 1):
+        self.progress(number, total, f"step {number}")
+    return total
