@@ -101,17 +101,17 @@ def test_s163_a_rate_limit_set_at_run_time_holds_now_and_for_workers_to_come(
         return [later - sooner for sooner, later in itertools.pairwise(times)]
 
     first = worker_process(*pool, app=APP)
-    assert min(gaps(20)) < 0.2
+    assert min(gaps(20)) < 0.1
 
     client.app.control.rate_limit("act", "4/s")
     first.wait_output("journal: rate_limit")
-    eventually(lambda: min(gaps(2)) >= 0.2, within=10)
+    eventually(lambda: min(gaps(2)) >= 0.1, within=10)
     assert first.stop() == 0
     second = worker_process(*pool, app=APP)
-    assert min(gaps(5)) >= 0.2
+    assert min(gaps(5)) >= 0.1
     client.app.control.rate_limit("act", None)
 
-    eventually(lambda: min(gaps(5)) < 0.2, within=10)
+    eventually(lambda: min(gaps(5)) < 0.1, within=10)
     assert second.stop() == 0
 
 

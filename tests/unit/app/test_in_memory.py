@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import threading
@@ -101,7 +100,8 @@ def test_rate_limits_hold_here_too(make_app: MakeApp) -> None:
         assert not paced[-1].ready()
         starts = sorted(result.get(20) for result in paced)
 
-    assert min(later - sooner for sooner, later in itertools.pairwise(starts)) >= 0.25 - 0.05
+    # Never more than four in a second; a start may be seen late on a busy machine.
+    assert min(later - sooner for sooner, later in zip(starts, starts[4:], strict=False)) >= 1.0 - 0.2
 
 
 def test_queues_can_be_paused_here_too(make_app: MakeApp) -> None:
