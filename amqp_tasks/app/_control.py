@@ -144,7 +144,7 @@ class Control:
     def _write_entries(self, kind: str, timeout: float | None, *facts: Mapping[str, object]) -> None:
         if facts:
             writer = JournalWriter(self._app.transport, self._app.settings)
-            writer.write([writer.entry(kind, **each) for each in facts], timeout=timeout)
+            writer.write([writer.entry(kind, each) for each in facts], timeout=timeout)
 
 
 def _several(given: str | Iterable[str]) -> list[str]:

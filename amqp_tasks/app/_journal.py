@@ -59,15 +59,16 @@ class JournalWriter:
         """Whether the stream is declared when it is missing."""
         return self._mode is TopologyMode.DECLARE
 
-    def entry(self, kind: str, **facts: Any) -> JournalEntry:
+    def entry(
+        self, kind: str, facts: Mapping[str, Any] | None = None, *, entry_id: str | None = None
+    ) -> JournalEntry:
         """A new entry, not written yet; the facts are JSON values."""
-        made: Mapping[str, Any] = facts
         return JournalEntry(
             kind=kind,
-            id=new_task_id(),
+            id=entry_id or new_task_id(),
             time=self._clock.now().timestamp(),
             sender=self._sender or current_origin(),
-            facts=made,
+            facts=facts or {},
         )
 
     def write(self, entries: Sequence[JournalEntry], *, timeout: float | None = None) -> None:

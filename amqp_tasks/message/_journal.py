@@ -18,6 +18,7 @@ __all__ = (
     "JOURNAL_NAME",
     "JournalEntry",
     "entry_from_data",
+    "fact_text",
     "fact_texts",
     "journal_message",
     "journal_queue",
@@ -112,6 +113,18 @@ def entry_from_data(data: Any) -> JournalEntry:
         sender=cast("str", sender),
         facts=cast("dict[str, Any]", facts),
     )
+
+
+def fact_text(entry: JournalEntry, name: str) -> str:
+    """The fact `name`, which must be a text.
+
+    Raises:
+        MalformedMessage: it is not.
+    """
+    found = entry.facts.get(name)
+    if not isinstance(found, str):
+        raise MalformedMessage(DeadLetterReason.BAD_BODY, f"{name!r} of a {entry.kind!r} entry is no text")
+    return found
 
 
 def fact_texts(entry: JournalEntry, name: str) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.message import JournalEntry, fact_text, fact_texts, new_task_id
 from amqp_tasks.worker._verdicts import UNKNOWN, CrashTable, RecentKeys, Verdict
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ __all__ = ("Answers", "Whereabouts")
 WAIT_FOR_EXIT = 1.0
 """Seconds that an answer waits for the exit of the process which has the task in its record: the broker is quicker
 with a redelivery than the system with a death notice."""
+
+WAIT_FOR_NEWS = 0.25
+"""Seconds that an answer about a task that has crashed before waits for the news of one more crash, on another node: the
+broker is quicker with a redelivery than that node with its entry in the journal."""
+
+CRASH, TIMED_OUT = "crash", "timed-out"
 
 
 @dataclass(slots=True)
@@ -36,7 +43,7 @@ class _Waiting:
     asker: int
     number: int
     keys: Sequence[str]
-    deadline: float
+    asked: float
 
 
 class Answers:
@@ -44,12 +51,22 @@ class Answers:
 
     Args:
         reply: sends an answer: asking process, number of its question, verdicts of the keys that are known.
-        clock: monotonic time.
+        tell: lets other nodes know: kind, id and facts of an entry of the journal.
+        clock: time.
     """
 
-    def __init__(self, *, reply: Callable[[int, int, dict[str, Verdict]], None], clock: Clock) -> None:
-        self._reply, self._clock = reply, clock
-        self._crashes = CrashTable()
+    kinds = (CRASH, TIMED_OUT)
+    is_for_processes = False
+
+    def __init__(
+        self,
+        *,
+        reply: Callable[[int, int, dict[str, Verdict]], None],
+        tell: Callable[[str, str, dict[str, Any]], None],
+        clock: Clock,
+    ) -> None:
+        self._reply, self._tell, self._clock = reply, tell, clock
+        self._crashes = CrashTable(clock=clock)
         self._finished, self._timed_out = RecentKeys(clock=clock), RecentKeys(clock=clock)
         self._places: dict[int, Whereabouts] = {}
         self._waiting: list[_Waiting] = []
@@ -66,18 +83,42 @@ class Answers:
         What was `overdue` is not charged: whoever gets its redelivery answers that it has timed out. Nor is what was `ended`
         as somebody wished.
         """
-        self._timed_out.add(overdue)
+        self.time_out(key for key in overdue if key not in self._timed_out)
         place = self._places.pop(process, None)
         charged: tuple[tuple[str, int], ...] = ()
         if place is not None and cause is not None:
             charged = tuple(
-                (key, self._crashes.charge(key, cause))
+                (key, self._charge(key, cause))
                 for key in place.running()
                 if key not in overdue and key not in ended
             )
         self._waiting = [question for question in self._waiting if question.asker != process]
         self.review()
         return charged
+
+    def time_out(self, keys: Iterable[str]) -> None:
+        """These have passed their hard limits, and whoever gets one again is to say so."""
+        if found := list(keys):
+            self._timed_out.add(found)
+            self._tell(TIMED_OUT, new_task_id(), {"keys": found})
+
+    def _charge(self, key: str, cause: str) -> int:
+        crash_id = new_task_id()
+        self._tell(CRASH, crash_id, {"key": key, "cause": cause})
+        return self._crashes.charge(key, cause, crash_id)
+
+    def apply(self, entry: JournalEntry) -> None:
+        """See `Register.apply`. Our own entries come back, too, and change nothing."""
+        age = max(0.0, self._clock.now().timestamp() - entry.time)
+        if entry.kind == TIMED_OUT:
+            self._timed_out.add(fact_texts(entry, "keys"), age=age)
+        else:
+            self._crashes.charge(fact_text(entry, "key"), fact_text(entry, "cause"), entry.id, age=age)
+        self.review()
+
+    def entries(self) -> tuple[JournalEntry, ...]:
+        """See `Register.entries`."""
+        return ()
 
     def tell_open(self, process: int, keys: Iterable[str]) -> None:
         """A process still has these after it lost its connection."""
@@ -94,26 +135,33 @@ class Answers:
 
     def ask(self, process: int, number: int, keys: Sequence[str]) -> None:
         """Answer at once, or when the process that seems to have one of the tasks has ended, or after a second."""
-        deadline = self._clock.monotonic() + WAIT_FOR_EXIT
-        self._waiting.append(_Waiting(asker=process, number=number, keys=keys, deadline=deadline))
+        self._waiting.append(_Waiting(asker=process, number=number, keys=keys, asked=self._clock.monotonic()))
         self.review()
 
     @property
     def next_deadline(self) -> float | None:
         """When `review` must be called at the latest."""
-        return min((question.deadline for question in self._waiting), default=None)
+        return min((question.asked + WAIT_FOR_EXIT for question in self._waiting), default=None)
 
     def review(self) -> None:
         """Answer what can be answered now."""
         now = self._clock.monotonic()
         waiting, self._waiting = self._waiting, []
         for question in waiting:
-            if now < question.deadline and any(
-                self._may_have_died(question.asker, key) for key in question.keys
+            waited = now - question.asked
+            if waited < WAIT_FOR_EXIT and any(
+                self._is_unclear(question, key, waited) for key in question.keys
             ):
                 self._waiting.append(question)
             else:
                 self._reply(question.asker, question.number, self._verdicts(question))
+
+    def _is_unclear(self, question: _Waiting, key: str, waited: float) -> bool:
+        if self._may_have_died(question.asker, key):
+            return True
+        # It kills processes: has it just killed one of another node?
+        crashes = self._crashes.look_up(key)
+        return bool(crashes.ids) and waited < WAIT_FOR_NEWS and crashes.heard < question.asked
 
     def _may_have_died(self, asker: int, key: str) -> bool:
         """A record names it, and its process did not say that it only lost its connection."""
@@ -128,10 +176,10 @@ class Answers:
         return {key: verdict for key, verdict in found.items() if verdict != UNKNOWN}
 
     def _verdict(self, asker: int, key: str) -> Verdict:
-        crashes, cause = self._crashes.look_up(key)
+        crashes = self._crashes.look_up(key)
         return Verdict(
-            crashes=crashes,
-            cause=cause,
+            crashes=len(crashes.ids),
+            cause=crashes.cause,
             is_finished=key in self._finished,
             is_timed_out=key in self._timed_out,
             is_running=any(

@@ -159,11 +159,11 @@ class WorkerProcess:
 
     def _learn(self, entries: Sequence[JournalEntry]) -> None:
         for entry in self._journal.learn(entries):
+            logger.debug("heeds journal entry: %s", entry.kind, extra={"action": "journal"})
             wish = termination_in(entry)
             if wish is not None and self._engine.terminate(wish.ids):
                 self._end_signal = wish.signal
         self._engine.pause_queues(self._paused_queues.names)
-        logger.debug("told of %d journal entries", len(entries), extra={"action": "journal"})
 
     def _begin(self) -> None:
         if self._is_stopping or self._is_ended:

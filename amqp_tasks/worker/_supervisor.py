@@ -19,15 +19,18 @@ from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.worker._asks import Answers
 from amqp_tasks.worker._children import ChildProcess, Restarts
+from amqp_tasks.worker._journal import JournalState
 from amqp_tasks.worker._limits import KILL_AFTER
 from amqp_tasks.worker._link import Link, LinkClosed, Message, journal_news
 from amqp_tasks.worker._loop import Loop
+from amqp_tasks.worker._news import News
 from amqp_tasks.worker._template import END_TIMEOUT, ChildMain, end_template, fork_template
 from amqp_tasks.worker._verdicts import Verdict, describe_status
 
 if TYPE_CHECKING:
+    from amqp_tasks.app._journal import JournalWriter
     from amqp_tasks.message import JournalEntry
-    from amqp_tasks.worker._journal import JournalState
+    from amqp_tasks.worker._journal import Register
     from amqp_tasks.worker._records import ProcessRecords, RecordTable
 
 __all__ = ("StopState", "Supervisor", "SupervisorRules")
@@ -35,6 +38,8 @@ __all__ = ("StopState", "Supervisor", "SupervisorRules")
 logger = logging.getLogger(__name__)
 
 _REVIEW = 0.1
+_NEWS_LEAD = 0.25
+"""Seconds between what the journal says of a hung process and its end: other nodes read it meanwhile."""
 _PATROL = 0.5
 """Seconds between looks for processes that cannot end themselves at a hard time limit."""
 
@@ -79,7 +84,9 @@ class Supervisor:
         rules: see `SupervisorRules`.
         records: shared with the processes.
         child_main: what each of them runs.
-        journal: what is known from the journal; owned by the supervisor's loop from here on.
+        registers: what is known from the journal, beside what happened to processes; owned by the supervisor's loop from
+            here on.
+        writer: tells other nodes what happened to processes here; None: nobody is told.
         is_terminated: whether the run with a key is to be ended; where the pool cannot, it never is.
         prepare: connects, checks the topology, reads the journal and prints the banner; on a helper thread, after the
             template was forked.
@@ -92,13 +99,14 @@ class Supervisor:
         *,
         records: RecordTable,
         child_main: ChildMain,
-        journal: JournalState,
+        registers: Sequence[Register],
+        writer: JournalWriter | None,
         is_terminated: Callable[[str], bool],
         prepare: Callable[[], None],
         on_ready: Callable[[], None],
     ) -> None:
         self._rules, self._records, self._child_main = rules, records, child_main
-        self._journal, self._is_terminated = journal, is_terminated
+        self._is_terminated = is_terminated
         self._prepare, self._on_ready = prepare, on_ready
         self._processes: dict[int, ChildProcess] = {}
         self._serial = 0
@@ -110,7 +118,9 @@ class Supervisor:
         self._paused = 0
         self._error: Exception | None = None
         self.loop = Loop()
-        self._answers = Answers(reply=self._reply, clock=SYSTEM_CLOCK)
+        self._news = News(writer, self.loop)
+        self._answers = Answers(reply=self._reply, tell=self._news.add, clock=SYSTEM_CLOCK)
+        self._journal = JournalState((*registers, self._answers))
         self._is_review_planned = False
 
     @property
@@ -342,6 +352,7 @@ class Supervisor:
             records = self._records.of_process(process.index)
             ended = self._terminated_in(records)
             if overdue := [key for key in records.overdue(now - KILL_AFTER) if key not in ended]:
+                self._answers.time_out(overdue)
                 self._kill_hung(process, "beyond the time limit of", overdue[0])
             elif process.is_late_to_terminate(now, is_wanted=bool(ended)):
                 self._kill_hung(process, "though it is to terminate", ended[0])
@@ -352,7 +363,16 @@ class Supervisor:
             "process %d is killed, as it hangs %s task %s", process.pid, how, key,
             extra={"action": "hung", "task_id": key},
         )  # fmt: skip
-        process.kill()
+        process.is_killed = True
+        # First, or the redelivery would be on another node before the news.
+        self._news.send(partial(self._kill_soon, process))
+
+    def _kill_soon(self, process: ChildProcess) -> None:
+        self.loop.call_later(_NEWS_LEAD, partial(self._kill_if_there, process))
+
+    def _kill_if_there(self, process: ChildProcess) -> None:
+        if process.serial in self._processes:
+            process.kill()
 
     def _terminated_in(self, records: ProcessRecords) -> list[str]:
         return [key for key in records.running() if self._is_terminated(key)]
@@ -369,9 +389,18 @@ class Supervisor:
             self._report_loss(process, describe_status(status))
         if self._state is not StopState.RUNNING:
             self._is_clean = self._is_clean and not status and not process.is_killed
-            self._finish_if_empty()
+            self._news.send(self._finish_if_empty)
         else:
+            self._paused += 1
+            self._news.send(partial(self._replace_told, process))
+
+    def _replace_told(self, process: ChildProcess) -> None:
+        """Replace a process whose crash is known to other nodes by now."""
+        self._paused -= 1
+        if self._state is StopState.RUNNING:
             self._replace(process)
+        else:
+            self._finish_if_empty()
 
     def _forget(self, process: ChildProcess, cause: str | None) -> None:
         del self._processes[process.serial]

@@ -5,6 +5,7 @@ Pure bookkeeping of the supervisor; bounded, as ids never end. The oldest are fo
 
 from __future__ import annotations
 
+import math
 import signal
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,10 @@ MAX_IDS = 20_000
 
 MAX_AGE = 3600.0
 """Seconds after which a noted key counts no more: ids of callers' own may come again, as those of a nightly run do."""
+
+
+MAX_CRASH_AGE = 86_400.0
+"""Seconds after which crashes count no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,24 +77,50 @@ class NoVerdicts:
         """See `Verdicts.tell_finished`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crashes:
+    """What is known of one task id.
+
+    Attributes:
+        ids: of the crashes: one that is told twice, or comes back from the journal, counts once.
+        cause: how the last process died.
+        time: monotonic time of the last.
+        heard: monotonic time at which that became known here.
+    """
+
+    ids: frozenset[str] = frozenset()
+    cause: str = ""
+    time: float = -math.inf
+    heard: float = -math.inf
+
+
+NO_CRASHES = Crashes()
+
+
 class CrashTable:
-    """Crashes per task id."""
+    """Crashes per task id, on this node and on others, forgotten a day after the last."""
 
-    def __init__(self, *, maximum: int = MAX_IDS) -> None:
-        self._maximum = maximum
-        self._crashes: OrderedDict[str, tuple[int, str]] = OrderedDict()
+    def __init__(self, *, maximum: int = MAX_IDS, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._maximum, self._clock = maximum, clock
+        self._crashes: OrderedDict[str, Crashes] = OrderedDict()
 
-    def charge(self, task_id: str, cause: str) -> int:
-        """Count one crash; returns how many there are now."""
-        count = self._crashes.pop(task_id, (0, ""))[0] + 1
-        self._crashes[task_id] = (count, cause)
+    def charge(self, task_id: str, cause: str, crash_id: str, *, age: float = 0.0) -> int:
+        """Count one crash, which was `age` seconds ago; returns how many there are now."""
+        now = self._clock.monotonic()
+        known = self.look_up(task_id)
+        if crash_id not in known.ids and age < MAX_CRASH_AGE:
+            self._crashes.pop(task_id, None)
+            ids = known.ids | {crash_id}
+            time = max(known.time, now - age)
+            self._crashes[task_id] = known = Crashes(ids=ids, cause=cause, time=time, heard=now)
         while len(self._crashes) > self._maximum:
             self._crashes.popitem(last=False)
-        return count
+        return len(known.ids)
 
-    def look_up(self, task_id: str) -> tuple[int, str]:
-        """How often, and how last."""
-        return self._crashes.get(task_id, (0, ""))
+    def look_up(self, task_id: str) -> Crashes:
+        """What is known."""
+        known = self._crashes.get(task_id, NO_CRASHES)
+        return known if self._clock.monotonic() - known.time < MAX_CRASH_AGE else NO_CRASHES
 
 
 class RecentKeys:
@@ -99,9 +130,9 @@ class RecentKeys:
         self._maximum, self._clock = maximum, clock
         self._noted: OrderedDict[str, float] = OrderedDict()
 
-    def add(self, task_ids: Iterable[str]) -> None:
-        """Remember them."""
-        now = self._clock.monotonic()
+    def add(self, task_ids: Iterable[str], *, age: float = 0.0) -> None:
+        """Remember them, as of `age` seconds ago."""
+        now = self._clock.monotonic() - age
         for task_id in task_ids:
             self._noted.pop(task_id, None)
             self._noted[task_id] = now

@@ -222,21 +222,19 @@ class Worker:
             rate_limits=rates_of(self.app, clock=SYSTEM_CLOCK),
         )
         self._on_end(shared.rate_limits.close)
-        journal = JournalState(
-            (
-                revocations,
-                PausedQueues(options.queue_names),
-                RateLimitChanges(shared.rate_limits),
-            )
-        )
+        # Made here, as it does nothing before its first use: that comes after the fork.
+        transport = connect(self.app.settings)
+        self._on_end(partial(transport.close, timeout=1.0))
+        writer = JournalWriter(transport, self.app.settings, sender=options.node)
         _preload(self.app)
         supervisor = Supervisor(
             rules,
             records=shared.records,
             child_main=make_child_main(self.app, options, shared, partial(self._enter_process, options.node)),
-            journal=journal,
+            registers=(revocations, PausedQueues(options.queue_names), RateLimitChanges(shared.rate_limits)),
+            writer=writer,
             is_terminated=revocations.is_terminated if options.pool.capabilities.end_a_task else _never,
-            prepare=lambda: self._prepare_aside(options, supervisor),
+            prepare=lambda: self._prepare_aside(options, supervisor, writer, transport),
             on_ready=partial(self._announce, options),
         )
         self._offer_stop(supervisor.stop, lambda: supervisor.is_consuming)
@@ -263,13 +261,14 @@ class Worker:
         if self._logs is not None:
             self._logs.enter_process(f"Worker-{number}")
 
-    def _prepare_aside(self, options: WorkerOptions, supervisor: Supervisor) -> None:
+    def _prepare_aside(
+        self, options: WorkerOptions, supervisor: Supervisor, writer: JournalWriter, transport: Transport
+    ) -> None:
         """On connections of the supervisor's own, by which it goes on reading the journal."""
-        transport = connect(self.app.settings)
-        self._on_end(partial(transport.close, timeout=1.0))
         self._prepare(transport, options)
         self._follow_journal(
             transport,
+            writer,
             options,
             supervisor.loop,
             lambda entries: supervisor.loop.call_soon(partial(supervisor.learn, entries)),
@@ -308,7 +307,9 @@ class Worker:
         try:
             with noting_signals(self._note_stop):
                 self._prepare(self.app.transport, options)
-                self._follow_journal(self.app.transport, options, loop, process.learn)
+                transport = self.app.transport
+                writer = JournalWriter(transport, self.app.settings, sender=options.node)
+                self._follow_journal(transport, writer, options, loop, process.learn)
                 self._offer_stop(partial(self._stop_here, process, options.node), consuming.is_set)
                 process.begin()
                 is_clean = self._serve(process, loop, options)
@@ -356,6 +357,7 @@ class Worker:
     def _follow_journal(
         self,
         transport: Transport,
+        writer: JournalWriter,
         options: WorkerOptions,
         loop: Loop,
         on_entries: Callable[[Sequence[JournalEntry]], None],
@@ -373,7 +375,6 @@ class Worker:
             seen.learn(entries)
             on_entries(entries)
 
-        writer = JournalWriter(transport, self.app.settings, sender=options.node)
         follower = JournalFollower(transport, writer, on_entries=on_read, call_later=loop.call_later)
         self._on_end(follower.close)
         follower.start()

@@ -62,7 +62,7 @@ def test_what_a_busy_worker_holds_is_not_run(
     behind.revoke()
     client.app.control.revoke(iter([early.id, running.id]))
     sentinel = client.act("sentinel")
-    worker.wait_output("told of 1 journal entries", count=2)
+    worker.wait_output("heeds journal entry: revoke", count=2)
     gate.touch()
 
     # One that runs is let run, as it was not to be terminated.
@@ -106,7 +106,7 @@ def test_strange_entries_stop_no_worker(
         client.act("1", task_id="first").get(timeout=10)
     raw_client.publish(JOURNAL_NAME, json.dumps({**wrong, "time": 10**400}).encode())
     client.app.control.revoke("second")
-    worker.wait_output("told of 1 journal entries", count=2)
+    worker.wait_output("heeds journal entry: revoke", count=2)
     with pytest.raises(TaskRevokedError):
         client.act("2", task_id="second").get(timeout=10)
     assert client.act("3").get(timeout=10) == "3"
@@ -133,7 +133,7 @@ def test_a_worker_without_a_journal_says_so_and_works(
         other.control.revoke("x")
     # It is looked for again and again.
     client.app.control.revoke("x")
-    worker.wait_output("told of 1 journal entries")
+    worker.wait_output("heeds journal entry: revoke")
     with pytest.raises(TaskRevokedError):
         client.act("2", task_id="x").get(timeout=10)
     assert worker.stop() == 0

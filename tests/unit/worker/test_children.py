@@ -13,7 +13,6 @@ import pytest
 
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.worker._children import FIRST_PAUSE, MAX_PAUSE, SOON, ChildProcess, Restarts
-from amqp_tasks.worker._journal import JournalState
 from amqp_tasks.worker._link import Link, LinkClosed, Message
 from amqp_tasks.worker._records import RecordTable
 from amqp_tasks.worker._supervisor import Supervisor, SupervisorRules
@@ -132,7 +131,8 @@ class NodeUnderTest:
             rules,
             records=RecordTable(rules.places, 1),
             child_main=main,
-            journal=JournalState(()),
+            registers=(),
+            writer=None,
             is_terminated=lambda key: False,
             prepare=lambda: None,
             on_ready=self._note,
