@@ -277,6 +277,7 @@ class Calls:
         start = start_of(options) if options else None
         if start is None:
             start = plan.start
+        says_more = not options.keys() <= _START
         return plan.template.build(
             exchange=plan.destination.exchange,
             routing_key=plan.destination.routing_key,
@@ -292,8 +293,8 @@ class Calls:
             parent_id=parent_id,
             argsrepr=labels[0],
             kwargsrepr=labels[1],
-            further=further_options(options, self._app.timezone) if options else None,
-            embed=_embed(options, place) if options or place is not None else None,
+            further=further_options(options, self._app.timezone) if says_more else None,
+            embed=_embed(options, place) if says_more or place is not None else None,
             changes=place.changes if place is not None else None,
         )
 

@@ -164,8 +164,16 @@ def enter_wheel(message: OutgoingMessage) -> tuple[OutgoingMessage, WheelEntry] 
         seconds = min(MAX_SECONDS, seconds - _LEFT_OVER)
     is_high = (message.properties.priority or 0) > _MAX_NORMAL_PRIORITY
     entry = wheel_entry(seconds, message.exchange, message.routing_key, is_high=is_high)
-    properties = without_expiration(message.properties)
-    sent = replace(message, exchange=entry.exchange, routing_key=entry.routing_key, properties=properties)
+    # Not `replace`, which takes a third of the time that all the rest of this does.
+    sent = OutgoingMessage(
+        exchange=entry.exchange,
+        routing_key=entry.routing_key,
+        body=message.body,
+        properties=without_expiration(message.properties),
+        mandatory=message.mandatory,
+        is_relayed=message.is_relayed,
+        delay=message.delay,
+    )
     return sent, entry
 
 
