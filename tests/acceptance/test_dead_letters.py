@@ -157,6 +157,7 @@ def test_a_condition_that_is_none_is_said(project: Project, condition: str, said
 def test_worker_and_queues_warn_of_dead_letters(
     project: Project, worker_process: WorkerProcesses, letters: list[str]
 ) -> None:
+    """Row U045."""
     worker = worker_process("-c", "1", "-Q", "lopri", app="proj", env=project.environment, cwd=project.path)
     queues = project.run("queues")
 
@@ -168,6 +169,7 @@ def test_worker_and_queues_warn_of_dead_letters(
 def test_a_failure_that_nobody_is_told_is_found_and_after_the_repair_runs_again(
     project: Project, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:
+    """Rows B032, U045."""
     project.write(
         "proj.py",
         """

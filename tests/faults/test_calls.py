@@ -60,6 +60,7 @@ def test_promise_02_not_sent_was_never_stored_and_send_unknown_may_be(
 def test_promise_03_a_call_ends_in_time_whatever_the_broker_does(
     private_node: PrivateNode, private_client: WorkerClient, fault: str
 ) -> None:
+    """Rows U031, U032."""
     private_client.act("before")
     if fault == "down":
         private_node.kill()
@@ -97,6 +98,7 @@ def test_promise_05_a_message_to_nowhere_is_an_error_and_a_deleted_queue_is_decl
 def test_promise_19_a_queue_declared_otherwise_is_explained_at_the_start_of_a_worker(
     vhost: Vhost, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:
+    """Row U046."""
     raw_client.declare(QUEUE)
 
     worker = worker_process("-c", "1", app=APP, ready=None)

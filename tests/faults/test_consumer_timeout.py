@@ -47,6 +47,7 @@ def test_promise_13_a_task_longer_than_the_consumer_timeout_is_run_once_and_neig
     tmp_path: Path,
     pool: str,
 ) -> None:
+    """Row U015."""
     with consumer_timeout(private_node, TIMEOUT):
         worker = worker_process("-P", pool, "-c", "3")
         gate = tmp_path / "gate"

@@ -26,6 +26,7 @@ KILLERS = (("signal", int(signal.SIGKILL)), ("exit", 1), ("segfault", None), ("e
 def test_promise_07_killers_run_three_times_and_neighbours_are_not_charged(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, pool: str
 ) -> None:
+    """Rows R03, U025."""
     killers = [client.act(f"boom-{n}", *how) for n, how in enumerate(KILLERS)]
     good = [client.act(f"good-{n}") for n in range(100)]
 
@@ -57,6 +58,7 @@ def test_promise_06_the_task_of_a_killed_child_runs_again(
     raw_client: RawClient,
     tmp_path: Path,
 ) -> None:
+    """Row U024."""
     worker = worker_process("-c", "2", app=APP)
     gate = tmp_path / "gate"
     result = client.act("victim", "wait", str(gate))
@@ -100,6 +102,7 @@ def test_promise_09_one_dead_child_is_one_dead_child(
     raw_client: RawClient,
     tmp_path: Path,
 ) -> None:
+    """Row U006."""
     worker = worker_process("-c", "3", app=APP)
     gate = tmp_path / "gate"
     results = [client.act(f"held-{n}", "wait", str(gate)) for n in range(3)]

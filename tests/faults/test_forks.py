@@ -31,6 +31,7 @@ def test_promise_17_children_and_threads_of_a_caller_each_get_their_own_results(
     raw_client: RawClient,
     way: str,
 ) -> None:
+    """Row U034."""
     worker = worker_process("-c", "2")
     client.act("first").get(timeout=10)
     over, sent = threading.Event(), list[str]()
@@ -86,6 +87,7 @@ def test_promise_17_threads_of_a_caller_each_get_their_own_results(
 def test_promise_17_a_web_server_that_forks_after_loading_the_app_serves_from_each_worker(
     vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, tmp_path: Path
 ) -> None:
+    """Row U034."""
     worker = worker_process("-c", "2")
     port = free_port()
     server = _gunicorn(vhost.url, port, tmp_path)

@@ -25,6 +25,7 @@ def test_promise_06_a_task_that_runs_while_its_connection_is_closed_is_not_run_t
     proxy: TcpProxy,
     tmp_path: Path,
 ) -> None:
+    """Rows U004, U005."""
     worker = worker_process("-c", "3", app=APP, env={"AMQP_TASKS_BROKER_URL": proxy.url_for()})
     gate = tmp_path / "gate"
     results = [client.act(f"held-{n}", "wait", str(gate)) for n in range(2)]
@@ -47,6 +48,7 @@ def test_promise_06_a_task_that_runs_while_its_connection_is_closed_is_not_run_t
 def test_promise_06_closed_connections_lose_nothing(
     client: WorkerClient, vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
 ) -> None:
+    """Rows U002, U009, U013."""
     sent = {f"key-{n}" for n in range(400)}
     worker = worker_process("-c", "2", app=APP)
     client.many(sorted(sent), "sleep", 0.01)
@@ -64,6 +66,7 @@ def test_promise_06_closed_connections_lose_nothing(
 def test_promise_12_a_half_open_connection_is_noticed_by_worker_and_producer(
     vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, proxy: TcpProxy
 ) -> None:
+    """Rows U001, U037, U038, U039, U067."""
     settings = {"AMQP_TASKS_BROKER_URL": proxy.url_for(), "AMQP_TASKS_BROKER_HEARTBEAT": "2"}
     worker = worker_process("-c", "2", app=APP, env=settings)
     with WorkerClient(proxy.url_for(), broker_heartbeat=2) as client:

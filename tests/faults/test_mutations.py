@@ -44,6 +44,7 @@ def _must_fail(test: str, says: str, mutation: Mutation, folder: Path, told: dic
 def test_the_fault_test_of_a_guarantee_fails_when_that_is_switched_off(
     name: str, tmp_path: Path, told: dict[str, str]
 ) -> None:
+    """Row U086."""
     mutation = MUTATIONS[name]
 
     _must_fail(mutation.test, mutation.says, mutation, tmp_path, told)

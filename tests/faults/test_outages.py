@@ -27,16 +27,19 @@ def outage(request: pytest.FixtureRequest, short_run: Callable[[str], Outcome]) 
 
 
 def test_promise_01_what_a_call_returned_for_survives_the_broker(outage: Outcome) -> None:
+    """Rows U028, R12."""
     assert len(outage.accepted) >= 40
     outage.check()
 
 
 def test_promise_04_an_outage_shorter_than_the_publish_timeout_refuses_no_call(outage: Outcome) -> None:
+    """Row U036."""
     assert outage.refused | outage.unknown == set()
     assert outage.slowest_submit < PUBLISH_TIMEOUT
 
 
 def test_promise_11_tasks_are_run_again_within_two_seconds_of_the_brokers_return(outage: Outcome) -> None:
+    """Rows U001, U002, U006, U013."""
     print(f"back after {outage.pause_after_return:.2f} s")
 
     assert 0 < outage.pause_after_return <= LIMIT
@@ -48,7 +51,7 @@ def test_promise_15_a_worker_that_is_stopped_while_the_broker_is_away_ends_in_ti
 
 
 def test_promise_16_every_get_ends_with_the_value_or_a_timeout(outage: Outcome) -> None:
-    """`waiter-0` gives each result 30 seconds, `waiter-1` half a second."""
+    """`waiter-0` gives each result 30 seconds, `waiter-1` half a second. Row U007."""
     in_vain = {key for key in outage.no_values if not key.startswith("waiter-1")}
 
     assert in_vain == set()

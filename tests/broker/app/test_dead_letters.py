@@ -67,6 +67,7 @@ def test_a_queue_that_was_declared_without_our_limit_is_not_looked_at(
 
 
 def test_requeue_keeps_everything_but_what_tells_of_its_death(app: App, raw_client: RawClient) -> None:
+    """Row B032."""
     own: dict[str, Any] = {
         "id": "a",
         "task": "t",
@@ -108,6 +109,7 @@ def test_a_big_requeue_puts_all_back_in_order(app: App, raw_client: RawClient) -
 def test_what_the_broker_dead_letters_has_its_reason_and_comes_back(
     make_app: Callable[..., App], raw_client: RawClient, reason: str, policy: dict[str, str]
 ) -> None:
+    """Rows B031, B033, R01."""
     app = make_app(task_queues=["mail"], task_delivery_limit=1)
     app.transport.ensure_topology(app.topology, mode=TopologyMode.DECLARE)
     raw_client.publish("mail", b"body", {"id": "a", "task": "t"}, **policy)

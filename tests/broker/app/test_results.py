@@ -117,6 +117,7 @@ def test_a_timeout_ends_the_wait_and_not_the_task(make_app: MakeApp, run_worker:
 
 
 def test_64_threads_share_the_reply_queue(make_app: MakeApp, run_worker: RunWorker, vhost: Vhost) -> None:
+    """Row R13."""
     app = make_app()
     task = app.task(echo)
     run_worker(app)
@@ -366,6 +367,7 @@ def test_a_callback_that_would_wait_for_its_own_thread_is_refused(
 def test_a_wait_for_a_queue_without_consumer_says_so(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Row U033."""
     monkeypatch.setattr("amqp_tasks.app._result._DIAGNOSE_AFTER", 0.2)
     result = make_app().send_task("t", queue="lonely")
 

@@ -123,6 +123,7 @@ _REFUSED: tuple[tuple[dict[str, Any], dict[str, Any], dict[str, Any]], ...] = (
 def test_a_queue_that_cannot_be_built_cannot_be_declared(
     raw_client: RawClient, fields: dict[str, Any], flags: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
+    """Rows R06, R10."""
     with pytest.raises(DeclarationError):
         Queue("q", **fields)
 

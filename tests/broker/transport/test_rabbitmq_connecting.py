@@ -49,6 +49,7 @@ def test_open_tells_who_answered(broker: BrokerNode, vhost: Vhost, make_transpor
 def test_a_wrong_password_is_final_at_once_and_shown_nowhere(
     vhost: Vhost, make_transport: Make, message: Message, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Row U031."""
     caplog.set_level(logging.DEBUG)
     transport = make_transport(vhost.url_of("guest", SECRET))
     began = time.monotonic()
@@ -76,6 +77,7 @@ def test_a_virtual_host_one_may_not_enter_is_final_at_once(
 def test_nobody_listening_is_unreachable_and_not_sent_at_the_deadline(
     closed_url: str, make_transport: Make, message: Message
 ) -> None:
+    """Row U031."""
     transport = make_transport(closed_url)
 
     with pytest.raises(BrokerUnreachable, match="refused"):
@@ -158,6 +160,7 @@ def test_tls_towards_a_plain_port_says_so(vhost: Vhost, make_transport: Make) ->
 def test_a_broker_that_is_away_is_logged_once_and_not_per_attempt(
     closed_url: str, make_transport: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Row U014."""
     with pytest.raises(BrokerUnreachable):
         make_transport(closed_url).open(timeout=1.5)
 

@@ -94,6 +94,7 @@ def test_a_delivery_tells_where_it_came_from(
 
 
 def test_prefetch_bounds_what_is_unacked(transport: RabbitTransport, sink: Sink, message: Message) -> None:
+    """Rows R08, U020, U021."""
     transport.publish_many(message("work", number) for number in range(20))
     consumer = start(transport, sink, prefetch=5)
 
@@ -189,6 +190,7 @@ def test_settlements_that_wait_are_sent_at_the_close(
 
 
 def test_settling_twice_is_an_error(transport: RabbitTransport, sink: Sink, message: Message) -> None:
+    """Row U047."""
     transport.publish(message("work"))
     consumer = start(transport, sink)
     (delivery,) = sink.wait_for(1)
@@ -225,6 +227,7 @@ def _consumers(client: RawClient, count: int) -> None:
 def test_a_new_prefetch_applies_and_keeps_open_deliveries_valid(
     transport: RabbitTransport, sink: Sink, message: Message, raw_client: RawClient
 ) -> None:
+    """Row U019."""
     transport.publish_many(message("work", number) for number in range(12))
     consumer = start(transport, sink, prefetch=2)
     sink.wait_for(2)
@@ -259,6 +262,7 @@ def test_a_deleted_queue_is_told_and_consumed_again_when_it_is_back(
 def test_a_missing_queue_is_declared_when_it_is_known_how(
     vhost: Vhost, make_transport: Make, sink: Sink, message: Message
 ) -> None:
+    """Row U010."""
     transport = make_transport(vhost.url)
 
     transport.consume(
@@ -289,6 +293,7 @@ def test_a_missing_queue_that_nobody_declares_is_waited_for(
 def test_promise_6_a_connection_closed_by_the_admin_comes_back_and_old_settlements_are_stale(
     vhost: Vhost, transport: RabbitTransport, sink: Sink, message: Message
 ) -> None:
+    """Rows U009, U012."""
     transport.publish(message("work", "x"))
     consumer = start(transport, sink)
     (first,) = sink.wait_for(1)
@@ -347,6 +352,7 @@ def test_an_exclusive_queue_of_another_is_final(
 def test_close_flushes_settlements_and_hands_the_rest_back(
     transport: RabbitTransport, sink: Sink, message: Message, raw_client: RawClient
 ) -> None:
+    """Row U088."""
     transport.publish_many(message("work", number) for number in range(100))
     consumer = start(transport, sink, prefetch=100)
     for delivery in list(sink.wait_for(100))[:60]:

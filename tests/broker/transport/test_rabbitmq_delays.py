@@ -37,6 +37,7 @@ def wheel_queues(vhost: Vhost) -> dict[str, dict[str, object]]:
 def test_only_the_queues_of_the_digits_in_use_are_declared(
     vhost: Vhost, transport: RabbitTransport, message: Message
 ) -> None:
+    """Rows B034, U044."""
     outcomes = transport.publish_many(delayed(message("q", number), 0x203) for number in range(500))
     transport.publish(delayed(message("q"), 0x3))
 

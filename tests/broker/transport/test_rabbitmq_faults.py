@@ -129,6 +129,7 @@ def test_promise_3_a_paused_broker_does_not_hold_publish_beyond_its_deadline(
 def test_promise_3_a_memory_alarm_is_told_with_the_brokers_reason_and_nothing_more_is_written(
     private_node: PrivateNode, make_transport: Make, message: Message
 ) -> None:
+    """Row U032."""
     transport = declared(make_transport(private_node.url))
     transport.publish(message("work", "before"))
     private_node.raise_memory_alarm()

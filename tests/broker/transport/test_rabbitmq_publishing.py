@@ -95,6 +95,7 @@ def test_many_messages_keep_their_order(
 def test_promise_5_a_message_to_no_queue_is_an_error_that_names_where_it_went(
     transport: RabbitTransport, message: Message
 ) -> None:
+    """Row U030."""
     with pytest.raises(UnroutableError, match="routing key 'nowhere'") as caught:
         transport.publish(message("nowhere", "id-7"))
 
@@ -206,6 +207,7 @@ def test_too_large_a_body_is_refused_before_it_is_sent(transport: RabbitTranspor
 def test_the_brokers_own_size_limit_fails_only_the_message_that_is_too_large(
     broker: BrokerNode, vhost: Vhost, make_transport: Make, message: Message
 ) -> None:
+    """Row U029."""
     limit = 16 * 1024 * 1024 if broker.version >= (4, 0) else 128 * 1024 * 1024
     transport = make_transport(vhost.url, max_message_bytes=10**9)
     transport.ensure_topology(Topology(queues=(classic("work"),)), mode=TopologyMode.DECLARE)
@@ -264,6 +266,7 @@ def _publish_in_child(transport: RabbitTransport, make: Message, count: int) -> 
 def test_promise_17_parent_and_forked_children_publish_at_the_same_time(
     transport: RabbitTransport, raw_client: RawClient, message: Message
 ) -> None:
+    """Row U034."""
     transport.publish(message("work", "before"))
     context = multiprocessing.get_context("fork")
     children = [context.Process(target=_publish_in_child, args=(transport, message, 100)) for _ in range(2)]

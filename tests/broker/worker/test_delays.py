@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("ledger")
 def test_a_delayed_task_runs_when_it_is_due_and_the_worker_does_not_hold_it_before(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:
+    """Rows U016, U017, U018."""
     worker = worker_process("-c", "1", app=APP)
     far = client.act("far", countdown=3600.7)
     began = time.time()
@@ -45,6 +46,7 @@ def test_a_delayed_task_runs_when_it_is_due_and_the_worker_does_not_hold_it_befo
 def test_a_delayed_task_outlives_the_workers(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:
+    """Row B034."""
     first = worker_process("-c", "1", app=APP)
     sent = {f"key-{number}" for number in range(20)}
     for key in sorted(sent):

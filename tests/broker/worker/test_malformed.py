@@ -76,6 +76,7 @@ MESSAGES: dict[str, tuple[bytes, BasicProperties, str]] = {
 def test_promise_8_whatever_cannot_be_read_is_kept_and_the_worker_goes_on(
     client: WorkerClient, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:
+    """Rows B031, U047."""
     limits = {"AMQP_TASKS_MAX_MESSAGE_BYTES": "15000000"}
     worker = worker_process("-c", "2", app=APP, env=limits)
     pids = set(worker.children())

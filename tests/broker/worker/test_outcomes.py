@@ -99,6 +99,7 @@ def test_an_expired_task_is_not_run_and_its_caller_told(
     raw_client: RawClient,
     tmp_path: Path,
 ) -> None:
+    """Row B052."""
     gate = tmp_path / "gate"
     worker = worker_process("-c", "1", "--prefetch-multiplier", "2", app=APP)
     client.act("long", "wait", str(gate))

@@ -38,6 +38,7 @@ def assert_paced(results: Iterable[AsyncResult[Any]], count: int, seconds: float
 def test_p033_a_node_starts_no_more_than_the_limit_in_any_window_and_other_tasks_flow(
     client: WorkerClient, worker_process: WorkerProcesses, raw_client: RawClient, pool: tuple[str, ...]
 ) -> None:
+    """Row U022."""
     worker = worker_process(*pool, app=APP)
 
     paced = call(client, "paced", (f"paced-{number}" for number in range(35)))

@@ -26,6 +26,7 @@ def caller(vhost: Vhost, ledger: Ledger) -> Iterator[App]:
 def test_fifty_retries_in_a_row_keep_the_message_and_leave_nothing(
     caller: App, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:
+    """Rows U040, U041, U042, U043."""
     worker = worker_process("-c", "2", app=APP)
 
     result = caller.send_task("again", (50,), headers={"x-tenant": "acme"}, priority=3)
@@ -41,6 +42,7 @@ def test_fifty_retries_in_a_row_keep_the_message_and_leave_nothing(
 
 
 def test_a_retry_with_a_pause_waits_in_the_broker(caller: App, worker_process: WorkerProcesses) -> None:
+    """Row B034."""
     worker_process("-c", "1", app=APP)
 
     before = time.time()
@@ -55,6 +57,7 @@ def test_a_retry_with_a_pause_waits_in_the_broker(caller: App, worker_process: W
 
 
 def test_a_snooze_waits_in_the_broker(caller: App, worker_process: WorkerProcesses) -> None:
+    """Row B015."""
     worker_process("-c", "1", app=APP)
 
     result = caller.send_task("snooze", (1.0, time.time()))
@@ -82,6 +85,7 @@ def test_a_plan_retries_at_once_and_then_after_pauses_until_it_is_used_up(
 def test_a_death_between_retry_and_ack_loses_nothing(
     caller: App, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, tmp_path: Path
 ) -> None:
+    """Row U027."""
     worker = worker_process("-c", "1", app=APP)
 
     result = caller.send_task("die_between", (str(tmp_path / "marker"),))

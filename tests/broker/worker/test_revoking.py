@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("ledger")
 def test_what_was_revoked_while_no_worker_was_there_is_not_run(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, pool: str
 ) -> None:
-    """S102: `get()` raises TaskRevokedError. U076: a revocation reaches workers that were away."""
+    """S102: `get()` raises TaskRevokedError. U076: a revocation reaches workers that were away. Row U074."""
     queued = client.act("queued")
     delayed = client.act("delayed", countdown=2.0)
     pardoned = client.act("pardoned")

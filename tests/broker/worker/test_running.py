@@ -69,6 +69,7 @@ def test_a_process_is_replaced_after_so_many_tasks_and_none_is_lost(
 def test_a_worker_process_shares_all_that_it_needs_and_imports_nothing(
     client: WorkerClient, worker_process: WorkerProcesses
 ) -> None:
+    """Row U035."""
     worker_process("-c", "1", app=APP)
     assert client.act("first").get(timeout=10) == "first"
 
@@ -79,6 +80,7 @@ def test_a_worker_process_shares_all_that_it_needs_and_imports_nothing(
 def test_a_process_short_of_memory_is_replaced(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, action: str
 ) -> None:
+    """Row U026."""
     limits = ("--max-memory-per-child", "150000") if action == "grow" else ()
     worker = worker_process("-c", "1", *limits, app=APP)
     client.act("before").get(timeout=10)
@@ -94,6 +96,7 @@ def test_a_process_short_of_memory_is_replaced(
 def test_no_task_waits_behind_a_long_one_while_a_slot_elsewhere_is_idle(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path
 ) -> None:
+    """Row U021."""
     gate = tmp_path / "gate"
     first = worker_process("-c", "1", "--prefetch-multiplier", "20", "-n", "first@%h", app=APP)
     long_one = client.act("long", "wait", str(gate))
@@ -115,6 +118,7 @@ def test_no_task_waits_behind_a_long_one_while_a_slot_elsewhere_is_idle(
 def test_higher_priority_runs_first_whatever_was_prefetched(
     vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path
 ) -> None:
+    """Row U078."""
     gate = tmp_path / "gate"
     settings = {
         "task_default_queue_type": "classic",

@@ -31,6 +31,7 @@ def test_promise_15_a_warm_stop_finishes_what_runs_and_hands_back_the_rest(
     pool: tuple[str, ...],
     number: signal.Signals,
 ) -> None:
+    """Row U062."""
     gate = tmp_path / "gate"
     worker = worker_process(*pool, "--prefetch-multiplier", "5", app=APP)
     running = client.act("running", "wait", str(gate))
@@ -80,6 +81,7 @@ def test_the_deadline_of_a_warm_stop_is_kept(
     tmp_path: Path,
     pool: tuple[str, ...],
 ) -> None:
+    """Row U060."""
     worker = worker_process(*pool, app=APP, env={"AMQP_TASKS_WORKER_STOP_TIMEOUT": "0.5"})
     client.act("stuck", "wait", str(tmp_path / "never"))
     ledger.wait_for("start", "stuck")
@@ -156,6 +158,7 @@ def test_promise_20_a_stop_with_deliveries_in_all_states_loses_none(
     tmp_path: Path,
     how: str,
 ) -> None:
+    """Rows U062, U088."""
     stop, gate = STOPS[how], tmp_path / "gate"
     worker = worker_process("-c", "2", "--prefetch-multiplier", "40", app=APP, env=stop.env)
     # Held for their turn, in the timer wheel, held for their eta, running, ready behind those, retried.
@@ -192,6 +195,30 @@ def test_promise_20_a_stop_with_deliveries_in_all_states_loses_none(
     if how == "warm":
         # What was begun has ended and was settled; nothing is run twice.
         assert max(ledger.counts("done").values()) == 1
+
+
+def test_a_solo_worker_stops_taking_while_its_task_still_runs(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    tmp_path: Path,
+) -> None:
+    """Row U064."""
+    gate = tmp_path / "gate"
+    worker = worker_process("--pool", "solo", app=APP)
+    result = client.act("running", "wait", str(gate))
+    ledger.wait_for("start", "running")
+
+    worker.signal(signal.SIGTERM)
+    worker.wait_output("warm stop")
+    client.act("later")
+    eventually(lambda: raw_client.depth(QUEUE) == 1, within=10)
+    gate.touch()
+
+    assert result.get(timeout=10) == "running"
+    assert worker.wait() == 0
+    assert_conserved({"running", "later"}, ledger, raw_client)
 
 
 def test_a_ctrl_c_to_the_whole_process_group_is_one_warm_stop(

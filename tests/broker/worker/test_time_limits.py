@@ -57,6 +57,7 @@ def test_call_before_task_before_worker(client: WorkerClient, worker_process: Wo
 def test_the_hard_limit_ends_the_process_and_is_the_outcome(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:
+    """Row U059."""
     worker = worker_process("-c", "1", app=APP)
 
     result = client.act("slow", "sleep", FAR, time_limit=1.5)
@@ -73,6 +74,7 @@ def test_the_hard_limit_ends_the_process_and_is_the_outcome(
 def test_code_that_keeps_the_interpreter_is_ended_by_the_supervisor(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
 ) -> None:
+    """Row U059."""
     worker = worker_process("-c", "1", app=APP)
 
     result = client.act("deaf", "hog", FAR, time_limit=1.5)

@@ -160,6 +160,7 @@ def test_without_throw_the_task_goes_on_and_its_outcome_stands(app: App) -> None
 
 
 def test_eager_snooze_ignore_and_reject(app: App) -> None:
+    """Rows B015, B016."""
     seen: list[int] = []
 
     @app.task(bind=True)

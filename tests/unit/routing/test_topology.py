@@ -149,6 +149,7 @@ def test_dead_letters_that_headers_decide_about_are_left_alone() -> None:
 
 
 def test_a_circle_of_queues_that_dead_letter_by_themselves_is_a_fault() -> None:
+    """Row U042."""
     work = Queue("work", dead_letter_exchange="", dead_letter_routing_key="retry")
     retry = Queue("retry", dead_letter_exchange="", dead_letter_routing_key="work", message_ttl=30)
 

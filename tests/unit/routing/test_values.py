@@ -144,6 +144,7 @@ def test_a_misspelt_type_names_the_nearest() -> None:
     ],
 )
 def test_a_queue_that_rabbitmq_would_refuse_names_the_remedy(fields: dict[str, Any], message: str) -> None:
+    """Rows R06, R10."""
     with pytest.raises(DeclarationError, match=message):
         Queue("q", **fields)
 

@@ -210,6 +210,7 @@ def test_a_single_active_consumer_is_followed_by_the_next(transport: Transport) 
 
 
 def test_a_quorum_queue_counts_how_often_a_message_came_back(transport: Transport) -> None:
+    """Row B033."""
     declare(transport, Queue("q"))
     transport.publish(message(b"x"))
     collector = consume(transport, "q")

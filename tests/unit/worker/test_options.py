@@ -104,6 +104,7 @@ def test_an_unknown_queue_is_refused_where_creation_is_off() -> None:
 
 
 def test_a_pool_that_cannot_recycle_refuses_to_be_asked() -> None:
+    """Row U066."""
     app = App("options")
     app.finalize()
 
@@ -113,6 +114,7 @@ def test_a_pool_that_cannot_recycle_refuses_to_be_asked() -> None:
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_a_pool_that_cannot_end_a_task_refuses_a_hard_limit(pool: str) -> None:
+    """Row U066."""
     app = App("options", task_time_limit=60)
     app.finalize()
 

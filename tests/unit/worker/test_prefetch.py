@@ -92,6 +92,7 @@ def test_small_differences_do_not_move_it() -> None:
 
 
 def test_a_multiplier_fixes_it() -> None:
+    """Row U023."""
     prefetch = Prefetch(slots=4, maximum=256, multiplier=3)
 
     assert not any(prefetch.observe(0.00001) for _ in range(100))

@@ -298,6 +298,8 @@ def test_a_snoozed_task_runs_again_without_a_retry(app: App) -> None:
 
 
 def test_an_ignored_task_is_acked_and_says_nothing(app: App) -> None:
+    """Row B016."""
+
     @app.task
     def ignored() -> None:
         raise Ignore
@@ -314,6 +316,8 @@ def test_an_ignored_task_is_acked_and_says_nothing(app: App) -> None:
 
 
 def test_a_rejected_task_is_dead_lettered_and_its_caller_told(app: App) -> None:
+    """Row B016."""
+
     @app.task
     def rejected() -> None:
         raise Reject("no such customer")
