@@ -18,11 +18,23 @@ WORKER: dict[str, Any] = {
     "read": r"^(default|hipri|lopri|amqp_tasks\.journal)$",
 }
 
+TO_DELAY = r"^(amq\.default|amqp_tasks\.delay\..*|default|hipri|lopri)$"
+DELAYING_PRODUCER: dict[str, Any] = {
+    "configure": r"^amqp_tasks\.(reply|delay)\..*",
+    "write": TO_DELAY,
+    "read": r"^amqp_tasks\.(reply|delay)\..*",
+}
+DELAYING_WORKER: dict[str, Any] = {
+    "configure": r"^amqp_tasks\.delay\..*",
+    "write": TO_DELAY,
+    "read": r"^(default|hipri|lopri|amqp_tasks\.(journal|delay\..*))$",
+}
+
 
 def test_the_page_names_these_permissions() -> None:
-    text = PAGE.read_text()
+    text = PAGE.read_text().replace("\\\n    ", "")
 
-    for rights in (PRODUCER, WORKER):
+    for rights in (PRODUCER, WORKER, DELAYING_PRODUCER, DELAYING_WORKER):
         assert " ".join(f"'{rights[name]}'" for name in ("configure", "write", "read")) in text
 
 
@@ -52,3 +64,39 @@ def test_a_producer_can_neither_read_nor_remove_tasks(project: Project, vhost: V
 
     assert purged.code != ExitCode.OK
     assert "403" in purged.err
+
+
+def test_those_for_delays_suffice_for_calls_and_retries_with_a_delay(
+    project: Project, vhost: Vhost, worker_process: WorkerProcesses
+) -> None:
+    project.write(
+        "proj.py",
+        """
+        from amqp_tasks import App
+
+        app = App("proj", task_routes={"proj.again": "hipri", "proj.fail": "lopri"})
+
+        @app.task(bind=True)
+        def again(self) -> int:
+            if not self.request.retries:
+                raise self.retry(countdown=1)
+            return self.request.retries
+
+        @app.task
+        def fail() -> None:
+            raise ValueError
+        """,
+    )
+    project.run("topology", "apply")
+    worker = {"AMQP_TASKS_BROKER_URL": vhost.limited_url(**DELAYING_WORKER)}
+    producer: dict[str, Any] = {"AMQP_TASKS_BROKER_URL": vhost.limited_url(**DELAYING_PRODUCER)}
+    worker_process("-c", "1", app="proj", env=worker)
+
+    delayed = project.run("call", "proj.again", "--countdown", "1", "--wait", "--timeout", "20", **producer)
+    refused = project.run(
+        "call", "proj.again", "--countdown", "1", AMQP_TASKS_BROKER_URL=vhost.limited_url(**PRODUCER)
+    )
+
+    assert (delayed.code, delayed.out) == (ExitCode.OK, "1\n"), delayed.err
+    assert refused.code == ExitCode.NOT_SENT
+    assert "403" in refused.err
