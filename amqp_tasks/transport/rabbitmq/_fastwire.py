@@ -178,7 +178,7 @@ class ChannelSink:
 
 
 class _Heartbeat(PikaHeartbeat):
-    """Ends a silent connection after two intervals.
+    """Ends a silent connection after two intervals at the latest, one and a half at the earliest.
 
     pika looks once per interval plus five seconds, so that it may take it two of those to notice.
     """
@@ -187,8 +187,11 @@ class _Heartbeat(PikaHeartbeat):
 
     @property
     def connection_is_idle(self) -> bool:
-        """Whether the last checks, two intervals long, all saw nothing arrive."""
-        return self._idle_byte_intervals >= 2 * self.CHECKS_PER_INTERVAL
+        """Whether the last checks all saw nothing arrive.
+
+        The silence began up to one check before the first of them.
+        """
+        return self._idle_byte_intervals >= 2 * self.CHECKS_PER_INTERVAL - 1
 
     def _start_check_timer(self) -> None:
         self._update_counters()
