@@ -43,6 +43,9 @@ __all__ = ("FaultRun", "fault_run")
 HUNG_AFTER = 45.0
 """Seconds after which a call that did not end hangs: the longest time limit of a call is 30."""
 
+REQUEUE_SECONDS = 10.0
+"""Seconds in which the broker has back what ended workers had."""
+
 QUIET = 5.0
 """Seconds without any report after which nothing will come any more."""
 
@@ -282,9 +285,7 @@ class FaultRun:
         self.stop_callers()
         self._wait_settled(within)
         statuses = [self._stop(each, stop_within) for each in self.workers]
-        with RawClient(self._check_url) as raw:
-            dead = self._take(raw, self.system.dead_queue)
-            queued = self._take(raw, QUEUE) | self._take(raw, self.system.held_queue)
+        dead, queued = self._drain(gone={*revoked, *expired})
         return reckon(
             self.ledger.entries(),
             dead=dead,
@@ -294,6 +295,24 @@ class FaultRun:
             statuses=statuses,
             restarts=self.restarts,
         )
+
+    def _drain(self, gone: set[str]) -> tuple[dict[str, str], set[str]]:
+        """Empty the queues: the dead letters' reasons by their keys, and the keys of what is left.
+
+        The broker requeues what a worker had a moment after that has ended, so nothing counts as missing before a while.
+        """
+        dead: dict[str, str] = {}
+        queued: set[str] = set()
+
+        def is_complete() -> bool:
+            dead.update(self._take(raw, self.system.dead_queue))
+            queued.update(self._take(raw, QUEUE), self._take(raw, self.system.held_queue))
+            events = keys_by_event(self.ledger.entries())
+            return events["accepted"] - gone <= events["done"] | dead.keys() | queued
+
+        with RawClient(self._check_url) as raw:
+            wait_until(is_complete, REQUEUE_SECONDS)
+        return dead, queued
 
     def _take(self, raw: RawClient, queue: str | None) -> dict[str, str]:
         """What is in a queue: the reasons by their keys."""
