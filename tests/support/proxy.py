@@ -36,7 +36,6 @@ class _Flow:
     pending: int = 0
     ended: bool = False
     is_at_point: bool = False  # nothing passes after what is due
-    is_abandoned: bool = False
 
 
 class TcpProxy:
@@ -115,11 +114,13 @@ class TcpProxy:
         self._set_swallow(to_broker=not to_client, to_client=to_client)
 
     def abandon(self) -> None:
-        """Swallow all bytes of the connections that are open now, for ever; new ones are served."""
+        """Never look again at the connections that are open now, not even when an end is closed; new ones are served."""
 
         def act() -> None:
             for flow in self._flows.values():
-                flow.is_abandoned = True
+                flow.due.clear()
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(flow.source)
 
         self._call(act)
 
@@ -243,9 +244,7 @@ class TcpProxy:
         except OSError:
             self._drop(flow)
             return
-        swallow = flow.is_abandoned or (
-            self._swallow_to_broker if flow.to_broker else self._swallow_to_client
-        )
+        swallow = self._swallow_to_broker if flow.to_broker else self._swallow_to_client
         if not data:
             self._selector.unregister(flow.source)
             flow.ended = True

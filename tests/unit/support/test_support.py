@@ -197,6 +197,21 @@ def test_a_blackhole_keeps_the_connection_open_and_silent(echo: str) -> None:
         assert read(client, 4) == b"kept"
 
 
+def test_an_abandoned_connection_is_dead_for_good_and_a_new_one_is_served(echo: str) -> None:
+    with TcpProxy(echo) as proxy, connect(proxy) as old:
+        old.sendall(b"before")
+        assert read(old, 6) == b"before"
+        proxy.abandon()
+
+        old.sendall(b"lost")
+        with connect(proxy) as new:
+            new.sendall(b"after")
+            assert read(new, 5) == b"after"
+        old.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            old.recv(1)
+
+
 def test_a_half_open_proxy_still_delivers_to_the_broker(echo: str) -> None:
     with TcpProxy(echo) as proxy, closing(connect(proxy)) as client:
         proxy.half_open()
