@@ -6,11 +6,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from amqp_routing import Topology
+from amqp_routing import QueueType, Topology
+from amqp_tasks import App
 from amqp_tasks.backends.rpc import RpcBackend, RpcOptions
 from amqp_tasks.errors import (
     BrokerOperationError,
@@ -27,6 +28,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.declared: list[str] = []
+        self.types: list[QueueType] = []
         self.deleted: list[str] = []
         self.refusals: list[Exception] = []
         self.on_event: Callable[[ConsumerEvent], None] = lambda event: None
@@ -38,6 +40,7 @@ class Broker:
         self.entered.set()
         assert self.gate.wait(10)
         self.declared += topology.queue_names
+        self.types += [queue.type for queue in topology.queues]
         if self.refusals:
             raise self.refusals.pop(0)
 
@@ -104,6 +107,54 @@ def test_a_deleted_queue_is_brought_back_under_its_name_however_long_the_broker_
         entry.wait(5)
     eventually(lambda: broker.declared == [name] * 4)
     assert backend.reply_to(timeout=1) == name
+
+
+def _silence() -> BrokerUnreachable:
+    error = BrokerUnreachable("no answer")
+    error.is_silence = True
+    return error
+
+
+@pytest.mark.parametrize(
+    "refusal", [BrokerOperationError("home node is down", reply_code=404), _silence()], ids=["3.10", "4.0"]
+)
+def test_a_queue_whose_cluster_node_is_down_is_replaced(
+    broker: Broker, backend: RpcBackend, refusal: Exception
+) -> None:
+    name = backend.reply_to(timeout=1)
+    entry = backend.expect("a", reply_to=name)
+    broker.refusals = [refusal]
+
+    broker.tell(ConsumerState.CANCELLED)
+
+    with pytest.raises(ResultLost):
+        entry.wait(5)
+    eventually(lambda: len(broker.declared) == 3)
+    assert backend.reply_to(timeout=1) == broker.declared[-1] != name
+
+
+@pytest.mark.parametrize(
+    ("addresses", "chosen", "expected"),
+    [
+        (1, None, QueueType.CLASSIC),
+        (2, None, QueueType.QUORUM),
+        (2, "classic", QueueType.CLASSIC),
+        (1, "quorum", QueueType.QUORUM),
+    ],
+)
+def test_it_is_replicated_where_there_are_several_addresses_unless_told_otherwise(
+    broker: Broker, addresses: int, chosen: str | None, expected: QueueType
+) -> None:
+    settings: dict[str, Any] = {} if chosen is None else {"result_queue_type": chosen}
+    urls = ";".join(f"amqp://127.0.0.1:{port}//" for port in range(1, addresses + 1))
+    with App("replicated", broker=urls, **settings) as app:
+        assert isinstance(app.backend, RpcBackend)
+        backend = RpcBackend(lambda: cast(Transport, broker), app.backend._options)
+
+        backend.reply_to(timeout=1)
+        backend.close()
+
+    assert broker.types == [expected]
 
 
 def test_a_queue_that_may_not_be_brought_back_is_logged_and_tried_again_by_the_next_call(

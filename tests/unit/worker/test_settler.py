@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from amqp_tasks.backends.disabled import DisabledBackend
-from amqp_tasks.errors import BrokerBlocked, EncodeError, MessageTooLarge, NotSent
+from amqp_tasks.errors import BrokerBlocked, EncodeError, MessageTooLarge, NotSent, PublishNacked
 from amqp_tasks.message import OutgoingMessage, Properties, ResultRecord, State
 from amqp_tasks.transport import Delivery, Settlement
 from amqp_tasks.worker._ledger import Ledger
@@ -122,6 +122,19 @@ def test_a_result_that_is_not_stored_is_stored_again_with_growing_pauses(it: Fix
     assert pauses[0] < pauses[1]
     assert pauses[-1] == MAX_PAUSE
     assert it.settlements == [Settlement.ACK]
+
+
+def test_a_result_that_its_queue_refuses_again_and_again_is_given_up(it: Fixture) -> None:
+    """A classic reply queue whose cluster node died refuses for as long as that is down."""
+    it.settler.store(it.job, RECORD)
+    it.backend.stored.pop()[1](PublishNacked("refused"))
+    assert it.settlements == []
+    it.later.pop()[1]()
+
+    it.backend.stored.pop()[1](PublishNacked("refused"))
+
+    assert it.settlements == [Settlement.ACK]
+    assert it.later == []
 
 
 @pytest.mark.parametrize("error", [EncodeError("args[0]: socket"), MessageTooLarge("17 MB")])
