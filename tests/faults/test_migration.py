@@ -54,7 +54,7 @@ def kill_all(url: str, queues: dict[str, str], folder: Path) -> dict[str, str]:
     started = {
         point: subprocess.Popen(
             [sys.executable, "-m", "support.migrating", url, queue, point],
-            cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
         for point, queue in queues.items()
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -242,10 +242,15 @@ def test_a_full_queue_ends_the_way_back_and_what_is_left_comes_back_later(
 
     with pytest.raises(PublishNacked):
         migrate(app)
-    first = bodies(raw_client)
-    migrate(app)
+    found = bodies(raw_client)
+    for _ in range(5):
+        # What was confirmed and not acknowledged at the refusal comes twice, and may fill the queue once more.
+        with suppress(PublishNacked):
+            migrate(app)
+        found += bodies(raw_client)
 
-    assert sorted(set(first + bodies(raw_client))) == list("abcdef")
+    assert set(found) == set("abcdef")
+    assert app.transport.queue_status("mail.migrating") is None
 
 
 def test_what_stands_in_the_way_is_said_before_anything_is_done(
