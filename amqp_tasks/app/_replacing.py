@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from amqp_tasks.canvas import Join, Signature, accumulated, group, signature
+from amqp_tasks.canvas import Join, Signature, accumulated, added_index, group, signature
 from amqp_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 __all__ = ("add_to_chord", "replacement")
 
 _MAX_NESTING = 100
-_FANOUT = 1_000_003
-"""Added members get indexes of their own, apart from the header's and from those that other members add."""
 
 
 def replacement(task: Task[..., Any], given: Any) -> Signature:
@@ -43,7 +41,7 @@ def add_to_chord(task: Task[..., Any], given: Any) -> AsyncResult[Any]:
     if not frame.request.joins:
         raise ConfigurationError(f"task {task.name!r} is in the header of no chord")
     queue, index, size = frame.request.joins[0]
-    added = Join(queue=queue, index=(index + 1) * _FANOUT + frame.added, size=size)
+    added = Join(queue=queue, index=added_index(index, frame.added), size=size)
     result = task.app.workflows.send_joined(part, added, frame)
     frame.added += 1
     return cast("AsyncResult[Any]", result)

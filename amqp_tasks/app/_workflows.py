@@ -28,8 +28,8 @@ from amqp_tasks.canvas import (
     group,
     launch,
 )
-from amqp_tasks.errors import BulkSendError, ConfigurationError
-from amqp_tasks.message import OutgoingMessage, definition_message, new_task_id
+from amqp_tasks.errors import BulkSendError, ConfigurationError, MessageTooLarge
+from amqp_tasks.message import JOIN_PREFIX, OutgoingMessage, definition_message, new_task_id
 from amqp_tasks.transport import TopologyMode
 
 if TYPE_CHECKING:
@@ -85,7 +85,12 @@ class Workflows:
         )
         frozen, result = self._with_results(frozen)
         frame = enclosing_frame()
-        self._publish(self._prepared(launch(frozen, args=args, kwargs=kwargs), frame, deadline), deadline)
+        plan = launch(frozen, args=args, kwargs=kwargs)
+        if isinstance(frozen, group) and frozen.is_lazy:
+            items = self._prepared(plan, frame, deadline, is_stream=True)
+        else:
+            items = self._all_prepared(plan, frame, deadline)
+        self._publish(items, deadline)
         return cast("AnyResult", result() if callable(result) else result)
 
     def send_joined(self, call: Signature, join: Join, frame: Frame) -> AnyResult:
@@ -93,7 +98,7 @@ class Workflows:
         timeout = self._app.calls.timeout({})
         deadline = time.monotonic() + timeout
         frozen = self.freeze(call, reply_to="")
-        self._publish(self._prepared(launch(frozen, joins=(join,)), frame, deadline), deadline)
+        self._publish(self._all_prepared(launch(frozen, joins=(join,)), frame, deadline), deadline)
         return self.result_of(frozen)
 
     def freeze(self, part: Signature, *, reply_to: str) -> Signature:
@@ -146,16 +151,32 @@ class Workflows:
     # -- sending
 
     def _prepared(
-        self, plan: Iterable[Message | Gathering], frame: Frame | None, deadline: float
+        self,
+        plan: Iterable[Message | Gathering],
+        frame: Frame | None,
+        deadline: float,
+        *,
+        is_stream: bool = False,
     ) -> Iterator[Prepared | OutgoingMessage]:
         root_id = frame.request.root_id or frame.request.id if frame is not None else None
         parent_id = frame.request.id if frame is not None else None
         for item in plan:
             if root_id is None:
-                root_id = (
-                    item.call.id if isinstance(item, Message) else item.queue.removeprefix("amqp_tasks.join.")
-                )
+                root_id = item.call.id if isinstance(item, Message) else item.queue.removeprefix(JOIN_PREFIX)
+            if is_stream:
+                self._declare_joins((item,), deadline)
             yield self._item(item, root_id, parent_id, deadline)
+
+    def _all_prepared(
+        self, plan: Iterable[Message | Gathering], frame: Frame | None, deadline: float
+    ) -> Iterator[Prepared | OutgoingMessage]:
+        """All of it before the first queue is made and the first message goes out: a call that cannot be made leaves nothing."""
+        plan = list(plan)
+        items = list(self._prepared(plan, frame, deadline))
+        if any(isinstance(item, Gathering) for item in plan):
+            self._check_sizes(_messages(items))
+            self._declare_joins(plan, deadline)
+        return iter(items)
 
     def messages(
         self,
@@ -173,8 +194,12 @@ class Workflows:
             ConfigurationError, EncodeError, InvalidArguments: a call in it that cannot be made.
         """
         deadline = time.monotonic() + timeout
-        items = (self._item(item, root_id, parent_id, deadline, nesting) for item in plan)
-        return [item.message if isinstance(item, Prepared) else item for item in items]
+        plan = list(plan)
+        # As for callers: all of it before the first queue is made.
+        messages = list(_messages(self._item(item, root_id, parent_id, deadline, nesting) for item in plan))
+        self._check_sizes(messages)
+        self._declare_joins(plan, deadline)
+        return messages
 
     def _item(
         self,
@@ -185,7 +210,7 @@ class Workflows:
         nesting: int = 0,
     ) -> Prepared | OutgoingMessage:
         if isinstance(item, Gathering):
-            return self._gathering(item, root_id, parent_id, deadline)
+            return _definition(item, root_id, parent_id)
         calls = self._app.calls
         place = Place(
             chain=item.rest, joins=_joins(item.joins), group=item.group, group_index=item.group_index,
@@ -201,29 +226,37 @@ class Workflows:
             place=place,
         )
 
-    def _gathering(
-        self, item: Gathering, root_id: str | None, parent_id: str | None, deadline: float
-    ) -> OutgoingMessage:
-        queue = Queue(item.queue, delivery_limit=_NEVER)
-        timeout = max(0.0, deadline - time.monotonic())
-        self._app.transport.ensure_topology(
-            Topology(queues=(queue,)), mode=TopologyMode.DECLARE, timeout=timeout, is_lasting=False
-        )
-        definition = {
-            "body": item.body, "chain": list(item.rest), "joins": _joins(item.joins), "size": item.size,
-            "root_id": root_id, "parent_id": parent_id,
-        }  # fmt: skip
-        return definition_message(item.queue, definition)
+    def _declare_joins(self, plan: Iterable[Message | Gathering], deadline: float) -> None:
+        for item in plan:
+            if isinstance(item, Gathering):
+                queue = Queue(item.queue, delivery_limit=_NEVER)
+                timeout = max(0.0, deadline - time.monotonic())
+                self._app.transport.ensure_topology(
+                    Topology(queues=(queue,)), mode=TopologyMode.DECLARE, timeout=timeout, is_lasting=False
+                )
+
+    def _check_sizes(self, messages: Iterable[OutgoingMessage]) -> None:
+        most = self._app.settings.app.max_message_bytes
+        for message in messages:
+            if len(message.body) > most:
+                raise MessageTooLarge(
+                    f"a message of a workflow has {len(message.body)} bytes, max_message_bytes is {most}:"
+                    " pass a reference to the data instead"
+                )
 
     def _publish(self, items: Iterator[Prepared | OutgoingMessage], deadline: float) -> None:
         first = list(_up_to(items, 2))
         if len(first) == 1 and isinstance(first[0], Prepared):
             self._app.calls.publish(first[0], {}, deadline)
             return
-        messages = (item.message if isinstance(item, Prepared) else item for item in _after(first, items))
+        messages = _messages(_after(first, items))
         outcomes = self._app.transport.publish_many(messages, timeout=max(0.0, deadline - time.monotonic()))
         if any(outcome is not None for outcome in outcomes):
             raise BulkSendError(outcomes, [None] * len(outcomes))
+
+
+def _messages(items: Iterable[Prepared | OutgoingMessage]) -> Iterator[OutgoingMessage]:
+    return (item.message if isinstance(item, Prepared) else item for item in items)
 
 
 def _up_to(items: Iterator[Any], count: int) -> Iterator[Any]:
@@ -234,6 +267,14 @@ def _up_to(items: Iterator[Any], count: int) -> Iterator[Any]:
 def _after(first: Iterable[Any], items: Iterator[Any]) -> Iterator[Any]:
     yield from first
     yield from items
+
+
+def _definition(item: Gathering, root_id: str | None, parent_id: str | None) -> OutgoingMessage:
+    definition = {
+        "body": item.body, "chain": list(item.rest), "joins": _joins(item.joins), "size": item.size,
+        "root_id": root_id, "parent_id": parent_id,
+    }  # fmt: skip
+    return definition_message(item.queue, definition)
 
 
 def _joins(joins: Iterable[Join]) -> list[Any]:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from amqp_tasks.canvas._compose import chain, chord, group, signature, upgraded
 from amqp_tasks.canvas._signature import Signature, signatures
+from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.message import JOIN_PREFIX
 
 __all__ = (
     "Gathering",
@@ -19,12 +22,14 @@ __all__ = (
     "Message",
     "abandoned",
     "accumulated",
+    "added_index",
     "first_errbacks",
     "freeze",
     "launch",
 )
 
-JOIN_PREFIX = "amqp_tasks.join."
+MAX_HEADER = 60_000
+"""Who takes a join holds all of it unacked, and a channel holds 65,535 messages."""
 ACCUMULATE = "celery.accumulate"
 """The task that returns its arguments as a list: the body of a group whose results something waits for."""
 
@@ -114,7 +119,8 @@ def freeze(
         body = part.body.set(**part.options)
         kwargs = {"header": freeze(part.header, new_id, options), "body": freeze(body, new_id, options)}
         return part.changed(kwargs={**part.kwargs, **kwargs}, options={})
-    return part.changed(options={**options(part), "task_id": new_id(), **part.options})
+    own = {name: value for name, value in part.options.items() if value is not None}
+    return part.changed(options={**options(part), "task_id": new_id(), **own})
 
 
 def launch(
@@ -190,6 +196,10 @@ def _launch_chord(
     if not tasks:
         yield from launch(body, args=([],), rest=rest, joins=joins)
         return
+    if len(tasks) > MAX_HEADER:
+        raise ConfigurationError(
+            f"the header of a chord has {len(tasks)} tasks, at most {MAX_HEADER} fit: use task.chunks(...), or chords of chords"
+        )
     group_id = header.options.get("group_id")
     queue = f"{JOIN_PREFIX}{group_id}"
     yield Gathering(queue=queue, size=len(tasks), body=body, rest=rest, joins=joins)
@@ -198,6 +208,17 @@ def _launch_chord(
         yield from launch(
             member, args=given.args, kwargs=given.kwargs, joins=(join,), group_id=group_id, group_index=index
         )
+
+
+def added_index(index: int, number: int) -> int:
+    """The index of a task that another one added to a header: far above those of headers, and the same in each run.
+
+    Args:
+        index: of the task that adds.
+        number: how many it had added before.
+    """
+    digest = blake2b(f"{index}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 2 | 1 << 62  # a header of AMQP holds 63 bits
 
 
 def accumulated(part: group) -> chord:

@@ -11,6 +11,7 @@ from amqp_tasks.message._exceptions import exception_from_data, exception_to_dat
 from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
 from amqp_tasks.message._headers import FIRST_ERROR_TIME, RATE_HEADER, SNOOZES_HEADER
 from amqp_tasks.message._joins import (
+    JOIN_PREFIX,
     JOINS_HEADER,
     JoinOutcome,
     definition_message,
@@ -43,6 +44,7 @@ __all__ = (
     "FIRST_ERROR_TIME",
     "FURTHER_PROPERTIES",
     "JOINS_HEADER",
+    "JOIN_PREFIX",
     "JOURNAL_NAME",
     "RATE_HEADER",
     "SNOOZES_HEADER",

@@ -16,7 +16,18 @@ from amqp_tasks.message._exceptions import exception_to_data
 from amqp_tasks.serialization import DEFAULT_LIMITS, JSON_TYPE, Limits, dumps, loads
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
-__all__ = ("JOINS_HEADER", "JoinOutcome", "definition_message", "outcome_message", "read_join", "read_joins")
+__all__ = (
+    "JOINS_HEADER",
+    "JOIN_PREFIX",
+    "JoinOutcome",
+    "definition_message",
+    "outcome_message",
+    "read_join",
+    "read_joins",
+)
+
+JOIN_PREFIX = "amqp_tasks.join."
+"""Names of join queues begin so. A header that names another queue is passed over: its messages are nobody's outcomes."""
 
 JOINS_HEADER = "x-amqp-tasks-joins"
 """Header: the joins that wait for a task, each `[queue, index, size]`."""
@@ -88,7 +99,7 @@ def read_join(
     )
     if isinstance(content, dict):
         told: dict[str, Any] = content  # pyright: ignore[reportUnknownVariableType]
-        if properties.type == _DEFINITION and isinstance(told.get("size"), int) and "body" in told:
+        if properties.type == _DEFINITION and _is_definition(told):
             return told
         if properties.type == _OUTCOME and isinstance(told.get("index"), int):
             error = told.get("error")
@@ -103,6 +114,17 @@ def read_join(
     raise MalformedMessage(DeadLetterReason.BAD_BODY, "no message of a workflow's join")
 
 
+def _is_definition(told: Mapping[str, Any]) -> bool:
+    joins: Any = told.get("joins") or []
+    return (
+        isinstance(told.get("size"), int)
+        and isinstance(told.get("body"), dict)
+        and isinstance(told.get("chain") or [], list)
+        and isinstance(joins, list)
+        and all(_join(item) is not None for item in _items(joins))
+    )
+
+
 def read_joins(headers: Mapping[str, HeaderValue]) -> list[tuple[str, int, int]]:
     """The joins that wait for a task: queue, index and size of each; what is not well formed is passed over."""
     found: Any = headers.get(JOINS_HEADER)
@@ -115,7 +137,7 @@ def _items(found: Any) -> Sequence[Any]:
 
 def _join(item: Any) -> tuple[str, int, int] | None:
     match item:
-        case [str(queue), int(index), int(size)]:
+        case [str(queue), int(index), int(size)] if queue.startswith(JOIN_PREFIX):
             return queue, index, size
         case _:
             return None

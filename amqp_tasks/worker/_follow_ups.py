@@ -93,7 +93,7 @@ class FollowUps:
     ) -> None:
         self._app, self._call_later, self._accept = app, call_later, accept
         self._maker = StepMaker(app)
-        self._joiner = Joiner(app, self._maker, limits)
+        self._joiner = Joiner(app, self._maker, limits, call_later)
 
     def close(self, *, timeout: float) -> None:
         """Begin nothing more."""
@@ -160,8 +160,14 @@ class FollowUps:
         if not self.concern(envelope, payload):
             then()
             return
-        request = request_from(envelope, delivery_info={}, hostname="")
-        self.publish(job, self.of_outcome(envelope, payload, _Failed(exception=error), request), then)
+        try:
+            request = request_from(envelope, delivery_info={}, hostname="")
+            steps = self.of_outcome(envelope, payload, _Failed(exception=error), request)
+        except Exception:
+            logger.exception("what follows task %s cannot be told of its end", printable(envelope.id))
+            then()
+            return
+        self.publish(job, steps, then)
 
     def _payload_of(self, job: Job, envelope: Envelope) -> Payload | None:
         """The body of a refused message, where it is small and can be read; else only joins are told, by its headers."""

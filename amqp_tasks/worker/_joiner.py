@@ -1,7 +1,8 @@
 """Looking at joins: whoever sees that all outcomes are there takes them, and starts what waits for them.
 
 1. An outcome was published and confirmed. 2. The queue is asked how much it holds; less than needed: somebody else's outcome
-will be the last, and its worker looks. 3. Else the queue is taken, as its only consumer: outcomes are read, duplicates left
+will be the last, and its worker looks. 3. Else the queue is taken: read without acks, up to all that it held. Who comes second
+reads nothing, or what is left, and looks again later (quorum queues let in a second consumer, `exclusive` or not). Duplicates are left
 out. 4. All there: what follows is published and confirmed, then the queue is deleted. 5. Not all there (some came
 twice): everything goes back, and if more came meanwhile the look begins anew, as whoever brought it saw too few.
 Only then the task that the outcome is of is settled, so that a crash anywhere leads to another look.
@@ -12,12 +13,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from amqp_tasks.canvas import Join
+from amqp_tasks.canvas import Join, added_index
 from amqp_tasks.errors import AmqpTasksError, ChordError, MalformedMessage
 from amqp_tasks.message import JoinOutcome, Limits, printable, read_join
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Joiner",)
 
-_Item: TypeAlias = Callable[[], None] | tuple[Sequence[Join], Callable[[], None]]
+_Item: TypeAlias = "Callable[[], None] | _Look"
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,15 @@ _BACK_WITHIN = 5.0
 _MAX_PREFETCH = 65_535
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A join to be looked at, and what is called then."""
+
+    join: Join
+    then: Callable[[], None]
+    pause: float = _FIRST_PAUSE
+
+
 class Joiner:
     """One thread of a worker process, started by the first join.
 
@@ -46,10 +57,17 @@ class Joiner:
         app: whose workflows they are.
         maker: makes what follows.
         limits: of the messages in a join.
+        call_later: runs something on the control thread after some seconds.
     """
 
-    def __init__(self, app: App, maker: StepMaker, limits: Limits) -> None:
-        self._app, self._maker, self._limits = app, maker, limits
+    def __init__(
+        self,
+        app: App,
+        maker: StepMaker,
+        limits: Limits,
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self._app, self._maker, self._limits, self._call_later = app, maker, limits, call_later
         self._todo: SimpleQueue[_Item | None] = SimpleQueue()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -57,7 +75,8 @@ class Joiner:
 
     def look(self, joins: Sequence[Join], then: Callable[[], None]) -> None:
         """Look at the joins that got an outcome, then call `then`. Any thread; returns at once."""
-        self._put((joins, then))
+        first, *others = joins
+        self._put(_Look(first, partial(self.look, others, then) if others else then))
 
     def run(self, work: Callable[[], None]) -> None:
         """Do something that may wait for the broker, aside. Any thread; returns at once."""
@@ -88,35 +107,32 @@ class Joiner:
 
     def _do(self, batch: Sequence[_Item]) -> None:
         """One look serves all outcomes for one queue that are there by now."""
-        needed: dict[str, int] = {}
-        waiting: list[Callable[[], None]] = []
+        looks: dict[str, list[_Look]] = {}
         for item in batch:
-            if callable(item):
-                _safely(item)
-                continue
-            joins, then = item
-            needed |= {join.queue: join.size for join in joins}
-            waiting.append(then)
-        if all(self._until_looked_at(queue, size) for queue, size in needed.items()):
-            for then in waiting:
-                _safely(then)
-
-    def _until_looked_at(self, queue: str, size: int) -> bool:
-        """False when there was no time for it."""
-        pause = _FIRST_PAUSE
-        while not self._closing.is_set():
-            try:
-                self._look_at(queue, size)
-            except Exception as exc:  # noqa: BLE001 - the outcome is stored; the look must not be forgotten
-                logger.warning(
-                    "join %s cannot be looked at yet, trying again in %.1f s: %s", printable(queue), pause, exc,
-                    extra={"action": "join_again"},
-                )  # fmt: skip
+            if isinstance(item, _Look):
+                looks.setdefault(item.join.queue, []).append(item)
             else:
-                return True
-            self._closing.wait(pause)
-            pause = min(_MAX_PAUSE, pause * 2)
-        return False
+                _safely(item)
+        for queue, waiting in looks.items():
+            if not self._closing.is_set():
+                self._look_for(queue, waiting)
+
+    def _look_for(self, queue: str, waiting: Sequence[_Look]) -> None:
+        """A join that cannot be looked at now is looked at later: others do not wait for it."""
+        try:
+            self._look_at(queue, waiting[0].join.size)
+        except Exception as exc:  # noqa: BLE001 - the outcome is stored; the look must not be forgotten
+            pause = max(look.pause for look in waiting)
+            logger.warning(
+                "join %s cannot be looked at yet, trying again in %.1f s: %s",
+                printable(queue), pause, printable(str(exc), 1024), extra={"action": "join_again"},
+            )  # fmt: skip
+            for look in waiting:
+                again = replace(look, pause=min(_MAX_PAUSE, pause * 2))
+                self._call_later(pause, partial(self._put, again))
+        else:
+            for look in waiting:
+                _safely(look.then)
 
     def _look_at(self, queue: str, size: int) -> None:
         transport = self._app.transport
@@ -126,8 +142,6 @@ class Joiner:
             if status is None or status.messages <= seen:
                 return
             with _Taking(transport, queue, status.messages, self._limits) as taking:
-                if not taking.is_ours:
-                    return
                 taking.read()
                 if taking.is_complete:
                     self._conclude(queue, taking)
@@ -138,21 +152,19 @@ class Joiner:
     def _conclude(self, queue: str, taking: _Taking) -> None:
         definition = taking.definition
         assert definition is not None
-        steps = self._steps(definition, taking.outcomes)
+        steps = self._steps(definition, taking.wanted())
         _publish(self._app, steps)
         self._app.transport.delete_queue(queue)
         for join in steps.joins:
             self._look_at(join.queue, join.size)
 
-    def _steps(self, definition: dict[str, Any], outcomes: dict[int, JoinOutcome]) -> Steps:
+    def _steps(self, definition: dict[str, Any], ordered: Sequence[JoinOutcome]) -> Steps:
         steps = Steps()
         whose = Whose(task_id=str(definition.get("parent_id") or ""), root_id=definition.get("root_id"))
         joins = tuple(
-            Join(queue=str(queue), index=int(index), size=int(size))
-            for queue, index, size in definition.get("joins") or ()
+            Join(queue=queue, index=index, size=size) for queue, index, size in definition.get("joins") or ()
         )
         rest = definition.get("chain") or ()
-        ordered = [outcomes[index] for index in sorted(outcomes)]
         failed = next((outcome for outcome in ordered if outcome.error is not None), None)
         if failed is None:
             values = [outcome.value for outcome in ordered]
@@ -197,6 +209,7 @@ def _wait_until_back(transport: Transport, queue: str, held: int) -> None:
         if status is None or status.messages >= held:
             return
         pause.wait(0.02)
+    raise AmqpTasksError(f"what was handed back to join {queue!r} does not show")
 
 
 def _safely(work: Callable[[], None]) -> None:
@@ -214,7 +227,6 @@ class _Taking:
     queue: str
     expected: int
     limits: Limits
-    is_ours: bool = False
     definition: dict[str, Any] | None = None
     outcomes: dict[int, JoinOutcome] = field(default_factory=dict[int, JoinOutcome])
     count: int = 0
@@ -229,10 +241,6 @@ class _Taking:
             on_deliveries=self._inbox.put,
             on_event=self._on_event,
         )
-        first = self._next()
-        self.is_ours = first is not None and not isinstance(first, ConsumerState)
-        if self.is_ours:
-            self._note(first)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -253,13 +261,40 @@ class _Taking:
         while not self.is_complete and self.count < self.expected:
             found = self._next()
             if found is None or isinstance(found, ConsumerState):
-                raise AmqpTasksError(f"join {self.queue} was lost while it was read: {found}")
+                # Another holds it, or nobody, and the connection was lost: the next look tells which.
+                raise AmqpTasksError(
+                    f"join {self.queue!r} could not be read to its end: {found or 'nothing came'}"
+                )
             self._note(found)
 
     @property
     def is_complete(self) -> bool:
         """Whether the definition and all outcomes are here."""
-        return self.definition is not None and len(self.outcomes) >= self.definition["size"] + self.added
+        definition = self.definition
+        # Counted first: this is asked after each read, and looking for each outcome takes longer.
+        if definition is None or len(self.outcomes) < definition["size"] + self.added:
+            return False
+        return not any(found is None for found in self._found())
+
+    def wanted(self) -> list[JoinOutcome]:
+        """The outcomes of the header, then those that were added, in order. What a run added that was run again and then did
+        not add it, is left out."""
+        return [found for found in self._found() if found is not None]
+
+    def _found(self) -> Iterator[JoinOutcome | None]:
+        assert self.definition is not None
+        adding: list[JoinOutcome] = []
+        for index in range(self.definition["size"]):
+            found = self.outcomes.get(index)
+            yield found
+            if found is not None and found.added > 0:
+                adding.append(found)
+        for each in adding:  # grows: who was added may add
+            for number in range(each.added):
+                found = self.outcomes.get(added_index(each.index, number))
+                yield found
+                if found is not None and found.added > 0:
+                    adding.append(found)
 
     def _note(self, deliveries: Any) -> None:
         for delivery in deliveries:
@@ -267,7 +302,11 @@ class _Taking:
             try:
                 found = read_join(delivery.properties, delivery.body, limits=self.limits)
             except MalformedMessage as exc:
-                logger.warning("a message in join %s is not understood: %s", printable(self.queue), exc)
+                logger.warning(
+                    "a message in join %s is not understood: %s",
+                    printable(self.queue),
+                    printable(str(exc), 1024),
+                )
                 continue
             if not isinstance(found, JoinOutcome):
                 self.definition = found

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._errbacks import takes_exception
 from amqp_tasks.canvas import Join, Message, Signature, abandoned, first_errbacks, launch, signature
-from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, TaskError
+from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, MessageTooLarge, TaskError
 from amqp_tasks.message import OutgoingMessage, ResultRecord, State, outcome_message, printable
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class StepMaker:
             steps.children += [item.call.id or "" for item in plan if isinstance(item, Message)]
         except BrokerConnectionError:
             raise
-        except (AmqpTasksError, TypeError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - it came in a message, and may be anything
             logger.error(
                 "what follows task %s cannot be sent: %s", printable(whose.task_id), printable(str(exc), 1024),
                 extra={"action": "follow_up_refused", "task_id": whose.task_id},
@@ -173,7 +174,7 @@ class StepMaker:
         first_id = whose.task_id
         try:
             first_id, errbacks = first_errbacks(signature(part))
-        except AmqpTasksError:
+        except Exception:  # noqa: BLE001 - it came in a message, and may be anything
             logger.warning("a part of a workflow is no signature", extra={"action": "follow_up_refused"})
         for step in (part, *reversed(rest)):
             self._end_members(steps, step, error)
@@ -184,7 +185,7 @@ class StepMaker:
     def _end_members(self, steps: Steps, part: Any, error: Exception) -> None:
         try:
             lost = list(abandoned(signature(part)))
-        except AmqpTasksError:
+        except Exception:  # noqa: BLE001 - it came in a message, and may be anything
             return
         now = datetime.now(UTC)
         for member in lost:
@@ -216,14 +217,22 @@ class StepMaker:
     ) -> None:
         """Add an outcome for each join."""
         for join in joins:
-            try:
-                message = outcome_message(
-                    join.queue, join.index, whose.task_id, value=value, error=error, added=whose.added
-                )
-            except AmqpTasksError as exc:
-                message = outcome_message(join.queue, join.index, whose.task_id, error=exc)
-            steps.messages.append(message)
+            steps.messages.append(self._outcome(whose, join, value, error))
             steps.joins.append(join)
+
+    def _outcome(self, whose: Whose, join: Join, value: Any, error: Exception | None) -> OutgoingMessage:
+        """One that cannot be sent becomes a failure that says so."""
+        tell = partial(outcome_message, join.queue, join.index, whose.task_id, added=whose.added)
+        try:
+            message = tell(value=value, error=error)
+        except AmqpTasksError as exc:
+            return tell(error=exc)
+        most, size = self._app.settings.app.max_message_bytes, len(message.body)
+        if size <= most:
+            return message
+        return tell(
+            error=MessageTooLarge(f"the outcome for a chord has {size} bytes, max_message_bytes is {most}")
+        )
 
 
 def _run_here(call: Signature, whose: Whose, error: Exception, traceback: str | None) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from amqp_tasks import chord
 from support import Ledger, PrivateNode, Vhost, WorkerProcesses, eventually
-from support.workflow_app import add, app, fuse, gather, slow_step
+from support.workflow_app import add, app, fuse, gather, hold_join, lose_join, slow_step
 
 APP = "support.workflow_app:app"
 
@@ -43,6 +43,34 @@ def test_a_worker_that_dies_at_a_join_leaves_it_to_another(
     assert marker.exists()
     # At least once, as any task; twice only where the body was confirmed before the death.
     assert 1 <= ledger.keys("gather").count("it") <= most
+
+
+def test_a_look_that_loses_its_connection_is_taken_again(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    app.conf.update(broker_url=vhost.url)
+    worker_process("-c", "1", app=APP)
+    try:
+        assert chord([add.s(1, 1), lose_join.s(5)], gather.s())().get(timeout=20) == [2, 5]
+        eventually(lambda: _no_joins(vhost), within=15)
+    finally:
+        app.resources.close(timeout=5.0)
+
+
+def test_a_join_that_cannot_be_looked_at_keeps_no_other_waiting(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path
+) -> None:
+    app.conf.update(broker_url=vhost.url)
+    worker_process("-c", "2", "-P", "threads", app=APP)
+    go = tmp_path / "go"
+    try:
+        held = chord([hold_join.s(1, str(go))], gather.s())()
+        assert chord([add.s(1, 1), add.s(2, 2)], gather.s())().get(timeout=20) == [2, 4]
+        assert not held.ready()
+        go.touch()
+        assert held.get(timeout=20) == [1]
+    finally:
+        app.resources.close(timeout=5.0)
 
 
 @pytest.mark.parametrize("outage", ["restart", "kill"])

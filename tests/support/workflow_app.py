@@ -131,6 +131,38 @@ def _die_once_at(point: str, marker: Path) -> None:
             setattr(_joiner, "_publish", publish_and_die)  # noqa: B010
 
 
+@app.task(name="lose_join")
+def lose_join(value: int) -> int:
+    """Its value; the next look loses its connection once."""
+    from amqp_tasks.transport import ConsumerState
+    from amqp_tasks.worker import _joiner
+
+    found = _joiner._Taking._next
+
+    def lost(self: Any) -> Any:
+        setattr(_joiner._Taking, "_next", found)  # noqa: B010
+        return ConsumerState.LOST
+
+    setattr(_joiner._Taking, "_next", lost)  # noqa: B010
+    return value
+
+
+@app.task(name="hold_join", bind=True)
+def hold_join(self: Task[..., Any], value: int, go: str) -> int:
+    """Its value; the join it is in cannot be looked at before the file `go` is there."""
+    from amqp_tasks.worker import _joiner
+
+    look_at, held = _joiner.Joiner._look_at, self.request.joins[0][0]
+
+    def look(self: Any, queue: str, size: int) -> None:
+        if queue == held and not Path(go).exists():
+            raise OSError("held by the test")
+        look_at(self, queue, size)
+
+    setattr(_joiner.Joiner, "_look_at", look)  # noqa: B010
+    return value
+
+
 @app.task(name="slow_step")
 def slow_step(value: Any, number: int) -> int:
     """`step`, which takes its time."""
@@ -150,6 +182,29 @@ def joined(self: Task[..., Any], value: Any, more: int) -> int:
     for number in range(more):
         self.add_to_chord(add.s(10, number))
     return total(value)
+
+
+@app.task(name="joined_next", bind=True)
+def joined_next(self: Task[..., Any], number: int, last: int) -> int:
+    """Its number; adds the next to its chord."""
+    if number < last:
+        self.add_to_chord(self.s(number + 1, last))
+    return number
+
+
+@app.task(name="rejoined", bind=True)
+def rejoined(self: Task[..., Any], value: int) -> int:
+    """Its value, at the second attempt; the first adds a member."""
+    if not self.request.retries:
+        self.add_to_chord(add.s(100, 100))
+        raise self.retry(countdown=0)
+    return value
+
+
+@app.task(name="large")
+def large() -> str:
+    """More than fits into a message."""
+    return "x" * (app.settings.app.max_message_bytes + 1)
 
 
 @app.task(name="ignored")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+import pytest
+
 from amqp_tasks.canvas import (
     Gathering,
     Join,
@@ -19,6 +21,7 @@ from amqp_tasks.canvas import (
     group,
     launch,
 )
+from amqp_tasks.errors import ConfigurationError
 
 
 def call(*args: object, **options: object) -> Signature:
@@ -134,3 +137,19 @@ def test_errbacks_of_a_chain_are_those_of_its_bodies_and_not_of_headers() -> Non
     assert isinstance(second, chord)
     assert "link_error" not in second.header.tasks[0].options
     assert first_errbacks(second) == ("", [errback])
+
+
+def test_a_header_that_could_not_be_read_at_once_is_refused() -> None:
+    """Who takes a join holds all of it unacked, and a channel holds 65,535 messages (U049)."""
+    header = group(Signature("add", (n, n)) for n in range(60_001))
+    with pytest.raises(ConfigurationError, match="at most 60000"):
+        list(launch(freeze(chord(header, Signature("total")), lambda: "id", lambda _: {})))
+
+
+def test_an_option_that_is_none_takes_no_id_away() -> None:
+    frozen = freeze(
+        Signature("add", options={"task_id": None, "reply_to": None}),
+        lambda: "id",
+        lambda _: {"reply_to": "r"},
+    )
+    assert frozen.options == {"task_id": "id", "reply_to": "r"}
