@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqp_tasks.app._result_set import ResultSet
@@ -42,6 +43,23 @@ class GroupResult(ResultSet[R_co]):
 
     children = results
     """The same as `results`."""
+
+    def on_ready(self, callback: Callable[[GroupResult[R_co]], object]) -> None:
+        """Call `callback(self)` when all have ended; the rules of `AsyncResult.then` apply."""
+        left, lock = len(self), threading.Lock()
+
+        def ended(_: object) -> None:
+            nonlocal left
+            with lock:
+                left -= 1
+                is_last = left == 0
+            if is_last:
+                callback(self)
+
+        for result in self:
+            result.on_ready(ended)
+        if not len(self):
+            callback(self)
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """The JSON form: `((id, parent), [members])`; `result_from_tuple` reads it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from amqp_tasks.app._execution import request_from
 from amqp_tasks.canvas import Join
-from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, UnroutableError
+from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError
 from amqp_tasks.message import (
     JOINS_HEADER,
     Limits,
@@ -27,7 +27,7 @@ from amqp_tasks.message import (
     read_payload,
 )
 from amqp_tasks.worker._joiner import Joiner
-from amqp_tasks.worker._steps import StepMaker, Steps, Whose
+from amqp_tasks.worker._steps import StepMaker, Steps, Whose, is_too_late
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App, Request
@@ -209,9 +209,8 @@ class FollowUps:
         again: Callable[[], None],
         error: Exception | None,
     ) -> None:
-        """On the I/O thread. An outcome for a join that is gone comes too late: the join had it before."""
-        is_late = isinstance(error, UnroutableError) and message.properties.type == "join-outcome"
-        if error is None or is_late:
+        """On the I/O thread."""
+        if error is None or is_too_late(message, error):
             count.down()
             return
         logger.warning(

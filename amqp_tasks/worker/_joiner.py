@@ -23,7 +23,7 @@ from amqp_tasks.canvas import Join, added_index
 from amqp_tasks.errors import AmqpTasksError, ChordError, MalformedMessage
 from amqp_tasks.message import JoinOutcome, Limits, printable, read_join
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
-from amqp_tasks.worker._steps import StepMaker, Steps, Whose
+from amqp_tasks.worker._steps import StepMaker, Steps, Whose, is_too_late
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
@@ -188,8 +188,8 @@ def _publish(app: App, steps: Steps) -> None:
         AmqpTasksError: something was not accepted.
     """
     outcomes = app.transport.publish_many(steps.messages)
-    for error in outcomes:
-        if error is not None:
+    for message, error in zip(steps.messages, outcomes, strict=True):
+        if error is not None and not is_too_late(message, error):
             raise error
     for record, reply_to in steps.records:
         stored: SimpleQueue[Exception | None] = SimpleQueue()

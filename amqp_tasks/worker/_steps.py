@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._errbacks import takes_exception
 from amqp_tasks.canvas import Join, Message, Signature, abandoned, first_errbacks, launch, signature
-from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, MessageTooLarge, TaskError
+from amqp_tasks.errors import (
+    AmqpTasksError,
+    BrokerConnectionError,
+    MessageTooLarge,
+    TaskError,
+    UnroutableError,
+)
 from amqp_tasks.message import OutgoingMessage, ResultRecord, State, outcome_message, printable
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App, Request
     from amqp_tasks.canvas import Signature
 
-__all__ = ("StepMaker", "Steps", "Whose")
+__all__ = ("StepMaker", "Steps", "Whose", "is_too_late")
 
 logger = logging.getLogger(__name__)
 
@@ -233,6 +239,11 @@ class StepMaker:
         return tell(
             error=MessageTooLarge(f"the outcome for a chord has {size} bytes, max_message_bytes is {most}")
         )
+
+
+def is_too_late(message: OutgoingMessage, error: Exception) -> bool:
+    """Whether it was an outcome for a join that is gone: the join had it before, or was given up."""
+    return isinstance(error, UnroutableError) and message.properties.type == "join-outcome"
 
 
 def _run_here(call: Signature, whose: Whose, error: Exception, traceback: str | None) -> None:

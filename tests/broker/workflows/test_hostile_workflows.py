@@ -9,9 +9,9 @@ import pytest
 
 from amqp_tasks import App, chain, chord, group
 from amqp_tasks.errors import ChordError, InvalidArguments, NotSent, RemoteError
-from amqp_tasks.message import OutgoingMessage, Properties
+from amqp_tasks.message import JOIN_PREFIX, JOINS_HEADER, OutgoingMessage, Properties, definition_message
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
-from support.workflow_app import QUEUE, add, gather, joined_next, large, rejoined, slow_step, step
+from support.workflow_app import QUEUE, add, fail, gather, joined_next, large, rejoined, slow_step, step
 
 APP = "support.workflow_app:app"
 
@@ -77,6 +77,26 @@ def test_a_message_cannot_name_any_queue_as_its_join(
     assert result.get(timeout=10) == 2
     eventually(lambda: _assert(raw_client.depth(QUEUE) == 0), within=10)
     assert raw_client.depth("orders") == 1
+
+
+def test_an_outcome_for_a_join_that_is_gone_ends_the_join_it_comes_from(
+    caller: App, worker_process: WorkerProcesses, vhost: Vhost, raw_client: RawClient
+) -> None:
+    queue = f"{JOIN_PREFIX}inner"
+    raw_client.declare(queue)
+    definition = {"size": 1, "body": dict(gather.s()), "joins": [[f"{JOIN_PREFIX}gone", 0, 1]]}
+    caller.transport.publish(definition_message(queue, definition))
+    worker_process("-c", "1", app=APP)
+
+    fail.apply_async(headers={JOINS_HEADER: [[queue, 0, 1]]})
+    eventually(lambda: _assert(not _joins(vhost)), within=15)
+
+
+def test_a_group_in_a_group_of_results_ends_as_one(caller: App, worker_process: WorkerProcesses) -> None:
+    worker_process("-c", "2", app=APP)
+
+    results = group([add.s(1, 1) | group([step.s(1), step.s(2)]), add.s(5, 5)])()
+    assert sorted(map(str, results.iterate(timeout=20))) == ["10", "[3, 4]"]
 
 
 @pytest.mark.parametrize(
