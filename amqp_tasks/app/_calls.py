@@ -40,6 +40,8 @@ _TASK_OPTIONS = (
     "queue", "exchange", "routing_key", "priority", "serializer", "compression", "delivery_mode", "expires",
     "ignore_result", "time_limit", "soft_time_limit",
 )  # fmt: skip
+_FOR_ITEMS = frozenset({"celery.map", "celery.starmap"})
+_WHERE = ("queue", "exchange", "routing_key", "priority")
 # These differ from call to call, so plans do without them.
 _START = frozenset({"countdown", "eta"})
 _MAX_PLANS = 2048
@@ -204,7 +206,11 @@ class Calls:
     def _plan(
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
     ) -> _Plan:
-        is_plain = self._destinations.is_static and (not options or options.keys() <= _START)
+        is_plain = (
+            self._destinations.is_static
+            and (not options or options.keys() <= _START)
+            and task.name not in _FOR_ITEMS
+        )
         if is_plain:
             known = self._plans.get(task)
             if known is not None:
@@ -221,7 +227,12 @@ class Calls:
     ) -> _Plan:
         own = {name: value for name in _TASK_OPTIONS if (value := getattr(task, name)) is not None}
         called = {name: value for name, value in options.items() if value is not None}
-        merged, destination = self._destinations.resolve(task.name, args, kwargs, own, called)
+        name = task.name
+        if name in _FOR_ITEMS:
+            routed = self._task_of_items(kwargs) or task
+            name = routed.name
+            own |= {part: value for part in _WHERE if (value := getattr(routed, part)) is not None}
+        merged, destination = self._destinations.resolve(name, args, kwargs, own, called)
         settings = self._task_settings
         ignore_result = merged.get("ignore_result", settings.ignore_result)
         return _Plan(
@@ -240,6 +251,12 @@ class Calls:
             start=start_of(merged),
             expires=merged.get("expires"),
         )
+
+    def _task_of_items(self, kwargs: Mapping[str, Any]) -> Task[..., Any] | None:
+        """The task that runs for each item of one message: the message goes where its own would."""
+        call: Any = kwargs.get("task")
+        name: Any = call.get("task") if isinstance(call, Mapping) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return self.named(name) if isinstance(name, str) else None
 
     def _template(self, task_name: str, **parts: Any) -> TaskTemplate:
         key = (task_name, *parts.values())
