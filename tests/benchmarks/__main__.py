@@ -87,6 +87,8 @@ def ceilings(bench: Bench, repeat: int) -> list[str]:
         ("consume", 20_000, "/s"),
         ("both", 20_000, "/s"),
         ("latency", 300, "ms"),
+        ("confirm", 1000, "ms"),
+        ("call", 300, "ms"),
     ):
         for queue_type in ("quorum", "classic"):
             values: list[float] = []

@@ -4,6 +4,8 @@ python -m benchmarks.raw publish 20000      confirmed persistent publishes, wind
 python -m benchmarks.raw consume 20000      deliveries, prefetch 256, cumulative acks
 python -m benchmarks.raw both 20000         one connection publishes while another consumes
 python -m benchmarks.raw latency 500        one confirmed publish to its delivery, one after the other
+python -m benchmarks.raw confirm 500        one confirmed publish after the other: what `delay()` cannot be quicker than
+python -m benchmarks.raw call 500           the same with a reply by another process, on a classic queue: `delay().get()`
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -143,18 +146,30 @@ def publish(connection: RawConnection, queue_name: str, count: int, window: int 
                 confirmed = max(confirmed + 1, tag) if not multiple else tag
 
 
+def deliveries(connection: RawConnection) -> list[int]:
+    """The delivery tags of one read."""
+    found: list[int] = []
+    for kind, payload in connection.frames():
+        if kind == 1 and payload.startswith(b"\x00\x3c\x00\x3c"):
+            found.append(struct.unpack_from(">Q", payload, 5 + payload[4])[0])
+    return found
+
+
+def receive(connection: RawConnection) -> int:
+    """The tag of the next delivery; with a prefetch of 1 there is only one at a time."""
+    while not (tags := deliveries(connection)):
+        pass
+    return tags[0]
+
+
 def consume(connection: RawConnection, count: int) -> None:
     """Take so many deliveries; one cumulative ack for each read."""
     seen = 0
     while seen < count:
-        last = 0
-        for kind, payload in connection.frames():
-            if kind == 1 and payload.startswith(b"\x00\x3c\x00\x3c"):
-                at = 5 + payload[4]
-                last = struct.unpack_from(">Q", payload, at)[0]
-                seen += 1
-        if last:
-            connection.write(method(60, 80, struct.pack(">QB", last, 1)))
+        tags = deliveries(connection)
+        seen += len(tags)
+        if tags:
+            connection.write(method(60, 80, struct.pack(">QB", tags[-1], 1)))
 
 
 def _opened(*, confirm: bool = False) -> RawConnection:
@@ -206,11 +221,50 @@ def _latency(count: int) -> Measured:
     return each_timed(count, once)
 
 
+def _confirm(count: int) -> Measured:
+    connection, queue_name = _opened(confirm=True), os.environ["BENCH_QUEUE"]
+    return each_timed(count, lambda _: publish(connection, queue_name, 1))
+
+
+def _answer(count: int) -> Measured:
+    """The other end of `call`: a confirmed reply to each delivery, then its ack."""
+    receiver, sender = _opened(), _opened(confirm=True)
+    receiver.consume(os.environ["BENCH_QUEUE"], 1)
+
+    def once(_: int) -> None:
+        delivery_tag = receive(receiver)
+        publish(sender, os.environ["BENCH_QUEUE"] + ".reply", 1)
+        receiver.write(method(60, 80, struct.pack(">QB", delivery_tag, 0)))
+
+    return each_timed(count, once)
+
+
+def _call(count: int) -> Measured:
+    sender, receiver = _opened(confirm=True), _opened()
+    queue_name = os.environ["BENCH_QUEUE"]
+    receiver.declare(queue_name + ".reply", "classic")
+    receiver.consume(queue_name + ".reply", 100)
+    other = subprocess.Popen([sys.executable, "-m", "benchmarks.raw", "answer", str(count)])
+
+    def once(_: int) -> None:
+        publish(sender, queue_name, 1)
+        consume(receiver, 1)
+
+    try:
+        return each_timed(count, once)
+    finally:
+        other.kill()
+        other.wait()
+
+
 OPERATIONS: dict[str, Callable[[int], Measured]] = {
     "publish": _publish,
     "consume": _consume,
     "both": _both,
     "latency": _latency,
+    "confirm": _confirm,
+    "call": _call,
+    "answer": _answer,
 }
 
 if __name__ == "__main__":
