@@ -31,7 +31,8 @@ def add_builtins(app: App) -> None:
         call = app.signature(signature(task))
         return [call(*item) for item in it]
 
-    def accumulate(*args: Any, index: int | None = None) -> Any:
+    def accumulate(*args: Any, index: int | None = None, task: Any = None) -> Any:
+        # `task` only says where the message goes.
         found: Any = args[0] if len(args) == 1 else args
         values: list[Any] = list(found) if isinstance(found, list) else list(args)  # pyright: ignore[reportUnknownArgumentType]
         return values if index is None else values[index]

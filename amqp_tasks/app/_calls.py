@@ -40,7 +40,7 @@ _TASK_OPTIONS = (
     "queue", "exchange", "routing_key", "priority", "serializer", "compression", "delivery_mode", "expires",
     "ignore_result", "time_limit", "soft_time_limit",
 )  # fmt: skip
-_FOR_ITEMS = frozenset({"celery.map", "celery.starmap"})
+_FOR_ITEMS = frozenset({"celery.map", "celery.starmap", "celery.accumulate"})
 _WHERE = ("queue", "exchange", "routing_key", "priority")
 # These differ from call to call, so plans do without them.
 _START = frozenset({"countdown", "eta"})

@@ -30,6 +30,7 @@ __all__ = (
 
 MAX_HEADER = 60_000
 """Who takes a join holds all of it unacked, and a channel holds 65,535 messages."""
+_WHERE = ("queue", "exchange", "routing_key")
 ACCUMULATE = "celery.accumulate"
 """The task that returns its arguments as a list: the body of a group whose results something waits for."""
 
@@ -223,14 +224,30 @@ def added_index(index: int, number: int) -> int:
 
 def accumulated(part: group) -> chord:
     """A group as one value: the list of its members'."""
-    return chord(part, Signature(ACCUMULATE))
+    return chord(part, _list_maker(part))
 
 
 def _accumulate(part: group) -> Signature:
     """The body for a group at the end of something that is itself waited for: its value is the list of values."""
-    return Signature(
-        ACCUMULATE, options={"task_id": f"{part.options.get('group_id')}-all", "ignore_result": True}
-    )
+    return _list_maker(part, task_id=f"{part.options.get('group_id')}-all", ignore_result=True)
+
+
+def _list_maker(part: group, **options: Any) -> Signature:
+    """Runs where the first member runs: workers of its queue need not consume any other."""
+    first = _first(part)
+    if first is None:
+        return Signature(ACCUMULATE, options=options)
+    where = {name: first.options[name] for name in _WHERE if first.options.get(name) is not None}
+    return Signature(ACCUMULATE, kwargs={"task": {"task": first.task}}, options={**where, **options})
+
+
+def _first(part: Signature) -> Signature | None:
+    """The first task of a part."""
+    if isinstance(part, chord):
+        return _first(part.header) or _first(part.body)
+    if isinstance(part, group | chain):
+        return next((found for member in part.tasks if (found := _first(member)) is not None), None)
+    return part
 
 
 def abandoned(part: Signature) -> Iterator[Member]:

@@ -226,7 +226,8 @@ class Signature(dict[str, Any]):
 
     # Whatever the arguments are, the answer is the same, so their types are nobody's business.
     if not TYPE_CHECKING:
-        __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+        __ior__ = __or__
+        __setitem__ = __delitem__ = update = setdefault = pop = popitem = clear = _refuse
 
 
 _others: list[Callable[[], Sender]] = []

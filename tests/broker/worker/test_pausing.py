@@ -44,7 +44,7 @@ def test_b053_a_paused_queue_is_left_alone_by_all_workers_and_their_successors_u
 
     client.app.control.pause(QUEUE)
     client.app.control.pause([QUEUE])
-    first.wait_output("told of")
+    first.wait_output("heeds journal entry: pause")
     # What was fetched goes back, what runs ends, and another queue is served.
     eventually(lambda: raw_client.depth(QUEUE) == len(sent) - len(ledger.keys("start")), within=10)
     started = set(ledger.keys("start"))

@@ -69,6 +69,16 @@ def test_workflows_nest_to_any_depth(
     assert last.get(timeout=20) == [7, 8]
 
 
+def test_workers_of_its_members_queue_are_enough_for_a_workflow(
+    caller: App, worker_process: WorkerProcesses
+) -> None:
+    worker_process("-c", "1", "-Q", "other", app=APP)
+
+    inner = chain(add.s(1, 1), group(step.s(1).set(queue="other"), step.s(2).set(queue="other")))
+    members = [inner.set(queue="other"), add.s(5, 5).set(queue="other")]
+    assert chord(members, gather.s().set(queue="other"))().get(timeout=10) == [[3, 4], 10]
+
+
 def test_results_know_what_was_before_them(caller: App, worker_process: WorkerProcesses) -> None:
     worker_process("-c", "2", app=APP)
 

@@ -117,6 +117,10 @@ def test_the_operator_builds_chains_and_chords() -> None:
     assert a | group(b, c) == chain(a, group(b, c))
     assert a | group(b, c) | d == chain(a, chord(group(b, c), d))
     assert group(a, b) | group(c, d) == chord(group(a, b), group(c, d))
+    flow = a
+    flow |= b
+    assert flow == chain(a, b)
+    assert a == add(1)
 
 
 def test_chains_in_chains_and_groups_in_groups_are_taken_apart() -> None:
