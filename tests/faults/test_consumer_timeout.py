@@ -73,7 +73,7 @@ def test_promise_13_a_task_longer_than_the_consumer_timeout_is_run_once_and_neig
     assert_conserved({"long", *sent}, ledger, private_raw)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_promise_13_a_worker_of_one_slot_acks_the_redelivery_when_the_run_has_ended(
     private_node: PrivateNode,
     private_client: WorkerClient,
