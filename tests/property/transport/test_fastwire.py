@@ -216,6 +216,7 @@ class _Wire(FastConnection):
         self.sinks = {}
         self._frame_buffer = b""
         self._opened = True
+        self._body_max_length = 131_064
         self.bytes_received = self.frames_received = 0
         self.others: list[Any] = []
 
