@@ -200,6 +200,9 @@ class _Heartbeat(PikaHeartbeat):
         )
 
 
+_MAX_CHANNELS = 65_535
+
+
 class FastConnection(PikaConnection):
     """See the module's docstring. Owner thread only."""
 
@@ -228,6 +231,14 @@ class FastConnection(PikaConnection):
         if isinstance(conn_or_exc, type):
             conn_or_exc = conn_or_exc()
         super()._on_connection_workflow_done(conn_or_exc)
+
+    def _next_channel_number(self) -> int:
+        """The lowest free number but 1, which the channel that publishes or consumes has, also while it is being opened anew."""
+        limit = int(self.params.channel_max or _MAX_CHANNELS)
+        number = next((number for number in range(2, limit + 1) if number not in self._channels), None)
+        if number is None:
+            raise pika_errors.NoFreeChannels
+        return number
 
     @property
     def body_max(self) -> int:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         _frame_buffer: bytes
         _opened: bool
         _body_max_length: int
+        _channels: dict[int, Any]
+        params: Any
         bytes_sent: int
         bytes_received: int
         frames_sent: int
