@@ -1,13 +1,16 @@
-# Everything a developer needs. `make demo` and `make test` work in a fresh clone with nothing but Python.
+# Everything a developer needs. `make demo` works in a fresh clone with nothing but Python; `make test` needs a RabbitMQ and a Redis
+# besides: it takes the installed `rabbitmq-server` and `redis-server`, or makes containers where Docker answers.
 #
 #   make PYTHON=python3.12 test     another interpreter
 #   make test ARGS='-k routing'     arguments for pytest, or for the demo
+#   make test JOBS=0                in one process instead of three: for a debugger, or a small machine
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench faults soak docs clean
@@ -19,7 +22,7 @@ demo: $(VENV)/.base ## Index the standard library on two queues, and show what h
 	@$(BIN)/amqp-tasks demo $(ARGS)
 
 test: $(VENV)/.dev ## Run all tests, against RabbitMQ in a container or a private node.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## Check format, style, types and the layers of imports.
 	$(BIN)/ruff format --check .
@@ -36,7 +39,7 @@ faults: $(VENV)/.dev ## Run the fault tests in full on 3.10 (installed) and 4 (c
 	  AMQP_TASKS_TEST_BROKER=$$kind $(BIN)/python -m pytest tests/faults -m 'long and not soak' $(ARGS) || exit 1; \
 	done
 
-soak: $(VENV)/.dev ## Let random faults strike for ten minutes, and see that nothing is lost and nothing grows.
+soak: $(VENV)/.dev ## Let random faults strike for ten minutes (ARGS='--minutes 2', the least), and see that nothing is lost or grows.
 	$(BIN)/python -m pytest tests/faults -m soak -s $(ARGS)
 
 docs: $(VENV)/.dev ## Build the documentation into site/; a broken link is an error.
