@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from amqp_routing._match import headers_match, topic_matches
     from amqp_routing._policy import Policy, split_policies
     from amqp_routing._queue import Queue
-    from amqp_routing._queue_arguments import DeadLetterStrategy, Overflow, QueueType
+    from amqp_routing._queue_arguments import DeadLetterStrategy, DelayedRetryType, Overflow, QueueType
     from amqp_routing._resolve import Explanation, explain, resolve
     from amqp_routing._route import Route
     from amqp_routing._router import Decision, Router, RouterCheck, RouterFunction, TaskRouter
@@ -51,6 +51,7 @@ __all__ = (
     "Decision",
     "DeclarationError",
     "Declarer",
+    "DelayedRetryType",
     "DestinationKind",
     "Exchange",
     "ExchangeType",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from amqp_routing._declared import Declared
 from amqp_routing._errors import DeclarationError
 from amqp_routing._names import enum_member, name_faults, short_repr
 from amqp_routing._table import Table, TableValue, table_faults
@@ -32,7 +33,7 @@ class ExchangeType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Exchange:
+class Exchange(Declared):
     """An exchange, equal to another that would be declared alike.
 
     Args:
@@ -79,16 +80,8 @@ class Exchange:
         flags = (self.durable, self.auto_delete, self.internal)
         return (self.name, self.type, *flags, self.alternate_exchange, self.arguments)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Exchange):
-            return NotImplemented
-        return self._declaration() == other._declaration()
-
     def __repr__(self) -> str:
         return short_repr(self)
-
-    def __hash__(self) -> int:
-        return hash(self._declaration())
 
 
 def _faults(exchange: Exchange) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from amqp_routing._declared import Declared
 from amqp_routing._errors import DeclarationError
 from amqp_routing._names import enum_member, name_faults, short_repr
 from amqp_routing._queue_arguments import (
@@ -14,6 +15,7 @@ from amqp_routing._queue_arguments import (
     ONLY_ARGUMENTS,
     Argument,
     DeadLetterStrategy,
+    DelayedRetryType,
     Overflow,
     QueueType,
     Unit,
@@ -29,11 +31,12 @@ _ENUM_OF_FIELD: Mapping[str, type[StrEnum]] = {
     "type": QueueType,
     "dead_letter_strategy": DeadLetterStrategy,
     "overflow": Overflow,
+    "delayed_retry_type": DelayedRetryType,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Queue:
+class Queue(Declared):
     """A queue, equal to another that would be declared alike.
 
     Args:
@@ -55,6 +58,10 @@ class Queue:
         overflow: what happens at the maximum; `None`: the oldest message goes.
         single_active_consumer: one consumer at a time gets messages, another takes over when it leaves.
         consumer_timeout: seconds a delivery may stay unacknowledged; RabbitMQ before 3.12 ignores it.
+        delayed_retry_type: which messages that come back wait in the queue before they are delivered again, for
+            `delayed_retry_min` seconds times their delivery count; quorum only, RabbitMQ before 4.3 ignores it.
+        delayed_retry_min: seconds, at least a millisecond.
+        delayed_retry_max: seconds that one wait takes at most; `None`: any.
         arguments: further declaration arguments that have no field here, e.g. `x-max-age` of a stream.
         consumer_arguments: what consumers of this queue send along, e.g. `{"x-priority": 10}`. Not part of the
             declaration, hence not compared.
@@ -82,6 +89,9 @@ class Queue:
     overflow: Overflow | None = None
     single_active_consumer: bool = False
     consumer_timeout: float | None = None
+    delayed_retry_type: DelayedRetryType | None = None
+    delayed_retry_min: float | None = None
+    delayed_retry_max: float | None = None
     arguments: Mapping[str, TableValue] = field(default_factory=Table)
     consumer_arguments: Mapping[str, TableValue] = field(default_factory=Table)
 
@@ -110,16 +120,8 @@ class Queue:
         flags = (self.durable, self.exclusive, self.auto_delete)
         return (self.name, *flags, Table(self.declared_arguments()))
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Queue):
-            return NotImplemented
-        return self._declaration() == other._declaration()
-
     def __repr__(self) -> str:
         return short_repr(self)
-
-    def __hash__(self) -> int:
-        return hash(self._declaration())
 
 
 def _faults(queue: Queue) -> Iterator[str]:
@@ -131,6 +133,7 @@ def _faults(queue: Queue) -> Iterator[str]:
             yield from _field_faults(queue, field_name, argument, value)
     yield from _dead_letter_faults(queue)
     yield from _overflow_faults(queue)
+    yield from _delayed_retry_faults(queue)
     yield from _argument_faults(queue)
     yield from table_faults(queue.consumer_arguments, path="consumer_arguments")
 
@@ -198,6 +201,19 @@ def _overflow_faults(queue: Queue) -> Iterator[str]:
     if queue.overflow is Overflow.REJECT_PUBLISH_DLX and queue.type is QueueType.QUORUM:
         # Accepted, and then the oldest message is dropped instead.
         yield "a quorum queue ignores overflow 'reject-publish-dlx': use Overflow.REJECT_PUBLISH or DROP_HEAD"
+
+
+def _delayed_retry_faults(queue: Queue) -> Iterator[str]:
+    least, most = queue.delayed_retry_min, queue.delayed_retry_max
+    if queue.delayed_retry_type in (None, DelayedRetryType.DISABLED):
+        for name, value in (("delayed_retry_min", least), ("delayed_retry_max", most)):
+            if value is not None:
+                yield f"{name} without delayed_retry_type has no effect: add DelayedRetryType.FAILED, say"
+    elif least is None:
+        yield f"delayed_retry_type {queue.delayed_retry_type.value!r} without delayed_retry_min: add one"
+    # What is no number was named above.
+    elif isinstance(most, int | float) and isinstance(least, int | float) and most < least:  # pyright: ignore[reportUnnecessaryIsInstance]
+        yield f"delayed_retry_max is {most!r}, less than delayed_retry_min ({least!r})"
 
 
 def _argument_faults(queue: Queue) -> Iterator[str]:

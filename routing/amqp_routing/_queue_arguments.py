@@ -17,6 +17,7 @@ __all__ = (
     "ONLY_ARGUMENTS",
     "Argument",
     "DeadLetterStrategy",
+    "DelayedRetryType",
     "Overflow",
     "QueueType",
     "Unit",
@@ -51,6 +52,19 @@ class DeadLetterStrategy(StrEnum):
     AT_MOST_ONCE = "at-most-once"
     AT_LEAST_ONCE = "at-least-once"
     """Kept until confirmed by the target; needs `overflow=Overflow.REJECT_PUBLISH`."""
+
+
+class DelayedRetryType(StrEnum):
+    """Which messages that come back to a quorum queue wait before they are delivered again; RabbitMQ 4.3 and later."""
+
+    DISABLED = "disabled"
+    """None."""
+    ALL = "all"
+    """Each."""
+    FAILED = "failed"
+    """Those whose delivery count went up: by `basic.reject`, by a consumer that went away."""
+    RETURNED = "returned"
+    """Those whose delivery count did not: by `basic.nack`, by a consumer timeout."""
 
 
 class Unit(Enum):
@@ -107,6 +121,13 @@ ARGUMENT_OF_FIELD: Mapping[str, Argument] = {
     "single_active_consumer": Argument(name="x-single-active-consumer", unit=Unit.FLAG),
     "consumer_timeout": Argument(
         name="x-consumer-timeout", unit=Unit.SECONDS, types=frozenset(QueueType), minimum=0.001
+    ),
+    "delayed_retry_type": Argument(name="x-delayed-retry-type", unit=Unit.TEXT, types=frozenset((_QUORUM,))),
+    "delayed_retry_min": Argument(
+        name="x-delayed-retry-min", unit=Unit.SECONDS, types=frozenset((_QUORUM,)), minimum=0.001
+    ),
+    "delayed_retry_max": Argument(
+        name="x-delayed-retry-max", unit=Unit.SECONDS, types=frozenset((_QUORUM,)), minimum=0.001
     ),
 }
 """Every field of `Queue` that becomes an argument, in the order of declaration."""

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from amqp_routing._binding import Binding
 from amqp_routing._checks import topology_faults
+from amqp_routing._declared import Declared
 from amqp_routing._errors import TopologyError
 from amqp_routing._exchange import PREDECLARED_EXCHANGES, Exchange
 from amqp_routing._queue import Queue
@@ -25,7 +26,7 @@ N = TypeVar("N", bound=_Named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Topology:
+class Topology(Declared):
     """A validated set of exchanges, queues and bindings.
 
     Equal to another with the same members in any order. Equal values given twice count once. The exchanges that a virtual host has from the start ("" and `amq.*`) are
@@ -61,16 +62,8 @@ class Topology:
         yield from _clashes("queue", self.queues)
         yield from topology_faults(self.parts)
 
-    def _content(self) -> tuple[frozenset[object], ...]:
+    def _declaration(self) -> tuple[object, ...]:
         return frozenset(self.exchanges), frozenset(self.queues), frozenset(self.bindings)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Topology):
-            return NotImplemented
-        return self._content() == other._content()
-
-    def __hash__(self) -> int:
-        return hash(self._content())
 
     def queue(self, name: str) -> Queue | None:
         """The queue of that name."""
