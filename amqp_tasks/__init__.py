@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         RetryPlan,
         Steps,
         Task,
+        WorkflowResult,
         allow_join_result,
         current_app,
         current_request,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         result_from_tuple,
         shared_task,
     )
-    from amqp_tasks.canvas import Signature, chain, chord, chunks, group, signature, xmap, xstarmap
+    from amqp_tasks.canvas import Signature, Workflow, chain, chord, chunks, group, signature, xmap, xstarmap
 
 __all__ = (
     "App",
@@ -39,6 +40,8 @@ __all__ = (
     "Signature",
     "Steps",
     "Task",
+    "Workflow",
+    "WorkflowResult",
     "allow_join_result",
     "chain",
     "chord",
@@ -55,7 +58,9 @@ __all__ = (
     "xstarmap",
 )
 
-_CANVAS = frozenset({"Signature", "chain", "chord", "chunks", "group", "signature", "xmap", "xstarmap"})
+_CANVAS = frozenset(
+    {"Signature", "Workflow", "chain", "chord", "chunks", "group", "signature", "xmap", "xstarmap"}
+)
 _OLD_NAMES = {"task": "use @app.task, or shared_task where the app is not known", "Celery": "use App"}
 
 
@@ -65,7 +70,7 @@ def __getattr__(name: str) -> Any:
         import amqp_tasks.canvas
 
         # What no task of an app is in, an empty group for one, is sent by the app of the moment.
-        amqp_tasks.canvas.send_others_with(amqp_tasks.app.current_app)
+        amqp_tasks.canvas.send_others_with(lambda: amqp_tasks.app.current_app().sender)
         return getattr(amqp_tasks.canvas, name)
     if name in __all__:
         import amqp_tasks.app

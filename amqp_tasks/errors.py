@@ -13,6 +13,7 @@
     │   ├── BrokerAuthenticationError       credentials refused: final
     │   └── BrokerAccessError               virtual host unknown or not permitted: final
     ├── BrokerOperationError                the broker refused a method (`reply_code`, `reply_text`)
+    │   └── QueueNotRunning                 a queue exists and cannot be had now: try again, or see to its node
     ├── MigrationRefused                    a queue cannot be migrated now: it is consumed, or messages keep arriving
     ├── PublishError                        a message was not accepted; one of exactly two branches
     │   ├── NotSent                         certainly not stored: sending again cannot double it
@@ -21,6 +22,7 @@
     │   │   ├── BrokerBlocked               a memory or disk alarm outlasted the deadline
     │   │   ├── MessageTooLarge
     │   │   ├── UserIdRefused               `user_id` is not the user of the connection
+    │   │   ├── PublishRefused              the broker takes no such message from this user
     │   │   └── DepthLimitExceeded          tasks that call tasks, more than `task_depth_limit` deep
     │   └── SendUnknown                     may be stored: send again with the same task id
     ├── BulkSendError                       some calls of a bulk send failed; an outcome for each
@@ -40,6 +42,9 @@
         │   └── TaskExpired                 not started before its `expires`
         ├── MaxRetriesExceededError         retried too often, for no reason that was given
         ├── ChordError                      a member of its chord failed
+        ├── StepNotRun                      a step of its workflow that it needs failed
+        ├── StepLost                        a step of which nothing has come for too long
+        ├── WorkflowFailed                  steps of a workflow failed; says which, and which were not run
         ├── IncompleteStream                what follows a task was asked for before it had ended
         ├── TaskDied                        its worker process died too often
         ├── SoftTimeLimitExceeded           raised in a task that runs longer than its soft limit
@@ -86,6 +91,8 @@ __all__ = (
     "NotSent",
     "PublishError",
     "PublishNacked",
+    "PublishRefused",
+    "QueueNotRunning",
     "Reject",
     "RemoteError",
     "Replaced",
@@ -97,6 +104,8 @@ __all__ = (
     "SettingsError",
     "Snooze",
     "SoftTimeLimitExceeded",
+    "StepLost",
+    "StepNotRun",
     "TaskDied",
     "TaskError",
     "TaskExpired",
@@ -108,6 +117,7 @@ __all__ = (
     "UnroutableError",
     "UnsupportedTransport",
     "UserIdRefused",
+    "WorkflowFailed",
 )
 
 
@@ -203,6 +213,19 @@ class BrokerOperationError(AmqpTasksError):
         super().__init__(message)
 
 
+class QueueNotRunning(BrokerOperationError):
+    """The broker knows the queue, and its node is down or has not brought it up yet: nothing can be said of what it holds."""
+
+    def __init__(self, queue_name: str, *, reply_code: int, reply_text: str) -> None:
+        self.queue_name = queue_name
+        super().__init__(
+            f"queue {queue_name!r} exists and does not run now: try again in some seconds, or see to its node (the broker answered"
+            f" {reply_code} {reply_text})",
+            reply_code=reply_code,
+            reply_text=reply_text,
+        )
+
+
 class MigrationRefused(AmqpTasksError):
     """A queue is not migrated now; everything is in place to do it later.
 
@@ -230,7 +253,13 @@ class PublishError(AmqpTasksError):
 
 
 class NotSent(PublishError):
-    """Certainly not stored by the broker. The cause, when there is one, is in `__cause__`."""
+    """Certainly not stored by the broker. The cause, when there is one, is in `__cause__`.
+
+    Attributes:
+        is_final: trying again without changing something is pointless.
+    """
+
+    is_final = False
 
 
 class UnroutableError(NotSent):
@@ -252,13 +281,25 @@ class BrokerBlocked(NotSent):
 class MessageTooLarge(NotSent):
     """The message exceeds `max_message_bytes` or the broker's own limit."""
 
+    is_final = True
+
 
 class UserIdRefused(NotSent):
     """The call's `user_id` is not the user that the connection was opened as, and RabbitMQ vouches for that property."""
 
+    is_final = True
+
+
+class PublishRefused(NotSent):
+    """The broker closed the channel over this message: the user may not write to its exchange (403), or it takes none of this kind (406)."""
+
+    is_final = True
+
 
 class DepthLimitExceeded(NotSent):
     """A task called another one although it stands `task_depth_limit` calls below the first."""
+
+    is_final = True
 
     def __init__(self, task_name: str, limit: int) -> None:
         self.task_name, self.limit = task_name, limit
@@ -367,7 +408,9 @@ class Replaced(TaskPredicate):
 
     def __init__(self, signature: Any) -> None:
         self.signature = signature
-        super().__init__(f"replaced by {signature!r:.200}")
+        # No arguments: this is logged, and they may be secrets.
+        name, task_id = getattr(signature, "task", type(signature).__name__), getattr(signature, "id", None)
+        super().__init__(f"replaced by {name}{f'[{task_id}]' if task_id else ''}")
 
 
 class Reject(TaskPredicate):
@@ -437,6 +480,53 @@ class MaxRetriesExceededError(TaskError):
 
 class ChordError(TaskError):
     """A task in the header of a chord has failed, so the body is not run; says which, and what it raised."""
+
+
+_MAX_SAID = 1024
+
+
+class StepNotRun(TaskError):
+    """A step of a `Workflow` is not run, as one that it depends on has failed; says which, and what it raised."""
+
+    @classmethod
+    def because_of(cls, step: str, error: object) -> Self:
+        """The one for what needs a step that has failed with `error`."""
+        try:
+            said = str(error)
+        except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
+            said = "(its text cannot be made)"
+        return cls(f"step {step!r} has failed: {type(error).__name__}: {said[:_MAX_SAID]}")
+
+
+class StepLost(TaskError):
+    """Nothing has come of a step of a `Workflow` for `task_chord_timeout` seconds, so it is taken for lost."""
+
+
+class WorkflowFailed(TaskError):
+    """Steps of a `Workflow` have failed; those that do not need them went on.
+
+    Attributes:
+        workflow_id: of the workflow, for `amqp-tasks workflow resume`.
+        failed: what each failed step raised, by its name.
+        not_run: names of the steps that were not run, as they need one that failed.
+        succeeded: names of the steps that have ended well.
+    """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        *,
+        failed: Mapping[str, Exception],
+        not_run: Sequence[str],
+        succeeded: Sequence[str],
+    ) -> None:
+        self.workflow_id, self.failed = workflow_id, dict(failed)
+        self.not_run, self.succeeded = tuple(not_run), tuple(succeeded)
+        raised = ", ".join(f"{name} ({type(error).__name__}: {error})" for name, error in self.failed.items())
+        super().__init__(
+            f"workflow {workflow_id}: failed: {raised or 'none'}; not run: {', '.join(self.not_run) or 'none'}"
+            f"; succeeded: {', '.join(self.succeeded) or 'none'}"
+        )
 
 
 class TaskDied(TaskError):

@@ -34,7 +34,7 @@ _WRAPPER_KEYS = {"__type__", "__value__"}
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _STRINGS = re.compile(rb'"[^"]*"')
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def _wrap(kind: str, value: object) -> dict[str, object]:
@@ -197,8 +197,10 @@ def _decoder_for(body: bytes, limits: Limits) -> _Decoder:
 
 def _is_deeper(body: bytes, max_depth: int) -> bool:
     """Tell whether valid JSON nests deeper, in C-speed passes: each removes the innermost pair of brackets."""
-    skeleton = _STRINGS.sub(b"", _ESCAPED.sub(b"", body))
-    skeleton = skeleton.translate(_BRACKETS, _NOT_BRACKETS)
+    plain = _ESCAPED.sub(b"", body) if b"\\" in body else body
+    # Most strings hold no brackets, so only their quotes are left; taking out a pair leaves the others paired as they were.
+    skeleton = plain.translate(_BRACKETS, _NO_STRUCTURE).replace(b'""', b"")
+    skeleton = _STRINGS.sub(b"", skeleton)
     for _ in range(max_depth):
         if not skeleton:
             return False

@@ -73,20 +73,25 @@ def _priorities(settings: Settings) -> Iterator[Clash]:
 
 
 def _contents(settings: Settings) -> Iterator[Clash]:
-    accepted = settings.app.accept_content
+    accepted, own = settings.app.accept_content, settings.result.accept_content
     if settings.task.serializer not in accepted:
         yield _refused("task_serializer", settings.task.serializer, "accept_content", accepted)
-    own = settings.result.accept_content
-    if settings.result.serializer not in (accepted if own is None else own):
-        name = "accept_content" if own is None else "result_accept_content"
+    if own is None and settings.result.serializer not in accepted:
+        # Results are read by `accept_content` only as long as they have no list of their own.
         yield _refused(
-            "result_serializer", settings.result.serializer, name, accepted if own is None else own
+            "result_serializer",
+            settings.result.serializer,
+            "accept_content",
+            accepted,
+            "result_accept_content",
         )
+    if own is not None and settings.result.serializer not in own:
+        yield _refused("result_serializer", settings.result.serializer, "result_accept_content", own)
 
 
-def _refused(name: str, serializer: str, accept_name: str, accepted: tuple[str, ...]) -> Clash:
+def _refused(name: str, serializer: str, accept_name: str, accepted: tuple[str, ...], *further: str) -> Clash:
     text = f"{name}={serializer!r} is not in {accept_name}={accepted!r}, so it would be refused on arrival"
-    return Clash((name, accept_name), f"{text}; add it to {accept_name}")
+    return Clash((name, accept_name, *further), f"{text}; add it to {accept_name}")
 
 
 def _sizes(settings: Settings) -> Iterator[Clash]:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from amqp_tasks.errors import SettingsError, UnsupportedTransport
+from amqp_tasks.settings._written import Written
 
 if TYPE_CHECKING:
     from amqp_tasks.settings._gather import ConfigSource, Defaults, Gathered
@@ -23,9 +23,10 @@ class Conf:
     Of several sources the first wins: argument (`App(…)`, `conf.update`, `conf.x = …`; the last of these),
     environment (`AMQP_TASKS_<SETTING>`), config object, added default, default.
 
-    1. Writing only notes a value; nothing is imported or checked.
-    2. The first read loads the config objects, reads the environment and validates everything, and raises with all
-       faults at once.
+    1. Writing an argument checks its name and its value, together with what else the same write sets; a refused write
+       changes nothing. Config objects and added defaults are only noted.
+    2. The first read loads the config objects, reads the environment and validates everything, combinations of settings
+       included, and raises with all faults at once.
     3. Further reads are answered from that, until something is written. The environment and the config objects are
        then read again.
 
@@ -34,6 +35,9 @@ class Conf:
     Args:
         environ: the environment; None: that of the process.
         **settings: settings by name, as with `update`.
+
+    Raises:
+        SettingsError, UnsupportedTransport: as `update`.
     """
 
     __slots__ = (
@@ -66,7 +70,9 @@ class Conf:
         put(self, "_cached", None)
         put(self, "_loading", set())
         put(self, "_lock", threading.Lock())
-        self.update(settings)
+        written = Written(settings)
+        del settings
+        self.update(written)
 
     @property
     def generation(self) -> int:
@@ -89,9 +95,7 @@ class Conf:
 
         outcome = validate(gathered.reading)
         if outcome.settings is None:
-            if outcome.is_scheme_only:
-                raise UnsupportedTransport(outcome.faults[0])
-            raise SettingsError(outcome.faults) from gathered.cause
+            raise outcome.error from gathered.cause
         with self._lock:
             # Written meanwhile: what was validated is right for this caller, but not to be kept.
             if generation == self._generation:
@@ -101,20 +105,28 @@ class Conf:
     def update(self, *values: Mapping[str, object], **settings: object) -> None:
         """Set several settings; a later write of the same setting wins.
 
+        Names and values are checked here, and of combinations those whose settings are all in this call: others may be
+        mended by a later write or by another source, and are told when settings are read. An iterator is read to its end.
+
         Raises:
-            SettingsError: old upper-case and new names in one call.
+            SettingsError: unknown names, wrong values, or old upper-case and new names in one call; all faults are
+                listed, and nothing has changed.
+            UnsupportedTransport: likewise, as `settings`.
         """
-        given = {str(name): value for mapping in values for name, value in mapping.items()} | settings
-        upper = [name for name in given if name.isupper()]
-        if upper and len(upper) != len(given):
-            lower = [name for name in given if not name.isupper()]
-            raise SettingsError(
-                (
-                    f"old and new names are mixed: {', '.join(upper)} with {', '.join(lower)}; use one style, best the new",
-                )
-            )
+        written = Written(
+            {str(name): value for mapping in values for name, value in mapping.items()} | settings
+        )
+        # The frames of a traceback must not hold values: error reports show them, passwords included.
+        del values, settings
+        if not written:
+            return
+        from amqp_tasks.settings._gather import check_written
+
+        outcome = check_written(written)
+        if outcome.settings is None:
+            raise outcome.error
         with self._lock:
-            for name, value in given.items():
+            for name, value in written.items():
                 # Taken out first, so that the order of the dict is the order of writing.
                 self._arguments.pop(name, None)
                 self._arguments[name] = value
@@ -220,7 +232,9 @@ class Conf:
         return self.settings().get(flat_name)
 
     def __setitem__(self, name: str, value: object) -> None:
-        self.update({name: value})
+        written = Written({name: value})
+        del value
+        self.update(written)
 
     def __delitem__(self, name: str) -> None:
         flat_name = _known_name(name)
@@ -252,7 +266,9 @@ class Conf:
     def __setattr__(self, name: str, value: object) -> None:
         if name.startswith("_") or hasattr(type(self), name):
             raise AttributeError(f"{name!r} is not a setting, and conf has no other attributes to set")
-        self.update({name: value})
+        written = Written({name: value})
+        del value
+        self.update(written)
 
     def __delattr__(self, name: str) -> None:
         try:

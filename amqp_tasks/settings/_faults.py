@@ -17,7 +17,7 @@ from amqp_tasks.settings._task import PublishRetryPolicy
 
 __all__ = ("default_of", "faulty_name", "line", "shown")
 
-SECRET_SETTINGS = frozenset({"broker_url", "broker_use_ssl", "result_backend"})
+SECRET_SETTINGS = frozenset({"broker_url", "broker_use_ssl", "result_backend", "task_idempotency_store"})
 """Settings whose values hold passwords: a wrong one is told by its type only."""
 _MAX_SHOWN = 80
 

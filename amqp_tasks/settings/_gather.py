@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.settings._load import load_source
-from amqp_tasks.settings._resolve import KNOWN, merge
+from amqp_tasks.settings._resolve import KNOWN, Outcome, merge, validate
 from amqp_tasks.settings._sources import Level, Origin, Reading, read_environment, read_items
 
-__all__ = ("ConfigSource", "Defaults", "Gathered", "gather")
+__all__ = ("ConfigSource", "Defaults", "Gathered", "check_written", "gather")
 
 ConfigSource = tuple[object, str | None]
 """A config object, or its name, and its namespace."""
@@ -54,6 +54,24 @@ def gather(
         *(_read_defaults(defaults) for defaults in reversed(added_defaults)),
     ]
     return Gathered(merge(readings), _first(config.cause for config in loaded))
+
+
+def check_written(arguments: Mapping[str, object]) -> Outcome:
+    """What is wrong with one write of arguments by itself; its settings are not those of the app."""
+    reading = _read_arguments(arguments)
+    reading.faults[:0] = _mixed_styles(arguments)
+    return validate(reading, is_all=False)
+
+
+def _mixed_styles(names: Iterable[str]) -> list[str]:
+    names = tuple(names)
+    upper = [name for name in names if name.isupper()]
+    lower = [name for name in names if not name.isupper()]
+    if not upper or not lower:
+        return []
+    return [
+        f"old and new names are mixed: {', '.join(upper)} with {', '.join(lower)}; use one style, best the new"
+    ]
 
 
 def _first(causes: Iterable[BaseException | None]) -> BaseException | None:

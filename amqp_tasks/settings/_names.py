@@ -65,8 +65,11 @@ _OLD_PREFIXES = {
 
 _NO_SCHEDULER = "not supported yet: there is no scheduler; remove it"
 _NO_STORE = "not supported yet: results come back by 'rpc://' only; remove it"
-_NO_EVENTS = "not supported yet: there are no events; remove it"
-_NO_CONTROL = "not supported yet: there is no remote control; remove it"
+_NO_EVENTS = "not supported yet: there are no events but those of progress, which need no setting; remove it"
+_NO_CONTROL = (
+    "not supported yet: workers answer no questions, and hear app.control through the journal; remove it"
+)
+_OWN_TIMES = "not supported yet: times are as logging writes them; for others set up the root logger yourself"
 _INTERNAL = "not needed, because it swaps an inner part of Celery's worker; remove it"
 _ONE_URL = "not needed: write it into broker_url, as in amqp://user:password@host:5672/vhost"
 
@@ -109,7 +112,7 @@ _UNSUPPORTED_GROUPS: tuple[tuple[str, str], ...] = (
         _NO_CONTROL,
         (
             "control_queue_ttl control_queue_expires control_queue_exclusive control_queue_durable control_exchange"
-            " worker_enable_remote_control worker_state_db worker_pool_restarts"
+            " worker_enable_remote_control worker_pool_restarts"
         ),
     ),
     (
@@ -122,8 +125,8 @@ _UNSUPPORTED_GROUPS: tuple[tuple[str, str], ...] = (
         "worker_agent worker_autoscaler worker_consumer worker_timer worker_timer_precision worker_pool_putlocks",
     ),
     (
-        "not supported yet: there are no chords; remove it",
-        "result_chord_expires result_chord_retry_interval result_chord_join_timeout task_allow_error_cb_on_chord_header",
+        "not needed, because the outcomes of a chord come together in a queue of its own; remove it",
+        "result_chord_expires result_chord_retry_interval result_chord_join_timeout",
     ),
     (
         (
@@ -140,10 +143,6 @@ _UNSUPPORTED_GROUPS: tuple[tuple[str, str], ...] = (
         "not needed, because a task whose process dies runs again up to task_crash_limit times: set that",
         "task_reject_on_worker_lost task_retry_on_worker_lost",
     ),
-    (
-        "not supported yet: a failed task is acknowledged once its outcome is stored; remove it",
-        "task_acks_on_failure_or_timeout task_acks_on_failure task_acks_on_timeout",
-    ),
 )
 UNSUPPORTED: Mapping[str, str] = {
     **{name: reason for reason, names in _UNSUPPORTED_GROUPS for name in names.split()},
@@ -156,22 +155,26 @@ UNSUPPORTED: Mapping[str, str] = {
     ),
     "broker_channel_error_retry": "not needed, because channel errors are always handled channel by channel",
     "broker_heartbeat_checkrate": "not needed, because the I/O thread checks by itself: set broker_heartbeat",
-    "broker_native_delayed_delivery_queue_type": "not supported yet: there are no delayed tasks; remove it",
+    "broker_native_delayed_delivery_queue_type": "not needed, because delayed tasks always wait in quorum queues; remove it",
     "broker_pool_limit": "not needed, because a process has one connection to publish and one for replies",
     "broker_pool_acquire_timeout": "not needed, because there is no pool to wait for: set task_publish_timeout",
     "result_failure_expires": "not supported yet: failures stay as long as results: set result_expires",
+    "task_acks_on_failure_or_timeout": "not needed: set task_acks_on_failure and task_acks_on_timeout",
+    "task_allow_error_cb_on_chord_header": (
+        "not supported yet: errbacks of a chord are those of its body; give the tasks of its header their own with on_error()"
+    ),
     "task_create_missing_queue_exchange_type": "not needed, because created queues are reached by the default exchange",
     "task_protocol": "only protocol 2 exists: set it to 2 or remove it",
     "task_repr_maxlevels": "not needed, because argument texts in messages are always cut",
-    "task_store_eager_result": "not supported yet: an eager result is in the object that apply() returns",
     "worker_cancel_long_running_tasks_on_connection_loss": "not supported yet: a running task goes on; remove it",
     "worker_deduplicate_successful_tasks": "not supported yet: make tasks idempotent; remove it",
     "worker_detect_quorum_queues": "not needed, because quorum queues are the default",
     "worker_direct": "not supported yet: use a queue of its own with -Q",
     "worker_enable_soft_shutdown_on_idle": "not needed, because an idle worker always hands back what it holds for later: True and False are accepted, and ignored",
     "worker_eta_task_limit": "not needed, because workers hold no delayed tasks",
-    "worker_log_datefmt": "not supported yet: use worker_log_format",
-    "worker_task_log_datefmt": "not supported yet: use worker_task_log_format",
+    "worker_log_datefmt": _OWN_TIMES,
+    "worker_state_db": "not needed, because what is revoked stands in the journal, which outlives workers; remove it",
+    "worker_task_log_datefmt": _OWN_TIMES,
     "worker_pool_start_method": "not needed, because processes always come from a template process",
 }
 """Celery's settings that do not exist here, each with the reason and what to do."""

@@ -22,10 +22,8 @@ def plain(value: object, *, masked: bool) -> Any:
             return mask_secrets(value) if masked else value
         case Secret():
             return MASK if masked else value.get_secret_value()
-        case BrokerUrl():
+        case BrokerUrl() | ResultUrl():
             return value.masked if masked else value.reveal()
-        case ResultUrl():
-            return value.masked
         case BaseModel():
             return {name: plain(getattr(value, name), masked=masked) for name in type(value).model_fields}
         case Mapping():

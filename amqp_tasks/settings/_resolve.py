@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from amqp_tasks.errors import SettingsError, UnsupportedTransport
 from amqp_tasks.settings._checks import clashes
 from amqp_tasks.settings._faults import faulty_name, line
 from amqp_tasks.settings._models import FIELDS, Settings, section_values
@@ -33,6 +34,11 @@ class Outcome:
     faults: tuple[str, ...] = ()
     is_scheme_only: bool = False
 
+    @property
+    def error(self) -> SettingsError | UnsupportedTransport:
+        """The error that tells the faults."""
+        return UnsupportedTransport(self.faults[0]) if self.is_scheme_only else SettingsError(self.faults)
+
 
 def merge(readings: Iterable[Reading]) -> Reading:
     """One reading of several; the first that has a setting wins."""
@@ -43,8 +49,13 @@ def merge(readings: Iterable[Reading]) -> Reading:
     return merged
 
 
-def validate(reading: Reading) -> Outcome:
-    """Settings from a reading, with all faults of names, of values and of combinations."""
+def validate(reading: Reading, *, is_all: bool = True) -> Outcome:
+    """Settings from a reading, with all faults of names, of values and of combinations.
+
+    Args:
+        reading: what the sources say.
+        is_all: False: more may be given elsewhere, so that a combination counts only if all of its settings are here.
+    """
     values: dict[str, Any] = {name: given.value for name, given in reading.given.items()}
     errors = _errors(values)
     faulty = {faulty_name(error) for error in errors}
@@ -53,7 +64,7 @@ def validate(reading: Reading) -> Outcome:
     lines += [
         f"{clash.text} [{_origins(clash.names, reading.given)}]"
         for clash in clashes(settings)
-        if faulty.isdisjoint(clash.names)
+        if faulty.isdisjoint(clash.names) and (is_all or values.keys() >= set(clash.names))
     ]
     if lines:
         is_scheme = len(lines) == 1 and any(error["type"] == "unsupported_transport" for error in errors)

@@ -7,17 +7,15 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.settings._base import (
     Count,
     PositiveSeconds,
     Section,
     SerializerName,
     expected,
-    fault,
     split_text,
 )
-from amqp_tasks.settings._task import Compression, QueueTypeName, compression_name
+from amqp_tasks.settings._task import Compression, QueueTypeName, compression_name, store_url
 from amqp_tasks.settings._url import ResultUrl
 
 __all__ = ("ResultSettings",)
@@ -71,7 +69,7 @@ class ResultSettings(Section):
         if value is None or value in ("", "disabled", "disabled://"):
             return None
         if isinstance(value, (str, ResultUrl)):
-            return _supported(value if isinstance(value, ResultUrl) else _parsed(value))
+            return _supported(value if isinstance(value, ResultUrl) else store_url(value))
         raise expected("'rpc://', or None or 'disabled' for no results")
 
     @field_validator("exceptions", mode="before")
@@ -85,15 +83,6 @@ class ResultSettings(Section):
             if not isinstance(item, str) and not (isinstance(item, type) and issubclass(item, Exception)):
                 raise expected("a list of exception classes or of their dotted names")
         return tuple(items)
-
-
-def _parsed(url: str) -> ResultUrl:
-    try:
-        return ResultUrl.parse(url)
-    except ConfigurationError as exc:
-        text = str(exc)
-    # Outside of the handler: a chained error would carry frames that hold the plain URL.
-    raise fault(text)
 
 
 def _supported(url: ResultUrl) -> ResultUrl:

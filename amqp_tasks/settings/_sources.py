@@ -247,5 +247,5 @@ def _environment_value(text: str) -> object:
         return stripped
     try:
         return json.loads(stripped)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text  # the field's own type says what was expected

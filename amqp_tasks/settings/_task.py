@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.settings._base import (
     Count,
     PositiveSeconds,
@@ -14,12 +15,14 @@ from amqp_tasks.settings._base import (
     Section,
     SerializerName,
     expected,
+    fault,
     no_bool,
     split_text,
 )
 from amqp_tasks.settings._rate import RATE_FORM, per_second
+from amqp_tasks.settings._url import ResultUrl
 
-__all__ = ("PublishRetryPolicy", "TaskSettings")
+__all__ = ("PublishRetryPolicy", "TaskSettings", "store_url")
 
 Priority = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=255)] | None
 QueueTypeName = Literal["quorum", "classic"]
@@ -55,6 +58,27 @@ def _rate(value: object) -> object:
 
 
 RateLimit = Annotated[float | str | None, BeforeValidator(_rate)]
+
+
+def store_url(url: str) -> ResultUrl:
+    """The address of a store, or a fault of the setting."""
+    try:
+        return ResultUrl.parse(url)
+    except ConfigurationError as exc:
+        text = str(exc)
+    # Outside of the handler: a chained error would carry frames that hold the plain URL.
+    raise fault(text)
+
+
+def _store(value: object) -> object:
+    if isinstance(value, ResultUrl) or not value:
+        return value or None
+    if isinstance(value, str):
+        return store_url(value)
+    raise expected("a URL such as 'redis://:password@host:6379/0', or None for no store")
+
+
+StoreUrl = Annotated[ResultUrl | None, BeforeValidator(_store)]
 
 
 def _number(value: object) -> object:
@@ -143,6 +167,10 @@ class TaskSettings(Section):
         default=None,
         description="How message bodies are compressed: `gzip`, `bzip2`, `lzma`, `zstd`; None: they are not.",
     )
+    id_version: Annotated[Literal[4, 7], BeforeValidator(_number)] = Field(
+        default=4,
+        description="Version of the UUIDs that calls get as ids: 4 is random, 7 sorts by the time of the call (and tells it).",
+    )
     ignore_result: bool = Field(
         default=False, description="Whether results of tasks that do not say are thrown away."
     )
@@ -153,6 +181,14 @@ class TaskSettings(Section):
         default=True,
         description="True: a message is acknowledged when its outcome is stored, so a task whose worker dies runs again."
         " False: when it starts, so it does not.",
+    )
+    acks_on_failure: bool = Field(
+        default=True,
+        description="True: a failed task is done when its failure is stored. False: its message goes to the dead letters, too,"
+        " from where it can be put back.",
+    )
+    acks_on_timeout: bool = Field(
+        default=True, description="The same for a task that was ended at its hard time limit."
     )
     time_limit: PositiveSeconds | None = Field(
         default=None,
@@ -194,6 +230,11 @@ class TaskSettings(Section):
     eager_propagates: bool = Field(
         default=False, description="Whether an eager task's exception is raised by the call itself."
     )
+    store_eager_result: bool = Field(
+        default=False,
+        description="Whether the result of a task that ran in the caller goes to the result backend, where `app.AsyncResult(id)`"
+        " finds it; tasks may set their own. Needs the broker.",
+    )
     crash_limit: Count = Field(
         default=3,
         description="Times a task may take its worker process down before it goes to the dead letters.",
@@ -202,6 +243,31 @@ class TaskSettings(Section):
         default=50,
         description="`x-delivery-limit` of quorum queues: the broker's own backstop, after which it dead-letters. Far"
         " above `task_crash_limit`, as messages handed back count too.",
+    )
+    requeue_limit: Count = Field(
+        default=50,
+        description="Times a task may go back to its queue by `Reject(requeue=True)` before it goes to the dead letters.",
+    )
+    delayed_index: bool = Field(
+        default=False,
+        description="Whether delayed tasks are noted in a stream of the broker, so that `amqp-tasks delayed` and"
+        " `app.delayed.find()` can list them: one more message for each, in bulk for 200. The same in callers and workers.",
+    )
+    idempotency_store: StoreUrl = Field(
+        default=None,
+        description="Where workers note which calls with an idempotency key are done: `redis://:password@host:port/db` (extra `redis`),"
+        " `rediss://` with TLS (`?ssl_ca_certs=`, `ssl_certfile=` and `ssl_keyfile=` name files; certificate and host name are verified),"
+        " or `memory://` together with the broker `memory://`. None: keys are not heeded.",
+    )
+    idempotency_expires: PositiveSeconds = Field(
+        default=86_400.0,
+        description="Seconds for which an idempotency key is remembered. A timedelta is understood.",
+    )
+    chord_timeout: PositiveSeconds | None = Field(
+        default=604_800.0,
+        description="Seconds without a new outcome of a member after which a chord is given up: its body fails with"
+        " `ChordError`. Of a `Workflow`, seconds after which a step that others need is taken for lost: it fails with"
+        " `StepLost`, and they are not run. Longer than any of these may wait, run or be retried. None: never.",
     )
     depth_limit: Count | None = Field(
         default=None,

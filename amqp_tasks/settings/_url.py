@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from amqp_tasks.errors import ConfigurationError, UnsupportedTransport
 from amqp_tasks.settings._secrets import MASK, Secret, mask_secrets
 
-__all__ = ("BrokerUrl", "ResultUrl")
+__all__ = ("BrokerUrl", "ResultUrl", "UrlParts", "split_url")
 
 DEFAULT_HOST = "localhost"
 DEFAULT_USER = "guest"
@@ -21,13 +22,17 @@ BROKER_SCHEMES = ("amqp", "amqps", "pyamqp", "memory")
 BROKER_OPTIONS = {"heartbeat": int, "connection_timeout": float}
 """What may follow the `?`: both in seconds, both for every URL of a failover list alike."""
 STORE_PORTS = {"redis": 6379, "rediss": 6379}
+TLS_STORE = "rediss"
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""What may follow the `?` of a store with TLS: names of files, under the names of redis-py."""
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
-    """A URL taken apart; what was left out is None."""
+class UrlParts:
+    """A URL taken apart, user and path as written; what was left out is None."""
 
     scheme: str
     host: str | None
@@ -71,10 +76,10 @@ class BrokerUrl:
         secret = Secret(text)
         # The plain text must not stay in a frame that a traceback with locals would print.
         del text
-        return cls._from_parts(_split(secret, "broker URL"))
+        return cls._from_parts(split_url(secret, "broker URL", "host:port/vhost"))
 
     @classmethod
-    def _from_parts(cls, parts: _Parts) -> Self:
+    def _from_parts(cls, parts: UrlParts) -> Self:
         if parts.scheme not in BROKER_SCHEMES:
             raise UnsupportedTransport(_unsupported(parts.scheme))
         scheme = "amqp" if parts.scheme == "pyamqp" else parts.scheme
@@ -175,7 +180,7 @@ def _rebuild(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultUrl:
-    """The address of a result backend: `rpc://`, or a store such as `redis://:password@host:port/db`.
+    """The address of a result backend: `rpc://`, or a store such as `redis://:password@host:port/db`, `rediss://` with TLS.
 
     Attributes:
         scheme: names the backend.
@@ -184,6 +189,7 @@ class ResultUrl:
         user: None where the URL has none.
         password: see `Secret`.
         database: what stands behind the first slash, decoded; `0` for Redis when it is missing.
+        options: what stands behind the `?`, as pairs: of `rediss` the files `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile`.
     """
 
     scheme: str
@@ -192,17 +198,20 @@ class ResultUrl:
     user: str | None = None
     password: Secret = Secret("")  # noqa: RUF009 - immutable
     database: str = ""
+    options: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """The address in `text`; a bare name such as `rpc` is its scheme.
 
         Raises:
-            ConfigurationError: not a URL, or a port that is none. Never shows the password.
+            ConfigurationError: not a URL, a port that is none, an unknown option. Never shows the password.
         """
-        secret = Secret(text if "://" in text else f"{text}://")
+        # Nothing but a name is taken for a scheme: what is behind a typo may be a password.
+        secret = Secret(f"{text}://" if _SCHEME.fullmatch(text) else text)
         del text
-        parts = _split(secret, "result backend")
+        parts = split_url(secret, "URL of a store", "host:port/db")
+        _check_store_options(parts.scheme, parts.query)
         is_redis = parts.scheme in STORE_PORTS
         return cls(
             scheme=parts.scheme,
@@ -211,16 +220,21 @@ class ResultUrl:
             user=unquote(parts.user) if parts.user else None,
             password=parts.password or Secret(""),
             database=unquote(parts.path.removeprefix("/")) or ("0" if is_redis else ""),
+            options=tuple(parts.query.items()),
         )
 
     @property
     def masked(self) -> str:
         """The URL for people: complete but for the password."""
-        login = (quote(self.user, safe="") if self.user else "") + (f":{MASK}" if self.password else "")
-        host = f"[{self.host}]" if self.host and ":" in self.host else self.host or ""
-        port = f":{self.port}" if self.port else ""
-        path = f"/{self.database}" if self.database else ""
-        return f"{self.scheme}://{login}{'@' if login else ''}{host}{port}{path}"
+        return self._text(MASK)
+
+    def reveal(self) -> str:
+        """The URL with its password, for another program and for nothing that is shown or stored.
+
+        Raises:
+            ConfigurationError: this is the copy out of a pickle, which does not carry the password.
+        """
+        return self._text(quote(self.password.get_secret_value(), safe=""))
 
     def __str__(self) -> str:
         return self.masked
@@ -228,13 +242,32 @@ class ResultUrl:
     def __repr__(self) -> str:
         return f"ResultUrl({self.masked!r})"
 
+    def _text(self, password: str) -> str:
+        login = (quote(self.user, safe="") if self.user else "") + (f":{password}" if self.password else "")
+        host = f"[{self.host}]" if self.host and ":" in self.host else self.host or ""
+        port = f":{self.port}" if self.port else ""
+        path = f"/{quote(self.database, safe='')}" if self.database else ""
+        options = "&".join(f"{name}={quote(value, safe='/')}" for name, value in self.options)
+        return f"{self.scheme}://{login}{'@' if login else ''}{host}{port}{path}{'?' + options if options else ''}"
 
-def _split(secret: Secret, what: str) -> _Parts:
-    fault = _fault(secret)
+
+def split_url(secret: Secret, what: str, place: str) -> UrlParts:
+    """Take a URL apart.
+
+    Args:
+        secret: the whole of it.
+        what: what errors call it.
+        place: what they say is to stand behind the `@`.
+
+    Raises:
+        ConfigurationError: it is none, or would be read otherwise than it was meant. Never shows the password, nor has it in
+            an error that it is chained to.
+    """
+    fault = _fault(secret, place)
     if fault:
         raise ConfigurationError(f"{what}: {fault}")
     url = urlsplit(secret.get_secret_value())
-    return _Parts(
+    return UrlParts(
         scheme=url.scheme.lower(),
         host=unquote(url.hostname) if url.hostname else None,
         port=url.port,
@@ -245,11 +278,11 @@ def _split(secret: Secret, what: str) -> _Parts:
     )
 
 
-def _fault(secret: Secret) -> str:
+def _fault(secret: Secret, place: str) -> str:
     text = secret.get_secret_value()
     masked = mask_secrets(text)
     if "://" not in text:
-        return "expected scheme://user:password@host:port/vhost, got text without '://'"
+        return f"expected scheme://user:password@{place}, got text without '://'"
     if any(character.isspace() for character in text.strip()) or text != text.strip():
         return f"expected a URL without blanks, got {masked!r}; percent-encode them as %20"
     if "@" in _behind_authority(text):
@@ -299,6 +332,19 @@ def _check_options(query: Mapping[str, str]) -> None:
         if not _is_positive(value, kind):
             raise ConfigurationError(
                 f"broker URL: expected {name} to be a positive number of seconds, got {mask_secrets(value)!r}"
+            )
+
+
+def _check_store_options(scheme: str, query: Mapping[str, str]) -> None:
+    for name, value in query.items():
+        if scheme != TLS_STORE or name not in TLS_OPTIONS:
+            raise ConfigurationError(
+                f"URL of a store: unknown option {name!r} of {scheme}:// (known: {', '.join(TLS_OPTIONS)}, of {TLS_STORE}:// only);"
+                " the number of a database stands behind the slash, and certificates are always verified"
+            )
+        if not value:
+            raise ConfigurationError(
+                f"URL of a store: expected {name} to name a file, got nothing; remove it"
             )
 
 

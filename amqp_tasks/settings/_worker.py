@@ -9,12 +9,12 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from amqp_tasks.settings._base import PositiveSeconds, Seconds, Section, expected, no_bool
 
-__all__ = ("WorkerSettings",)
+__all__ = ("LevelName", "Pool", "WorkerSettings")
 
-POOLS = ("prefork", "threads", "solo")
 _POOL_ALIASES = {"processes": "prefork", "process": "prefork", "thread": "threads"}
 _GREENLET_POOLS = ("eventlet", "gevent")
 
+Pool = Literal["prefork", "threads", "solo"]
 LevelName = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Weight = Annotated[float, Field(gt=0)]
 Limit = Annotated[int, BeforeValidator(no_bool), Field(ge=1)] | None
@@ -28,7 +28,7 @@ class WorkerSettings(Section):
         description="Tasks that run at the same time: processes with `prefork`, threads with `threads`. None or `auto`:"
         " the CPUs this process may use, by affinity and container quota.",
     )
-    pool: Literal["prefork", "threads", "solo"] = Field(
+    pool: Pool = Field(
         default="prefork",
         description="What runs the tasks: `prefork` (processes, one task each), `threads` (one process), `solo` (one"
         " task at a time in the worker's own process).",
@@ -86,6 +86,21 @@ class WorkerSettings(Section):
     )
     disable_rate_limits: bool = Field(
         default=False, description="Whether the rate limits of tasks are left out of account."
+    )
+    breaker_ratio: Annotated[float, BeforeValidator(no_bool), Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Of the last `worker_breaker_runs` tasks of a queue, the part that must fail for a process to run nothing"
+        " of that queue for a while; 1: all. None: it goes on whatever fails.",
+    )
+    breaker_runs: Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=10_000)] = Field(
+        default=20,
+        description="How many runs `worker_breaker_ratio` looks at, of each queue in each process; before there were so many it"
+        " judges nothing.",
+    )
+    breaker_pause: PositiveSeconds = Field(
+        default=30.0,
+        description="Seconds for which a process leaves such a queue alone before it tries one task; twice as long after each"
+        " that fails, up to ten minutes.",
     )
     queue_weights: Mapping[str, Weight] = Field(
         default_factory=dict,
