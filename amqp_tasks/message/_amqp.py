@@ -58,6 +58,8 @@ class OutgoingMessage:
     `is_relayed`: the body is one that the broker already held, so `max_message_bytes`, which is about what we send
     ourselves, does not apply: a message refused for its size must still reach the dead letters.
 
+    `is_task`: it is a task of its own, which is counted when the broker has it; a retry, say, is none.
+
     `delay`: seconds from the publish until the message may run; None or not above 0 is at once.
     """
 
@@ -68,3 +70,4 @@ class OutgoingMessage:
     mandatory: bool = True
     is_relayed: bool = False
     delay: float | None = None
+    is_task: bool = False

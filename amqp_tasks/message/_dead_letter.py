@@ -10,7 +10,9 @@ from typing import Any
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
 from amqp_tasks.message._headers import (
     FIRST_ERROR_TIME,
+    JOINS_HEADER,
     PROTOCOL_HEADERS,
+    STEP_HEADER,
     is_broker_header,
     is_table_value,
     table_size,
@@ -29,6 +31,8 @@ _MAX_OWN_HEADER = 1024
 """Bytes up to which a header of the task protocol is left out only after all others."""
 _ROUTERS = ("CC", "BCC")
 """RabbitMQ routes by these headers; published again they would send copies to where the original already went."""
+_OF_WORKFLOWS = frozenset({JOINS_HEADER, STEP_HEADER})
+"""Without these, what waits for the task would not be told when it is put back."""
 
 
 def dead_letter_queue_name(queue_name: str) -> str:
@@ -133,12 +137,12 @@ def kept_headers(headers: Mapping[str, Any]) -> tuple[dict[str, HeaderValue], li
 
 
 def _drop_largest(kept: dict[str, HeaderValue], dropped: list[str]) -> list[str]:
-    """Make `kept` fit, strangers first and the largest of them, so that what says which task it was stays."""
+    """Make `kept` fit, strangers first and the largest of them, so that what says which task it was, and who waits for it, stays."""
     sizes = {name: table_size({name: value}) for name, value in kept.items()}
     total = sum(sizes.values())
 
     def is_first(name: str) -> tuple[bool, int]:
-        is_ours = name in PROTOCOL_HEADERS and sizes[name] <= _MAX_OWN_HEADER
+        is_ours = name in _OF_WORKFLOWS or (name in PROTOCOL_HEADERS and sizes[name] <= _MAX_OWN_HEADER)
         return not is_ours, sizes[name]
 
     for name in sorted(sizes, key=is_first, reverse=True):

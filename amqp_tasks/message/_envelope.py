@@ -11,7 +11,13 @@ from typing import Any, TypeGuard
 
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message._amqp import HeaderValue, Properties
-from amqp_tasks.message._headers import MAX_SHORT, PROTOCOL_HEADERS, SNOOZES_HEADER, is_broker_header
+from amqp_tasks.message._headers import (
+    MAX_SHORT,
+    PROTOCOL_HEADERS,
+    REQUEUES_HEADER,
+    SNOOZES_HEADER,
+    is_broker_header,
+)
 from amqp_tasks.message._printable import MAX_REPR, printable
 from amqp_tasks.serialization import DEFAULT_LIMITS, Limits, decompress, loads
 from amqp_tasks.serialization._reasons import DeadLetterReason
@@ -67,8 +73,12 @@ class Envelope:
     @property
     def snoozes(self) -> int:
         """How often it was put off without that being a retry."""
-        count = self.headers.get(SNOOZES_HEADER, 0)
-        return count if isinstance(count, int) and count > 0 else 0
+        return self._count(SNOOZES_HEADER)
+
+    @property
+    def requeues(self) -> int:
+        """How often it was sent back to its queue by its own will, as a copy."""
+        return self._count(REQUEUES_HEADER)
 
     @property
     def runs(self) -> int:
@@ -78,7 +88,10 @@ class Envelope:
     @property
     def delivery_count(self) -> int:
         """How often a quorum queue has delivered this message before (`x-delivery-count`); 0 where it is not told."""
-        count = self.headers.get("x-delivery-count")
+        return self._count("x-delivery-count")
+
+    def _count(self, header: str) -> int:
+        count = self.headers.get(header)
         return count if isinstance(count, int) and count > 0 else 0
 
 

@@ -14,9 +14,13 @@ from amqp_tasks.message._printable import bounded_repr
 
 __all__ = (
     "FIRST_ERROR_TIME",
+    "IDEMPOTENCY_HEADER",
+    "JOINS_HEADER",
     "PROTOCOL_HEADERS",
     "RATE_HEADER",
+    "REQUEUES_HEADER",
     "SNOOZES_HEADER",
+    "STEP_HEADER",
     "check_short",
     "check_user_headers",
     "is_broker_header",
@@ -37,8 +41,16 @@ FIRST_ERROR_TIME = "x-error-first-time"
 """When the task first failed, ISO 8601; a retry carries it on to the next attempt, and a dead letter keeps it."""
 SNOOZES_HEADER = "x-amqp-tasks-snoozes"
 """Header that counts how often a task was put off without that being a retry; it tells those runs apart."""
+REQUEUES_HEADER = "x-amqp-tasks-requeues"
+"""Header that counts how often a task was sent back to its queue by `Reject(requeue=True)`."""
 RATE_HEADER = "x-amqp-tasks-rate"
 """Header of a task that has waited in the broker for its turn under a rate limit: the number of the run that waits."""
+JOINS_HEADER = "x-amqp-tasks-joins"
+"""Header: the joins that wait for a task, each `[queue, index, size]`."""
+STEP_HEADER = "x-amqp-tasks-step"
+"""Header of a named step: `[workflow id, name, number of the workflow's joins]`."""
+IDEMPOTENCY_HEADER = "x-amqp-tasks-idempotency-key"
+"""Header that says which calls of a task are the same one."""
 
 _BROKER_HEADERS = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
 _BROKER_PREFIXES = ("x-first-death-", "x-last-death-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -20,6 +21,7 @@ __all__ = (
     "entry_from_data",
     "fact_text",
     "fact_texts",
+    "is_time",
     "journal_message",
     "journal_queue",
     "read_journal_entry",
@@ -64,15 +66,15 @@ def journal_queue(max_age: float) -> Queue:
     return Queue(JOURNAL_NAME, type=QueueType.STREAM, max_length_bytes=_MAX_BYTES, arguments=arguments)
 
 
-def journal_message(entry: JournalEntry) -> OutgoingMessage:
-    """The message that adds an entry to the journal.
+def journal_message(entry: JournalEntry, *, queue_name: str = JOURNAL_NAME) -> OutgoingMessage:
+    """The message that adds an entry to the journal, or to another stream of entries.
 
     Raises:
         EncodeError: a fact that JSON cannot hold.
     """
     properties = Properties(content_type="application/json", content_encoding="utf-8", message_id=entry.id)
     return OutgoingMessage(
-        exchange="", routing_key=JOURNAL_NAME, body=encode_json(entry.as_data()), properties=properties
+        exchange="", routing_key=queue_name, body=encode_json(entry.as_data()), properties=properties
     )
 
 
@@ -98,9 +100,10 @@ def entry_from_data(data: Any) -> JournalEntry:
     found = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     kind, entry_id, time = found.get("kind"), found.get("id"), found.get("time")
     sender, facts = found.get("sender"), found.get("facts")
-    is_timed = isinstance(time, int | float) and not isinstance(time, bool) and math.isfinite(time)
     if not (
-        is_timed and isinstance(facts, dict) and all(isinstance(x, str) for x in (kind, entry_id, sender))
+        is_time(time)
+        and isinstance(facts, dict)
+        and all(isinstance(x, str) for x in (kind, entry_id, sender))
     ):
         raise MalformedMessage(
             DeadLetterReason.BAD_BODY,
@@ -113,6 +116,11 @@ def entry_from_data(data: Any) -> JournalEntry:
         sender=cast("str", sender),
         facts=cast("dict[str, Any]", facts),
     )
+
+
+def is_time(found: object) -> bool:
+    """Whether it is a number of seconds: finite, and no integer too large for a float, which JSON can hold."""
+    return isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= sys.float_info.max
 
 
 def fact_text(entry: JournalEntry, name: str) -> str:

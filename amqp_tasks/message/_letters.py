@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from amqp_tasks.message._again import run_again
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
-from amqp_tasks.message._headers import FIRST_ERROR_TIME, SNOOZES_HEADER, is_broker_header
+from amqp_tasks.message._headers import FIRST_ERROR_TIME, REQUEUES_HEADER, SNOOZES_HEADER, is_broker_header
 
 __all__ = ("UNKNOWN_REASON", "DeadLetter", "read_dead_letter", "revived")
 
@@ -110,9 +110,10 @@ def revived(queue_name: str, properties: Properties, body: bytes) -> OutgoingMes
     """
     count = properties.headers.get(SNOOZES_HEADER)
     snoozes = count if isinstance(count, int) and count > 0 else 0
-    return run_again(
-        properties, body, exchange="", routing_key=queue_name, changes={SNOOZES_HEADER: snoozes + 1}
-    )
+    changes: dict[str, HeaderValue] = {SNOOZES_HEADER: snoozes + 1}
+    if REQUEUES_HEADER in properties.headers:
+        changes[REQUEUES_HEADER] = 0
+    return run_again(properties, body, exchange="", routing_key=queue_name, changes=changes)
 
 
 def _own(headers: Mapping[str, HeaderValue]) -> dict[str, HeaderValue]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from binascii import hexlify
+from collections.abc import Iterator
+from hashlib import blake2b
+from uuid import UUID
 
-__all__ = ("current_origin", "new_task_id")
+from amqp_tasks._forks import after_fork_in_child
+
+__all__ = ("current_origin", "derived_ids", "new_sortable_id", "new_task_id")
 
 
 class _Identity:
@@ -22,7 +29,7 @@ class _Identity:
 
 
 _identity = _Identity()
-os.register_at_fork(after_in_child=_identity.forget)
+after_fork_in_child(_identity.forget)
 
 
 def current_origin() -> str:
@@ -45,3 +52,23 @@ def new_task_id() -> str:
     """
     text = hexlify(os.urandom(16)).decode("ascii")
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{text[16].translate(_VARIANT)}{text[17:20]}-{text[20:]}"
+
+
+def new_sortable_id() -> str:
+    """A UUID of version 7 (RFC 9562) as text: milliseconds since 1970, then 74 random bits; ids sort by the time they were made."""
+    milliseconds = time.time_ns() // 1_000_000
+    text = f"{milliseconds & (1 << 48) - 1:012x}{new_task_id()[14:]}"
+    return f"{text[:8]}-{text[8:12]}-7{text[13:]}"
+
+
+def derived_ids(task_id: str, place: str) -> Iterator[str]:
+    """Ids for what follows a task, without end: the same whenever they are made anew, so that a repeat is known as one.
+
+    Args:
+        task_id: of the task.
+        place: what it is that follows; others for other things.
+    """
+    seed = f"{len(task_id)} {task_id} {place}".encode("utf-8", "surrogatepass")
+    for number in itertools.count():
+        digest = blake2b(seed + b" %d" % number, digest_size=16).digest()
+        yield str(UUID(bytes=digest, version=5))

@@ -48,9 +48,8 @@ class TaskTemplate:
     """
 
     __slots__ = (
-        "_compression", "_constant", "_content_type", "_encoding", "_fixed_origin", "_origin", "_template",
-        "_timed_template",
-        "delivery_mode", "serializer", "task_name",
+        "_compression", "_constant", "_content_type", "_encoding", "_fixed_origin", "_origin", "_reduced",
+        "_template", "delivery_mode", "serializer", "task_name",
     )  # fmt: skip
 
     def __init__(
@@ -95,17 +94,27 @@ class TaskTemplate:
         if self._compression:
             self._constant["compression"] = self._compression
         self._origin = origin or ""
+        # By the headers that are left out. Any thread adds; a race only makes one twice.
+        self._reduced: dict[frozenset[str], HeaderTemplate] = {}
         self._template = self._renew(origin or current_origin())
 
     def _renew(self, origin: str) -> HeaderTemplate:
         self._template = HeaderTemplate({**self._constant, "origin": origin})
-        # Without what such messages have of their own: a header in both would have all encoded anew for each message.
-        timed = {
-            name: value for name, value in self._template.items.items() if name not in ("eta", "expires")
-        }
-        self._timed_template = HeaderTemplate(timed)
+        self._reduced = {}
         self._origin = origin
         return self._template
+
+    def _template_beside(self, own: Mapping[str, HeaderValue]) -> HeaderTemplate:
+        """Without what a message has of its own: a header in both would have all encoded anew for each message."""
+        whole = self._current_template()
+        names = frozenset(own.keys() & whole.items.keys())
+        if not names:
+            return whole
+        known = self._reduced.get(names)
+        if known is None:
+            left = {name: value for name, value in whole.items.items() if name not in names}
+            known = self._reduced[names] = HeaderTemplate(left)
+        return known
 
     def build(
         self,
@@ -168,12 +177,14 @@ class TaskTemplate:
             "argsrepr": _label(args, argsrepr, body),
             "kwargsrepr": _label(kwargs, kwargsrepr, body) if kwargs or kwargsrepr else "{}",
         }
-        template, delay = self._current_template(), None
-        if eta is not None or expires is not None:
-            template, now = self._timed_template, now or datetime.now(UTC)
+        delay = None
+        is_plain = eta is None and expires is None
+        if not is_plain:
+            now = now or datetime.now(UTC)
             own["eta"], delay = _start(eta, now)
             own["expires"] = None if expires is None else _point_in_time(expires, now, "expires").isoformat()
         if shadow or changes or headers:
+            is_plain = False
             _add_rare(own, shadow, changes, headers)
         return OutgoingMessage(
             exchange=_check_key(exchange, "exchange"),
@@ -183,7 +194,7 @@ class TaskTemplate:
                 content_type=self._content_type,
                 content_encoding=encoding,
                 headers=own,
-                template=template,
+                template=self._current_template() if is_plain else self._template_beside(own),
                 delivery_mode=self.delivery_mode,
                 priority=0 if priority is None else _check_priority(priority),
                 correlation_id=task_id,
@@ -191,6 +202,7 @@ class TaskTemplate:
                 **(further or {}),
             ),
             delay=delay,
+            is_task=True,
         )
 
     def _current_template(self) -> HeaderTemplate:
