@@ -8,38 +8,58 @@ from __future__ import annotations
 
 from amqp_tasks.canvas._compose import chain, chord, chunks, group, signature, upgraded, xmap, xstarmap
 from amqp_tasks.canvas._launch import (
+    ACCUMULATE,
     Gathering,
     Join,
     Message,
     abandoned,
     accumulated,
     added_index,
+    calls_in,
     first_errbacks,
     freeze,
     launch,
 )
-from amqp_tasks.canvas._signature import Sender, Signature, send_others_with, signatures
+from amqp_tasks.canvas._signature import (
+    Sender,
+    Signature,
+    StampingVisitor,
+    send_others_with,
+    signatures,
+    with_options,
+)
+from amqp_tasks.canvas._steps import Step, Workflow, freeze_steps, join_queues, launch_steps, waiting_in
 
 __all__ = (
+    "ACCUMULATE",
     "Gathering",
     "Join",
     "Message",
     "Sender",
     "Signature",
+    "StampingVisitor",
+    "Step",
+    "Workflow",
     "abandoned",
     "accumulated",
     "added_index",
+    "calls_in",
     "chain",
     "chord",
     "chunks",
     "first_errbacks",
     "freeze",
+    "freeze_steps",
     "group",
+    "join_queues",
     "launch",
+    "launch_steps",
     "send_others_with",
     "signature",
     "signatures",
     "upgraded",
+    "waiting_in",
+    "with_options",
     "xmap",
     "xstarmap",
 )

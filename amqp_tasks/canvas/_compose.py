@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain as iter_chain
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Self
 
-from amqp_tasks.canvas._signature import Sender, Signature, as_dict, signatures
+from amqp_tasks.canvas._signature import Sender, Signature, Stamping, as_dict, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
 
 __all__ = ("chain", "chord", "chunks", "group", "joined", "signature", "upgraded", "xmap", "xstarmap")
@@ -46,13 +46,13 @@ class chain(_Composed):  # noqa: N801 - the field's name
     subtask_type = "chain"
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
-        steps = [step for task in _given(tasks) for step in _steps(signature(task))]
+        steps = [step for task in _given(tasks) for step in _steps(as_part(task))]
         super().__init__("celery.chain", kwargs={"tasks": steps}, options=options)
 
     @property
     def tasks(self) -> tuple[Signature, ...]:
         """Its steps, in order."""
-        return tuple(signature(task) for task in self.kwargs["tasks"])
+        return tuple(as_part(task) for task in self.kwargs["tasks"])
 
     @property
     def steps(self) -> tuple[Signature, ...]:
@@ -62,11 +62,17 @@ class chain(_Composed):  # noqa: N801 - the field's name
         tasks = upgraded(self.tasks)
         options = dict(self.options)
         for name in _OF_LAST & options.keys():
-            tasks[-1] = tasks[-1].set(**{name: options.pop(name)})
+            tasks[-1] = with_options(tasks[-1], {name: options.pop(name)})
         for errback in signatures(options.pop("link_error", None), "link_error"):
             tasks = [task.link_error(errback) for task in tasks]
         tasks[0] = tasks[0].set(**options)
         return tuple(tasks)
+
+    def _stamped(self, stamping: Stamping) -> Self:
+        inner = stamping.with_those_for("on_chain_start", self)
+        steps = [step._stamped(inner) for step in self.tasks]
+        inner.end("on_chain_end", self)
+        return self.changed(kwargs={**self.kwargs, "tasks": steps}, options=inner.of_links(self.options))
 
     def _members(self) -> Iterable[Signature]:
         return self.tasks
@@ -91,7 +97,7 @@ class group(_Composed):  # noqa: N801 - the field's name
         if isinstance(found, Iterator):
             members: Any = _Lazy(found)  # pyright: ignore[reportUnknownArgumentType] - any items
         else:
-            members = [member for task in _given(tasks) for member in _flat(signature(task))]
+            members = [member for task in _given(tasks) for member in _flat(as_part(task))]
         super().__init__("celery.group", kwargs={"tasks": members}, options=options)
 
     @property
@@ -102,7 +108,7 @@ class group(_Composed):  # noqa: N801 - the field's name
     def stream(self) -> Iterator[Signature]:
         """Its members one after the other, without holding them."""
         for task in self.kwargs["tasks"]:
-            yield from _flat(signature(task))
+            yield from _flat(as_part(task))
 
     @property
     def is_lazy(self) -> bool:
@@ -129,11 +135,44 @@ class group(_Composed):  # noqa: N801 - the field's name
         members: Any = _Lazy(changed) if self.is_lazy else list(changed)
         return self.changed(kwargs={**self.kwargs, "tasks": members}, options=options)
 
+    def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> Self:
+        """A copy whose members start one after the other.
+
+        Args:
+            start: seconds until the first is started.
+            stop: seconds at most; members beyond it start then. None: no limit.
+            step: seconds from one to the next.
+        """
+        starts = count(start, step) if stop is None else (min(each, stop) for each in count(start, step))
+        return self.mapped(lambda member: member.set(countdown=next(starts)), **self.options)
+
     def link_error(self, errback: Mapping[str, Any]) -> Self:
         """A copy each member of which runs `errback` when it fails."""
         return self.mapped(lambda member: member.link_error(errback), **self.options)
 
     on_error = link_error
+
+    def on_complete(self, callback: Mapping[str, Any]) -> chord:
+        """A chord whose body is `callback`, which runs once all members have ended, however they did, with their outcomes.
+
+        It gets a list of them, in the order of the members: dictionaries with `task_id`, `state` (SUCCESS, FAILURE or REVOKED),
+        `value` (what it returned, else None) and `error` (`exc_type`, `exc_message`, `exc_module`, or None). Of a member
+        that is a chain or a chord it is the outcome of its end.
+
+        Raises:
+            ConfigurationError: `callback` is no signature.
+        """
+        made = chord(self, callback)
+        return made.changed(kwargs={**made.kwargs, "on_complete": True})
+
+    def _stamped(self, stamping: Stamping) -> Self:
+        inner = stamping.with_those_for("on_group_start", self)
+        stamped = self._with_stamped_members(inner)
+        inner.end("on_group_end", self)
+        return stamped
+
+    def _with_stamped_members(self, stamping: Stamping) -> Self:
+        return self.mapped(lambda member: member._stamped(stamping), **stamping.of_links(self.options))
 
     def _members(self) -> Iterable[Signature]:
         tasks = self.kwargs["tasks"]
@@ -157,14 +196,14 @@ class chord(_Composed):  # noqa: N801 - the field's name
 
     def __init__(self, header: Any, body: Any = None, **options: Any) -> None:
         found = header if isinstance(header, group) else group(header)
-        given = {"header": found.listed(), "body": None if body is None else signature(body)}
+        given = {"header": found.listed(), "body": None if body is None else as_part(body)}
         super().__init__("celery.chord", kwargs=given, options=options)
 
     @property
     def header(self) -> group:
         """The group."""
         found = self.kwargs["header"]
-        made = group(found) if isinstance(found, list) else signature(found)
+        made = group(found) if isinstance(found, list) else as_part(found)
         return made if isinstance(made, group) else group(made)
 
     @property
@@ -176,12 +215,17 @@ class chord(_Composed):  # noqa: N801 - the field's name
         """
         found = self.kwargs.get("body")
         if found is None:
-            raise ConfigurationError(f"{self!r:.200} has no body: write chord(header, body)")
-        return signature(found)
+            raise ConfigurationError("a chord has no body: write chord(header, body)")
+        return as_part(found)
+
+    @property
+    def is_on_complete(self) -> bool:
+        """Whether the body gets the outcomes of all members, failures too: see `group.on_complete`."""
+        return self.kwargs.get("on_complete") is True
 
     def with_body(self, body: Any) -> Self:
         """A copy with this body."""
-        return self.changed(kwargs={**self.kwargs, "body": signature(body)})
+        return self.changed(kwargs={**self.kwargs, "body": as_part(body)})
 
     def link(self, callback: Mapping[str, Any]) -> Self:
         """A copy that has `callback` run with the body's result."""
@@ -197,13 +241,24 @@ class chord(_Composed):  # noqa: N801 - the field's name
         """Send it, with `body` if it has none yet."""
         return (self if body is None else self.with_body(body)).apply_async(**options)
 
+    def _stamped(self, stamping: Stamping) -> Self:
+        inner = stamping.with_those_for("on_chord_header_start", self)
+        changes: dict[str, Any] = {"header": self.header._with_stamped_members(inner)}
+        inner.end("on_chord_header_end", self)
+        if self.kwargs.get("body") is not None:
+            changes["body"] = self.body._stamped(inner.with_those_for("on_chord_body", self))
+        return self.changed(kwargs={**self.kwargs, **changes}, options=inner.of_links(self.options))
+
     def _members(self) -> Iterable[Signature]:
         body = self.kwargs.get("body")
-        return (self.header, *(() if body is None else (signature(body),)))
+        return (self.header, *(() if body is None else (as_part(body),)))
 
     def __repr__(self) -> str:
         body = self.kwargs.get("body")
-        return f"{self.header!r} | {'?' if body is None else signature(body)!r}"
+        shown = "?" if body is None else repr(as_part(body))
+        return (
+            f"{self.header!r}.on_complete({shown})" if self.is_on_complete else f"{self.header!r} | {shown}"
+        )
 
 
 _OF_LAST = frozenset({"task_id", "link", "reply_to"})
@@ -222,10 +277,17 @@ def signature(value: Any, *args: Any, **given: Any) -> Signature:
     Raises:
         ConfigurationError: it is none of these, or a dictionary in which something is wrong.
     """
+    return Signature(value, *args, **given) if isinstance(value, str) else as_part(value)
+
+
+def as_part(value: Any) -> Signature:
+    """A part of a workflow: a signature, or its dictionary. A bare name is none: in a list of calls it is a slip.
+
+    Raises:
+        ConfigurationError: it is neither, or a dictionary in which something is wrong.
+    """
     if isinstance(value, Signature):
         return value
-    if isinstance(value, str):
-        return Signature(value, *args, **given)
     fields = as_dict(value, "a workflow's part")
     kind = _KINDS.get(fields.get("subtask_type") or "", Signature)
     made = kind.from_fields({**_EMPTY, **{key: fields[key] for key in _EMPTY if key in fields}})
@@ -269,7 +331,7 @@ def joined(first: Signature, second: Any) -> Signature:
     """`first | second`."""
     if not isinstance(second, Mapping):
         return NotImplemented  # type: ignore[no-any-return]
-    second = signature(second)
+    second = as_part(second)
     if isinstance(second, group) and not second.is_lazy and not second.tasks:
         raise ConfigurationError("a chain cannot end with, or pass through, a group that has no members")
     if isinstance(first, group):
@@ -335,7 +397,7 @@ def _steps(step: Signature) -> Iterable[Signature]:
 def _flat(member: Signature) -> Iterable[Signature]:
     if not isinstance(member, group):
         return (member,)
-    return (inner.set(**member.options) for inner in member.stream())
+    return (with_options(inner, member.options) for inner in member.stream())
 
 
 # -- one message for many items

@@ -5,17 +5,18 @@ Pure: a signature in, a plan out. The caller of a workflow and the worker that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 from amqp_tasks.canvas._compose import chain, chord, group, signature, upgraded
-from amqp_tasks.canvas._signature import Signature, signatures
+from amqp_tasks.canvas._signature import Signature, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
-from amqp_tasks.message import JOIN_PREFIX
+from amqp_tasks.message import JOIN_PREFIX, Needed
 
 __all__ = (
+    "ACCUMULATE",
     "Gathering",
     "Join",
     "Member",
@@ -23,6 +24,7 @@ __all__ = (
     "abandoned",
     "accumulated",
     "added_index",
+    "calls_in",
     "first_errbacks",
     "freeze",
     "launch",
@@ -30,9 +32,8 @@ __all__ = (
 
 MAX_HEADER = 60_000
 """Who takes a join holds all of it unacked, and a channel holds 65,535 messages."""
-_WHERE = ("queue", "exchange", "routing_key")
 ACCUMULATE = "celery.accumulate"
-"""The task that returns its arguments as a list: the body of a group whose results something waits for."""
+"""The task that returns one of its arguments: the body of a group whose results something waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,18 +71,26 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathering:
-    """A queue to be made, in which the outcomes of a chord's header come together.
+    """A queue to be made, in which the outcomes of several tasks come together: a chord's header, what named steps depend on.
 
     Attributes:
         queue: its name.
         size: how many outcomes it waits for.
-        body: what is run with their values.
+        body: what is run with the list of their values; None for named steps.
+        steps: named steps that are run with their values as arguments.
+        on_complete: the body is run with the members' outcomes, however they ended.
+        needs: those whose outcomes it waits for, where they are named steps.
+        where: the first of the calls that fill it, as it is sent: the watch goes where that goes.
         rest, joins: as of a `Message`, for the body.
     """
 
     queue: str
     size: int
-    body: Signature
+    body: Signature | None = None
+    on_complete: bool = False
+    steps: Sequence[Message] = ()
+    needs: Sequence[Needed] = ()
+    where: Signature
     rest: Sequence[Mapping[str, Any]] = ()
     joins: tuple[Join, ...] = ()
 
@@ -115,9 +124,12 @@ def freeze(
     if isinstance(part, group):
         own = dict(part.options)
         group_id = own.pop("group_id", None) or own.pop("task_id", None) or new_id()
-        return part.mapped(lambda member: freeze(member.set(**own), new_id, options), group_id=group_id)
+        return part.mapped(
+            lambda member: freeze(with_options(member, own) if own else member, new_id, options),
+            group_id=group_id,
+        )
     if isinstance(part, chord):
-        body = part.body.set(**part.options)
+        body = with_options(part.body, part.options)
         kwargs = {"header": freeze(part.header, new_id, options), "body": freeze(body, new_id, options)}
         return part.changed(kwargs={**part.kwargs, **kwargs}, options={})
     own = {name: value for name, value in part.options.items() if value is not None}
@@ -154,7 +166,9 @@ def launch(
             group_index=group_index,
         )  # fmt: skip
     elif isinstance(part, chord):
-        yield from _launch_chord(part.header, part.body, given.over(part), rest, joins)
+        yield from _launch_chord(
+            part.header, part.body, given.over(part), rest, joins, on_complete=part.is_on_complete
+        )
     elif isinstance(part, group):
         given = given.over(part)
         if rest:
@@ -172,7 +186,7 @@ def launch(
                     group_index=index,
                 )
     else:
-        call = part.clone(given.args, given.kwargs)
+        call = part.clone(given.args, given.kwargs) if given.args or given.kwargs else part
         yield Message(call=call, rest=rest, joins=joins, group=group_id, group_index=group_index)
 
 
@@ -192,6 +206,8 @@ def _launch_chord(
     given: _Given,
     rest: Sequence[Mapping[str, Any]],
     joins: tuple[Join, ...],
+    *,
+    on_complete: bool = False,
 ) -> Iterator[Message | Gathering]:
     tasks = header.tasks
     if not tasks:
@@ -203,7 +219,10 @@ def _launch_chord(
         )
     group_id = header.options.get("group_id")
     queue = f"{JOIN_PREFIX}{group_id}"
-    yield Gathering(queue=queue, size=len(tasks), body=body, rest=rest, joins=joins)
+    where = _first_of(tasks, given) or _list_maker()
+    yield Gathering(
+        queue=queue, size=len(tasks), body=body, on_complete=on_complete, where=where, rest=rest, joins=joins
+    )
     for index, member in enumerate(tasks):
         join = Join(queue=queue, index=index, size=len(tasks))
         yield from launch(
@@ -224,45 +243,50 @@ def added_index(index: int, number: int) -> int:
 
 def accumulated(part: group) -> chord:
     """A group as one value: the list of its members'."""
-    return chord(part, _list_maker(part))
+    return chord(part, _list_maker())
 
 
 def _accumulate(part: group) -> Signature:
     """The body for a group at the end of something that is itself waited for: its value is the list of values."""
-    return _list_maker(part, task_id=f"{part.options.get('group_id')}-all", ignore_result=True)
+    return _list_maker(task_id=f"{part.options.get('group_id')}-all", ignore_result=True)
 
 
-def _list_maker(part: group, **options: Any) -> Signature:
-    """Runs where the first member runs: workers of its queue need not consume any other."""
-    first = _first(part)
-    if first is None:
-        return Signature(ACCUMULATE, options=options)
-    where = {name: first.options[name] for name in _WHERE if first.options.get(name) is not None}
-    return Signature(ACCUMULATE, kwargs={"task": {"task": first.task}}, options={**where, **options})
+def _list_maker(**options: Any) -> Signature:
+    return Signature(ACCUMULATE, kwargs={"index": 0}, options=options)
 
 
-def _first(part: Signature) -> Signature | None:
-    """The first task of a part."""
+def _first(part: Signature, given: _Given) -> Signature | None:
+    """The first task of a part, with the arguments that `launch` gives it; None: it has none."""
     if isinstance(part, chord):
-        return _first(part.header) or _first(part.body)
+        return _first_of(part.header.tasks, given.over(part)) or _first(part.body, _Given(([],), {}))
     if isinstance(part, group | chain):
-        return next((found for member in part.tasks if (found := _first(member)) is not None), None)
-    return part
+        return _first_of(part.tasks, given.over(part))
+    return part.clone(given.args, given.kwargs)
+
+
+def _first_of(parts: Iterable[Signature], given: _Given) -> Signature | None:
+    return next((found for part in parts if (found := _first(part, given)) is not None), None)
+
+
+def calls_in(part: Signature) -> Iterator[Signature]:
+    """All tasks of a frozen workflow, without callbacks and errbacks; not those of a generator, which can be read once."""
+    if isinstance(part, group) and part.is_lazy:
+        return
+    if isinstance(part, chain | group):
+        for each in part.tasks:
+            yield from calls_in(each)
+    elif isinstance(part, chord):
+        yield from calls_in(part.header)
+        yield from calls_in(part.body)
+    else:
+        yield part
 
 
 def abandoned(part: Signature) -> Iterator[Member]:
     """All tasks of a frozen workflow that has not begun and never will."""
-    if isinstance(part, chain):
-        for step in part.tasks:
-            yield from abandoned(step)
-    elif isinstance(part, group):
-        for member in part.tasks:
-            yield from abandoned(member)
-    elif isinstance(part, chord):
-        yield from abandoned(part.header)
-        yield from abandoned(part.body)
-    elif part.id:
-        yield Member(task_id=part.id, reply_to=str(part.options.get("reply_to") or ""))
+    for call in calls_in(part):
+        if call.id:
+            yield Member(task_id=call.id, reply_to=str(call.options.get("reply_to") or ""))
 
 
 def first_errbacks(part: Signature) -> tuple[str, list[Any]]:

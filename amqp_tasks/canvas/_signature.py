@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, SupportsIndex
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, SupportsIndex, TypeVar
 
 from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.message import check_stamps, plain_stamp, stamp_values
 
-__all__ = ("Sender", "Signature", "as_dict", "send_others_with", "signatures")
+__all__ = (
+    "Sender",
+    "Signature",
+    "Stamping",
+    "StampingVisitor",
+    "as_dict",
+    "send_others_with",
+    "sender_or_other",
+    "signatures",
+    "with_options",
+)
 
 _MAX_SHOWN = 60
 
 
 class Sender(Protocol):
-    """Who can send signatures: an app."""
+    """Who can send signatures: that of an app."""
 
     def send_signature(
         self,
@@ -33,8 +46,19 @@ class Sender(Protocol):
     ) -> Any:
         """Run it here; returns its finished result."""
 
+    def send_workflow(
+        self, workflow: Any, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float | None
+    ) -> Any:
+        """Send named steps, a `Workflow`; returns a `WorkflowResult`."""
+
+    def apply_workflow(self, workflow: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run named steps here; returns their finished `WorkflowResult`."""
+
     def call_signature(self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the task's function here; returns what it returns."""
+
+
+Made = TypeVar("Made", bound="Signature")
 
 
 class Signature(dict[str, Any]):
@@ -137,10 +161,49 @@ class Signature(dict[str, Any]):
     on_error = link_error
     """The same as `link_error`."""
 
+    def stamp(
+        self, visitor: StampingVisitor | None = None, *, append_stamps: bool = False, **stamps: Any
+    ) -> Self:
+        """A copy with these stamps on all its tasks, callbacks and errbacks: names with values that travel with each message.
+
+        A task finds them in `self.request.stamps`, also when it is retried or replaced; `revoke_by_stamped_headers` revokes by
+        them. Values are text, numbers, booleans or lists of these.
+
+        Args:
+            visitor: is asked for further stamps at each part.
+            append_stamps: a name that is there keeps its values and gets these as well; else these take their place.
+            stamps: by name, which must not be that of an option.
+
+        Raises:
+            ConfigurationError: a value that no stamp can have, or no visitor.
+        """
+        check_stamps(stamps)
+        # Callers without a type checker pass anything, Celery's own visitors for one.
+        if not isinstance(visitor, StampingVisitor | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"a visitor must be a subclass of amqp_tasks.canvas.StampingVisitor, got {type(visitor).__qualname__}"
+            )
+        return self._stamped(Stamping(stamps, append_stamps, visitor))
+
+    def with_stamps(self, stamps: Mapping[str, Any], *, append_stamps: bool = False) -> Self:
+        """The same with a mapping, unchecked: as a message had them."""
+        return self._stamped(Stamping(stamps, append_stamps))
+
+    def _stamped(self, stamping: Stamping) -> Self:
+        options = stamping.of_links(self.options)
+        return self.changed(options=stamping.with_those_for("on_signature", self).of_call(options))
+
     def _extended(self, option: str, added: Mapping[str, Any]) -> Self:
         known = signatures(self.options.get(option), option)
-        new = as_dict(added, f"{option} of {self}")
+        new = as_dict(added, f"{option} of {self.task}")
         return self if new in known else self.changed(options={**self.options, option: [*known, new]})
+
+    def flatten_links(self) -> list[Signature]:
+        """Itself and all callbacks, theirs included."""
+        from amqp_tasks.canvas._compose import signature
+
+        links = signatures(self.options.get("link"), "link")
+        return [self, *(found for link in links for found in signature(link).flatten_links())]
 
     def changed(self, **changes: Any) -> Self:
         """A copy with other fields, unchecked."""
@@ -179,14 +242,7 @@ class Signature(dict[str, Any]):
         return self._sender().call_signature(self, args, kwargs)
 
     def _sender(self) -> Sender:
-        sender = self._found_sender()
-        if sender is None and _others:
-            sender = _others[0]()
-        if sender is None:
-            raise ConfigurationError(
-                f"nobody is known who could send {self!r:.200}: make it with app.signature(...) or task.s(...)"
-            )
-        return sender
+        return sender_or_other(self._found_sender(), repr(self.task))
 
     def _found_sender(self) -> Sender | None:
         return self.sender
@@ -230,7 +286,127 @@ class Signature(dict[str, Any]):
         __setitem__ = __delitem__ = update = setdefault = pop = popitem = clear = _refuse
 
 
+class StampingVisitor(ABC):
+    """Gives stamps to each part of a workflow as `Signature.stamp` comes to it; of the shape of Celery's.
+
+    Each method but those for an end is given a part, which it cannot change, and by name the stamps that come to the part,
+    and returns further ones. What a chain, a group or a chord is given goes to all in it. With a key `stamped_headers`
+    the result says which names are stamps, as Celery wants it: it must be all.
+    """
+
+    @abstractmethod
+    def on_signature(self, sig: Signature, **headers: Any) -> Mapping[str, Any] | None:
+        """Stamps of a single call."""
+
+    def on_chain_start(self, chain: Signature, **headers: Any) -> Mapping[str, Any] | None:
+        """Stamps of all steps of a chain."""
+        return {}
+
+    def on_chain_end(self, chain: Signature, **headers: Any) -> None:  # noqa: B027 - need not be defined
+        """All steps have been stamped."""
+
+    def on_group_start(self, group: Signature, **headers: Any) -> Mapping[str, Any] | None:
+        """Stamps of all members of a group."""
+        return {}
+
+    def on_group_end(self, group: Signature, **headers: Any) -> None:  # noqa: B027 - need not be defined
+        """All members have been stamped; those of a generator are as they are read."""
+
+    def on_chord_header_start(self, sig: Signature, **header: Any) -> Mapping[str, Any] | None:
+        """Stamps of a chord; those of its header's group, unless defined otherwise."""
+        return self.on_group_start(sig.header, **header)  # type: ignore[attr-defined]
+
+    def on_chord_header_end(self, sig: Signature, **header: Any) -> None:
+        """The header has been stamped."""
+        self.on_group_end(sig.header, **header)  # type: ignore[attr-defined]
+
+    def on_chord_body(self, sig: Signature, **header: Any) -> Mapping[str, Any] | None:
+        """Further stamps of the body of a chord, beside those of `on_chord_header_start`."""
+        return {}
+
+    def on_callback(self, callback: Signature, **header: Any) -> Mapping[str, Any] | None:
+        """Stamps of a callback, beside those of `on_signature`."""
+        return {}
+
+    def on_errback(self, errback: Signature, **header: Any) -> Mapping[str, Any] | None:
+        """Stamps of an errback, likewise."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Stamping:
+    """Stamps that are being put on; in a signature's options, in the form of Celery's."""
+
+    stamps: Mapping[str, Any]
+    appends: bool
+    visitor: StampingVisitor | None = None
+
+    def with_those_for(self, hook: str, part: Signature) -> Stamping:
+        """Together with those that the visitor's `hook` gives a part.
+
+        Raises:
+            ConfigurationError: it gave something that is no stamp.
+        """
+        if self.visitor is None:
+            return self
+        found = dict(getattr(self.visitor, hook)(part, **self.stamps) or {})
+        names = found.pop("stamped_headers", found)
+        if unnamed := found.keys() - set(names):
+            raise ConfigurationError(
+                f"{hook} gave {min(unnamed)!r}, which its stamped_headers do not name: only stamps can be given"
+            )
+        check_stamps(found)
+        if self.appends:
+            found |= {
+                name: [*stamp_values(self.stamps[name]), *stamp_values(value)]
+                for name, value in found.items()
+                if name in self.stamps
+            }
+        return replace(self, stamps={**self.stamps, **found})
+
+    def end(self, hook: str, part: Signature) -> None:
+        """Tell the visitor that a part has been stamped."""
+        if self.visitor is not None:
+            getattr(self.visitor, hook)(part, **self.stamps)
+
+    def of_call(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a single call, stamped."""
+        names = [*(options.get("stamped_headers") or ())]
+        stamped: dict[str, Any] = {}
+        for name, value in self.stamps.items():
+            if self.appends and name in names:
+                value = [*stamp_values(options.get(name)), *stamp_values(value)]  # noqa: PLW2901
+            stamped[name] = plain_stamp(value)
+        return {**options, **stamped, "stamped_headers": list(dict.fromkeys([*names, *stamped]))}
+
+    def of_links(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options with their callbacks and errbacks stamped."""
+        from amqp_tasks.canvas._compose import signature
+
+        links: dict[str, Any] = {}
+        for option, hook in (("link", "on_callback"), ("link_error", "on_errback")):
+            if options.get(option):
+                found = [signature(link) for link in signatures(options[option], option)]
+                links[option] = [link._stamped(self.with_those_for(hook, link)) for link in found]
+        return {**options, **links}
+
+
 _others: list[Callable[[], Sender]] = []
+
+
+def sender_or_other(sender: Sender | None, what: str) -> Sender:
+    """Who sends it: the one that is known for it, else the one of the moment.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if sender is None and _others:
+        sender = _others[0]()
+    if sender is None:
+        raise ConfigurationError(
+            f"nobody is known who could send {what:.200}: make it with app.signature(...) or task.s(...)"
+        )
+    return sender
 
 
 def send_others_with(find: Callable[[], Sender]) -> None:
@@ -249,6 +425,18 @@ def as_dict(value: Any, what: str) -> Mapping[str, Any]:
             f"{what} must be a signature, got {value!r:.80}: write task.s(...), not task(...) or task.delay(...)"
         )
     return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def with_options(part: Made, options: Mapping[str, Any]) -> Made:
+    """A copy with further options; callbacks and errbacks come to those that it has."""
+    changes = dict(options)
+    for name in _ADDED & changes.keys():
+        known = signatures(part.options.get(name), name)
+        changes[name] = [*known, *(each for each in signatures(changes[name], name) if each not in known)]
+    return part.set(**changes)
+
+
+_ADDED = frozenset({"link", "link_error"})
 
 
 def signatures(value: Any, what: str = "a callback") -> list[Mapping[str, Any]]:
