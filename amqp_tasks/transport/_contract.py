@@ -19,6 +19,7 @@ from typing import Any
 from amqp_routing import Binding, Topology
 from amqp_tasks.errors import PublishError
 from amqp_tasks.message import OutgoingMessage, Properties
+from amqp_tasks.transport._tally import Tally
 
 __all__ = (
     "Consumer",
@@ -68,6 +69,8 @@ class Settlement(Enum):
     ACK = "ack"
     REQUEUE = "requeue"
     """basic.nack(requeue=True): back to its queue. Counts towards a quorum queue's delivery limit before 4.3."""
+    RETURN = "return"
+    """basic.reject(requeue=True): likewise, and every version counts it; a queue with `delayed_retry_type` may let it wait."""
     DROP = "drop"
     """basic.nack(requeue=False): dead-lettered by the broker where the queue says so, else dropped."""
 
@@ -109,7 +112,7 @@ class ConsumerOptions:
             name, and whenever it is consumed again, after a reconnect too, it is read on after the last delivery that was
             handed out. Settling gives the broker leave to send more and nothing else. `x-consumer-timeout` is left out where
             the broker does not take it (RabbitMQ before 4.3).
-        exclusive: refuse other consumers.
+        exclusive: refuse other consumers. Who asks for that has rivals, so a lost queue is told by its event, and logged as DEBUG only.
         paused_queues: names of those that are not consumed at first, see `Consumer.pause_queues`.
         settle_delay: seconds for which settlements may be gathered while they are fewer than a quarter of the prefetch.
     """
@@ -136,6 +139,11 @@ class Consumer(ABC):
         Raises:
             RuntimeError: the delivery was settled before (a bug of ours, never input).
         """
+
+    @abstractmethod
+    def flush(self, *, timeout: float) -> None:
+        """Return when what was settled is written to the socket, so that the end of this process takes none of it back;
+        after `timeout` seconds, or when the connection is lost, at the latest. Not on the I/O thread."""
 
     @abstractmethod
     def set_prefetch(self, prefetch: int) -> None:
@@ -205,6 +213,11 @@ class TransportStatistics:
 class Transport(ABC):
     """See the module's docstring. All methods are thread-safe unless said otherwise."""
 
+    @property
+    @abstractmethod
+    def tally(self) -> Tally:
+        """What this process counts: itself what the broker has accepted; the worker adds how tasks end."""
+
     @abstractmethod
     def open(self, *, timeout: float) -> ServerInfo:
         """Connect now (else the first use does) and tell who answered.
@@ -254,8 +267,15 @@ class Transport(ABC):
 
         Each queue and exchange is first declared passively; only what is missing is declared (mode DECLARE).
         Bindings are made in mode DECLARE. Idempotent. Remembers what was declared, so that a returned message to a
-        declared queue leads to one re-declaration and one resend before `UnroutableError`; not with `is_lasting=False`, for
-        what is deleted when it has done its work.
+        declared queue leads to one re-declaration and one resend before `UnroutableError`. A queue that the broker knows and
+        that does not run, as in the moment after its start, is waited for some seconds.
+
+        Args:
+            topology: exchanges, queues and bindings.
+            mode: see above.
+            timeout: seconds; None: the transport's own.
+            is_lasting: False for queues with a name of their own that are deleted when they have done their work: they are not
+                remembered, and declared without a look whether they are there.
 
         Raises:
             TopologyMismatch: something exists with other arguments; a line each with wanted, found and remedy.
@@ -285,7 +305,12 @@ class Transport(ABC):
 
     @abstractmethod
     def queue_status(self, queue_name: str, *, timeout: float | None = None) -> QueueStatus | None:
-        """Ready messages and consumers; None when the queue does not exist."""
+        """Ready messages and consumers; None when the queue does not exist.
+
+        Raises:
+            QueueNotRunning: it exists, and its node is down or has not brought it up yet.
+            BrokerOperationError: permission is missing (403).
+        """
 
     @abstractmethod
     def purge_queue(self, queue_name: str, *, timeout: float | None = None) -> int:

@@ -8,7 +8,7 @@ down. Below level 0 stands the exchange of what is due, from which the last word
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -25,11 +25,13 @@ from amqp_routing import (
     Topology,
 )
 from amqp_tasks.message import OutgoingMessage, Properties
+from amqp_tasks.transport._partial import PartialTopology
 
 __all__ = (
     "DUE_EXCHANGE",
     "MAX_SECONDS",
     "STRAY_NAME",
+    "Stop",
     "WheelEntry",
     "came_through_wheel",
     "due_binding",
@@ -55,9 +57,18 @@ _MAX_NORMAL_PRIORITY = 4
 """Quorum queues put messages of a higher priority before the others from RabbitMQ 4.0 on."""
 _HIGH_LANE = "high."
 _CACHED = 4096
+_FOOT = Topology(
+    exchanges=(
+        Exchange(STRAY_NAME, ExchangeType.FANOUT),
+        Exchange(DUE_EXCHANGE, ExchangeType.TOPIC, alternate_exchange=STRAY_NAME),
+    ),
+    queues=(Queue(STRAY_NAME),),
+    bindings=(Binding(STRAY_NAME, STRAY_NAME),),
+)
+"""What each way through the wheel ends in."""
 
 
-class _Stop(NamedTuple):
+class Stop(NamedTuple):
     """One wheel queue. `lane` keeps messages of high priority apart: ahead of others that are due they would hold those up."""
 
     lane: str
@@ -79,31 +90,22 @@ class WheelEntry:
 
     exchange: str
     routing_key: str
-    stops: tuple[_Stop, ...]
+    stops: tuple[Stop, ...]
     due_queue: str
     target: tuple[str, str]
 
-    def topology(self) -> Topology:
-        """What it needs of the wheel."""
+    def topology(self, known: Collection[Stop] = ()) -> Topology:
+        """What it needs of the wheel, less what was declared for the stops of others."""
         lane, highest, _ = self.stops[0]
-        levels = range(highest + 1)
-        exchanges = (Exchange(_exchange_name(lane, level), ExchangeType.TOPIC) for level in levels)
-        ways = (
-            Binding(
-                _exchange_name(lane, stop.level),
-                _queue_name(stop),
-                routing_key=_pattern(stop.level, stop.digit),
-            )
-            for stop in self.stops
-        )
-        return Topology(
-            exchanges=(
-                Exchange(STRAY_NAME, ExchangeType.FANOUT),
-                Exchange(DUE_EXCHANGE, ExchangeType.TOPIC, alternate_exchange=STRAY_NAME),
-                *exchanges,
-            ),
-            queues=(Queue(STRAY_NAME), *(_wheel_queue(stop) for stop in self.stops)),
-            bindings=(Binding(STRAY_NAME, STRAY_NAME), *(_passing(lane, level) for level in levels), *ways),
+        levels = range(max((stop.level + 1 for stop in known if stop.lane == lane), default=0), highest + 1)
+        exchanges = tuple(Exchange(_exchange_name(lane, level), ExchangeType.TOPIC) for level in levels)
+        stops = [stop for stop in self.stops if stop not in known]
+        # Not a whole one where something is known: its exchanges are not told again.
+        base, kind = (PartialTopology(), PartialTopology) if known else (_FOOT, Topology)
+        return kind(
+            exchanges=(*base.exchanges, *exchanges),
+            queues=(*base.queues, *map(_wheel_queue, stops)),
+            bindings=(*base.bindings, *(_passing(lane, level) for level in levels), *map(_way_in, stops)),
         )
 
     @property
@@ -140,7 +142,7 @@ def wheel_entry(seconds: int, exchange: str, routing_key: str, *, is_high: bool 
     digits = f"{seconds:0{LEVELS}x}"
     word = _queue_word(routing_key) if not exchange else _hashed(exchange, routing_key)
     stops = tuple(
-        _Stop(lane, LEVELS - 1 - at, int(digit, RADIX)) for at, digit in enumerate(digits) if digit != "0"
+        Stop(lane, LEVELS - 1 - at, int(digit, RADIX)) for at, digit in enumerate(digits) if digit != "0"
     )
     return WheelEntry(
         exchange=_exchange_name(lane, stops[0].level),
@@ -173,6 +175,7 @@ def enter_wheel(message: OutgoingMessage) -> tuple[OutgoingMessage, WheelEntry] 
         mandatory=message.mandatory,
         is_relayed=message.is_relayed,
         delay=message.delay,
+        is_task=message.is_task,
     )
     return sent, entry
 
@@ -213,7 +216,7 @@ def _exchange_name(lane: str, level: int) -> str:
     return f"{_PREFIX}{lane}{level}" if level >= 0 else DUE_EXCHANGE
 
 
-def _queue_name(stop: _Stop) -> str:
+def _queue_name(stop: Stop) -> str:
     return f"{_PREFIX}{stop.lane}{stop.level}.{stop.digit:x}"
 
 
@@ -230,7 +233,12 @@ def _passing(lane: str, level: int) -> Binding:
     )
 
 
-def _wheel_queue(stop: _Stop) -> Queue:
+def _way_in(stop: Stop) -> Binding:
+    pattern = _pattern(stop.level, stop.digit)
+    return Binding(_exchange_name(stop.lane, stop.level), _queue_name(stop), routing_key=pattern)
+
+
+def _wheel_queue(stop: Stop) -> Queue:
     seconds = float(stop.digit * RADIX**stop.level)
     return _forwarding(_queue_name(stop), seconds, _exchange_name(stop.lane, stop.level - 1), None)
 

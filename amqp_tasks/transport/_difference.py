@@ -14,7 +14,9 @@ _FIELDS = {
     "queue": {field.name for field in fields(Queue)},
     "exchange": {field.name for field in fields(Exchange)},
 }
-_IN_MILLISECONDS = frozenset({"message_ttl", "expires", "consumer_timeout"})
+_IN_MILLISECONDS = frozenset(
+    {"message_ttl", "expires", "consumer_timeout", "delayed_retry_min", "delayed_retry_max"}
+)
 _OF_DEAD_LETTERS = frozenset({"x-dead-letter-exchange", "x-dead-letter-routing-key"})
 
 

@@ -25,6 +25,11 @@ class StreamPlaces:
         self._given = arguments
         self._next = {name: table[OFFSET] for name, table in arguments.items() if OFFSET in table}
 
+    @property
+    def are_any(self) -> bool:
+        """Whether a stream is among the queues."""
+        return bool(self._next)
+
     def note(self, deliveries: Sequence[Delivery]) -> None:
         """These are handed out."""
         if not self._next:

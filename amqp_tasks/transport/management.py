@@ -1,4 +1,4 @@
-"""What AMQP cannot tell and RabbitMQ's management API can: the bindings of a queue."""
+"""What AMQP cannot tell and RabbitMQ's management API can: the bindings of a queue, and what consumers hold."""
 
 from __future__ import annotations
 
@@ -6,16 +6,33 @@ import base64
 import json
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from amqp_routing import Binding
 from amqp_tasks.errors import BrokerOperationError, BrokerUnreachable, ConfigurationError
+from amqp_tasks.settings import Secret
+from amqp_tasks.settings._url import split_url
 
-__all__ = ("Management",)
+__all__ = ("Load", "Management")
 
 TIMEOUT = 10.0
 _NOT_FOUND = 404
+_WANTED = "the URL of the management API must look like http://user:password@host:15672 (or https)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a queue holds, as of some seconds ago.
+
+    Attributes:
+        messages: all of them.
+        unacknowledged: those that were delivered and are not settled.
+    """
+
+    messages: int
+    unacknowledged: int
 
 
 class Management:
@@ -26,21 +43,25 @@ class Management:
         vhost: the virtual host.
 
     Raises:
-        ConfigurationError: not such a URL.
+        ConfigurationError: not such a URL. Never shows the password.
     """
 
     def __init__(self, url: str, *, vhost: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigurationError(
-                "the URL of the management API must look like http://user:password@host:15672 (or https)"
-            )
+        secret = Secret(url)
+        # The plain text must not stay in a frame that a traceback with locals would print.
+        del url
+        if not secret.get_secret_value().lower().startswith(("http://", "https://")):
+            raise ConfigurationError(_WANTED)
+        parts = split_url(secret, "URL of the management API", "host:15672")
+        if not parts.host:
+            raise ConfigurationError(_WANTED)
         port = f":{parts.port}" if parts.port else ""
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        host = f"[{parts.host}]" if ":" in parts.host else parts.host
         self._base = f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}/api"
         self._vhost = vhost
-        user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
-        self._authorization = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+        user, password = unquote(parts.user or "guest"), parts.password or Secret("guest")
+        login = f"{user}:{password.get_secret_value()}".encode("utf-8", "surrogateescape")
+        self._authorization = base64.b64encode(login).decode("ascii")
 
     def bindings_of(self, queue_name: str) -> tuple[Binding, ...]:
         """What leads to a queue, the default exchange left out; empty when there is no such queue.
@@ -60,6 +81,22 @@ class Management:
             for each in found
             if each["source"]
         )
+
+    def loads(self) -> dict[str, Load]:
+        """All queues of the virtual host, each with what it holds.
+
+        Raises:
+            BrokerUnreachable: nobody answers there.
+            BrokerOperationError: it refuses; `reply_code` is the HTTP status.
+        """
+        found: list[dict[str, Any]] = self._get("queues", self._vhost) or []
+        return {
+            str(each["name"]): Load(
+                messages=int(each.get("messages") or 0),
+                unacknowledged=int(each.get("messages_unacknowledged") or 0),
+            )
+            for each in found
+        }
 
     def _get(self, *path: str) -> Any:
         """The decoded answer; None for 404."""

@@ -7,7 +7,7 @@ forked child starts with an empty broker.
 Exact here: exchanges of every type but consistent-hash, unroutable messages, priorities (`max_priority`),
 prefetch, redelivery, delivery limits, dead-lettering with `x-death`, message TTL and expiration, `max_length` with
 every overflow, `expires`, single active consumer, consumer priorities. Refused: streams and consistent-hash
-exchanges. Accepted without effect: `durable`, `auto_delete`, `consumer_timeout`, delivery modes, users.
+exchanges. Accepted without effect: `durable`, `auto_delete`, `consumer_timeout`, `delayed_retry_type`, delivery modes, users.
 """
 
 from amqp_tasks.transport.memory._transport import MemoryTransport

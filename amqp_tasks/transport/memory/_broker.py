@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import threading
 import weakref
 from collections.abc import Collection, Iterable
@@ -16,6 +15,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from amqp_routing import Binding, PublishRefused, Queue, QueueType, Topology, UnknownExchange, resolve
+from amqp_tasks._forks import after_fork_in_child
 from amqp_tasks.clock import Clock
 from amqp_tasks.errors import (
     NotSent,
@@ -420,4 +420,4 @@ def _after_fork() -> None:
     _brokers.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)

@@ -146,11 +146,14 @@ class MemoryConsumer(Consumer):
     def _settle(self, subscription: _Subscription, message: Stored, tag: int, settlement: Settlement) -> None:
         subscription.unacked.discard(tag)
         queue = subscription.queue
-        if settlement is Settlement.REQUEUE:
+        if settlement in (Settlement.REQUEUE, Settlement.RETURN):
             self._broker.take_back(queue, message)
         elif settlement is Settlement.DROP:
             self._broker.dead_letter(queue, message, REJECTED)
         self._broker.dispatch(queue)
+
+    def flush(self, *, timeout: float) -> None:
+        """See `Consumer.flush`; what is settled is settled at once."""
 
     def set_prefetch(self, prefetch: int) -> None:
         """See `Consumer.set_prefetch`."""

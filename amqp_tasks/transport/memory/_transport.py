@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 import weakref
@@ -13,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from amqp_routing import Binding, Topology
+from amqp_tasks._forks import after_fork_in_child
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 from amqp_tasks.errors import ClosedError, MessageTooLarge, PublishError, PublishNacked, UnroutableError
 from amqp_tasks.message import OutgoingMessage
@@ -28,6 +28,7 @@ from amqp_tasks.transport._contract import (
     TransportStatistics,
 )
 from amqp_tasks.transport._partial import PartialTopology
+from amqp_tasks.transport._tally import Tally
 from amqp_tasks.transport.memory._broker import MemoryBroker, broker_named
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
 from amqp_tasks.transport.memory._thread import CallbackThread
@@ -54,6 +55,7 @@ class MemoryTransport(Transport):
         self._name = f"{url.host}/{url.vhost.strip('/')}"
         self._max_message_bytes = settings.app.max_message_bytes
         self._clock = clock
+        self._tally = Tally(clock)  # of one process and its broker, which end together: nobody reads it
         self._is_closed = False
         self._reset()
         _live.add(self)
@@ -87,6 +89,11 @@ class MemoryTransport(Transport):
                 " hand the work to another thread"
             )
         return broker
+
+    @property
+    def tally(self) -> Tally:
+        """See `Transport.tally`."""
+        return self._tally
 
     # --- publishing
 
@@ -282,4 +289,4 @@ def _after_fork() -> None:
         transport._reset()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)

@@ -33,6 +33,8 @@ CONSUME_CHANNEL = 1
 TIMEOUT = "x-consumer-timeout"
 TIMEOUT_FROM = (4, 3)
 """The version of RabbitMQ that lets consumers ask for it; older ones would ignore it."""
+NO_REPLICA = "replica on the local node"
+"""Of a stream, in the broker's words, which are the same for one that was declared a moment ago and is about to run here."""
 ASK_FOR_ACCESS_AFTER = 5.0
 """Seconds between attempts to enter a virtual host, or to log in, that is closed to a user who was there before."""
 ACCESS_REFUSED, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 405, 406
@@ -123,6 +125,7 @@ class ConsumeChannel:
         )
         self.has_consumed = False
         self._is_timeout_refused = False
+        self._without_replica_since: float | None = None
         self._channel: Any = None
         self._opened_at = 0.0
         self._backoff = Backoff()
@@ -203,20 +206,31 @@ class ConsumeChannel:
         # Nobody promises which types of queues take it in which version; it is a wish, not a need.
         is_timeout_refused = TIMEOUT in text and not self._is_timeout_refused
         self._is_timeout_refused = self._is_timeout_refused or is_timeout_refused
-        is_curable = is_timeout_refused or "acknowledgement" in text
+        is_curable = is_timeout_refused or "acknowledgement" in text or self._may_be_starting(text)
         if not is_curable and is_final_refusal(code, has_consumed=self.has_consumed):
             self._owner.on_final(error)
             return
         if refused is not None:
             self._owner.on_refused(refused)
         if self._owner.on_lost(error):
-            self._reopen_later(connection, error)
+            # Who asks for a queue of its own has rivals, and learns of a lost one by the event.
+            is_usual = refused is not None and self._options.exclusive
+            self._reopen_later(connection, error, logging.DEBUG if is_usual else logging.WARNING)
 
-    def _reopen_later(self, connection: FastConnection, error: Exception) -> None:
+    def _may_be_starting(self, text: str) -> bool:
+        """Whether a stream was refused that may be about to run here; a broker gets as long for that as for any step."""
+        if NO_REPLICA not in text:
+            return False
+        now = self._clock.monotonic()
+        if self._without_replica_since is None:
+            self._without_replica_since = now
+        return now - self._without_replica_since < self._setup_timeout
+
+    def _reopen_later(self, connection: FastConnection, error: Exception, level: int) -> None:
         if self._clock.monotonic() - self._opened_at >= STABLE_AFTER:
             self._backoff.reset()
-        LOGGER.warning(
-            "%s; what runs goes on, and what it was delivered for is known when it comes again", error,
+        LOGGER.log(
+            level, "%s; what runs goes on, and what it was delivered for is known when it comes again", error,
             extra={"action": "channel_closed"},
         )  # fmt: skip
         self._later(self._backoff.next(), partial(self._reopen, connection))
@@ -224,6 +238,19 @@ class ConsumeChannel:
     def _reopen(self, connection: FastConnection) -> None:
         if connection is self.connection and self._channel is None and connection.is_open:
             self._open(connection)
+
+    def renew(self) -> None:
+        """Take another channel for this one, on which nothing is consumed and nothing open."""
+        connection, channel = self.connection, self._channel
+        assert connection is not None
+        channel.add_on_close_callback(partial(self._renew_on, connection))
+        self.drop()
+        channel.close()
+        self._patience.expect("channel.close")
+
+    def _renew_on(self, connection: FastConnection, _channel: Any, _reason: Any) -> None:
+        # Not from here: pika still has to clean up the number, and would take the new channel along.
+        self._loop.at_turn_end(partial(self._reopen, connection))
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
         self._stop_timer()

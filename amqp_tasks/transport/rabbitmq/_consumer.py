@@ -29,11 +29,17 @@ from amqp_tasks.transport.rabbitmq._consume_channel import ConsumeChannel, is_fi
 from amqp_tasks.transport.rabbitmq._fastwire import FastDelivery
 from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
 from amqp_tasks.transport.rabbitmq._options import TransportOptions
+from amqp_tasks.transport.rabbitmq._renewal import RIGHT_FROM, Renewal
 from amqp_tasks.transport.rabbitmq._search import QueueSearch
 
 __all__ = ("RabbitConsumer",)
 
 LOGGER = logging.getLogger(__name__)
+
+_LOOK_EVERY = 0.005
+"""Seconds between looks whether a full socket has taken all."""
+_DRAIN_EVERY, _DRAIN_LOOKS = 0.01, 100
+"""Seconds between looks whether nothing is open any more, and how many there are before consuming goes on."""
 
 
 class RabbitConsumer(Consumer):
@@ -73,6 +79,9 @@ class RabbitConsumer(Consumer):
         self._backoff = Backoff()
         self._is_busy = False  # a cancel/consume sequence is under way
         self._again = False  # …and another is wanted after it
+        self._renewal = Renewal(self._loop, expected=lambda: self._expected, due=self._renew_channel)
+        self._is_renewal_due = False  # …and waits for `resume`
+        self._delivered_before = 0  # on former channels
         self._search = QueueSearch(self._loop, declare, timeout=transport_options.setup_timeout)
         self._retry_timer: Any = None
         self._closing: list[Waiter] = []
@@ -103,6 +112,12 @@ class RabbitConsumer(Consumer):
         delivery.is_settled = True
         if not self._options.no_ack:
             self._channel.settlements.add(delivery, settlement)
+
+    def flush(self, *, timeout: float) -> None:
+        """See `Consumer.flush`."""
+        waiter = Waiter()
+        self._loop.put(self._do_flush, waiter)
+        waiter.wait(timeout)
 
     def set_prefetch(self, prefetch: int) -> None:
         """See `Consumer.set_prefetch`."""
@@ -145,6 +160,9 @@ class RabbitConsumer(Consumer):
     def on_ready(self) -> None:
         """See `ChannelOwner.on_ready`."""
         self._search.forget()
+        self._delivered_before = self.delivered
+        if self._may_dangle:
+            self._renewal.begin()
         self._reconcile()
 
     def on_consuming(self, queue_name: str) -> None:
@@ -157,6 +175,8 @@ class RabbitConsumer(Consumer):
     def on_deliveries(self, batch: list[FastDelivery]) -> None:
         """See `ChannelOwner.on_deliveries`."""
         self.delivered += len(batch)
+        if self._renewal.silent:
+            self._renewal.silent.difference_update([delivery.queue_name for delivery in batch])
         self._places.note(batch)
         self._channel.settlements.during(partial(self._hand_out, batch))
 
@@ -173,7 +193,8 @@ class RabbitConsumer(Consumer):
 
     def on_lost(self, error: Exception) -> bool:
         """See `ChannelOwner.on_lost`."""
-        self._is_busy = self._again = self._told_consuming = False
+        self._is_busy = self._again = self._told_consuming = self._is_renewal_due = False
+        self._renewal.stop()
         if self._closing:
             self._finish_close()  # nothing is left to say goodbye to
             return False
@@ -273,7 +294,8 @@ class RabbitConsumer(Consumer):
         if name not in self._absent:
             self._absent.add(name)
             self._places.begin_again(name)
-            LOGGER.warning(
+            LOGGER.log(
+                logging.DEBUG if self._options.exclusive else logging.WARNING,
                 "queue %r cannot be consumed now: %s; it is looked for again until it can be", name, why,
                 extra=_about(name),
             )  # fmt: skip
@@ -315,12 +337,79 @@ class RabbitConsumer(Consumer):
         else:
             then()
 
+    # --- renewing the channel of a silent queue; see `Renewal` ---
+
+    @property
+    def _may_dangle(self) -> bool:
+        server = self.link.server
+        # One that must be alone would have to find its place again; a stream is not concerned.
+        is_concerned = not self._options.exclusive and not self._places.are_any
+        return is_concerned and server is not None and server.version < RIGHT_FROM
+
+    @property
+    def _expected(self) -> list[str]:
+        """What something may come of, were it not for a pause."""
+        return [name for name in self._active if name not in self._absent]
+
+    @property
+    def _has_open(self) -> bool:
+        """Whether anything of what came on this channel is not settled."""
+        open_ = self.delivered - self._delivered_before - self._channel.settlements.sent
+        return bool(open_) and not self._options.no_ack
+
+    def _renew_channel(self) -> None:
+        if self._is_paused:
+            self._is_renewal_due = True
+        elif self._channel.is_ready and not self._is_busy and self.is_wanted():
+            # Until the broker has answered, deliveries may still come.
+            self._cancel(self._consumed, self._begin_drain)
+        else:
+            self._renewal.watch()
+
+    def _begin_drain(self) -> None:
+        self._is_busy = True
+        self._drain(self._channel.epoch, _DRAIN_LOOKS)
+
+    def _drain(self, epoch: int, looks: int) -> None:
+        """Nothing is consumed: take another channel once nothing is open. Not for long, or slots would stand idle."""
+        if epoch != self._channel.epoch or not self._channel.is_ready:
+            return
+        if self._closing:
+            self._finish_close()
+        elif self._has_open and looks:
+            self._loop.call_guarded(_DRAIN_EVERY, partial(self._drain, epoch, looks - 1))
+        elif self._has_open or not self.is_wanted():
+            self._is_busy = False
+            self._renewal.put_off()
+            self._reconcile()
+        else:
+            self._is_busy = False
+            self._renewal.stop()
+            self._channel.renew()
+
     # --- wishes from other threads ---
+
+    def _do_flush(self, waiter: Waiter) -> None:
+        self._channel.settlements.flush()
+        self._await_written(waiter)
+
+    def _await_written(self, waiter: Waiter) -> None:
+        connection = self._channel.connection
+        if connection is None or connection.has_written:
+            waiter.succeed()
+        else:
+            self._loop.call_guarded(_LOOK_EVERY, partial(self._await_written, waiter))
 
     def _do_pause(self, is_paused: bool) -> None:
         if is_paused != self._is_paused:
             self._is_paused = is_paused
             self._told_consuming = False
+            if self._is_renewal_due and not is_paused:
+                self._is_renewal_due = False
+                if self._channel.is_ready and not self._is_busy:
+                    self._begin_drain()
+                    return
+                self._renewal.watch()
             self._reconcile()
 
     def _do_pause_queues(self, names: frozenset[str]) -> None:
@@ -419,6 +508,7 @@ class RabbitConsumer(Consumer):
     def _over(self) -> None:
         self.is_closed = True
         self._stop_timer()
+        self._renewal.stop()
         self._on_closed(self)
         for waiter in self._closing:
             waiter.succeed()

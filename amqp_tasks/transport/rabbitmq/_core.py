@@ -21,8 +21,11 @@ from amqp_tasks.transport._contract import (
     TopologyMode,
     TransportStatistics,
 )
-from amqp_tasks.transport.rabbitmq._connection import Link
+from amqp_tasks.transport._tally import Tally
+from amqp_tasks.transport.rabbitmq._connection import Link, LinkState
 from amqp_tasks.transport.rabbitmq._consumer import RabbitConsumer
+from amqp_tasks.transport.rabbitmq._counts import CountReports
+from amqp_tasks.transport.rabbitmq._errors import is_not_running
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
 from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
 from amqp_tasks.transport.rabbitmq._operations import Operation, Script
@@ -35,6 +38,8 @@ from amqp_tasks.transport.rabbitmq._wheel import Wheel
 __all__ = ("Core", "Request")
 
 REPAIR_TIMEOUT = 10.0
+ASK_AGAIN_AFTER, ASK_AGAIN_FOR = 0.5, 5.0
+"""Seconds between questions, and of all of them, for a queue that the broker knows and that does not run."""
 
 
 class _Outcome(Protocol):
@@ -65,12 +70,38 @@ class _Reporter:
 
 
 class Request:
-    """An operation that waits for its outcome, over reconnects, until its deadline."""
+    """An operation that waits for its outcome, over reconnects, until its deadline.
 
-    def __init__(self, script: Callable[[], Script[Any]] | None, deadline: float, waiter: _Outcome) -> None:
+    Args:
+        script: makes what is asked; it can be run again from its start.
+        deadline: of the transport's clock.
+        waiter: told the outcome.
+        awaits_queues: ask again for some seconds when a queue does not run yet, as in the second after a broker's start.
+    """
+
+    def __init__(
+        self,
+        script: Callable[[], Script[Any]] | None,
+        deadline: float,
+        waiter: _Outcome,
+        *,
+        awaits_queues: bool = False,
+    ) -> None:
         self.script, self.deadline, self.waiter = script, deadline, waiter
         self.operation: Operation | None = None  # once it runs
         self.is_over = False
+        self._seconds_for_queues = ASK_AGAIN_FOR if awaits_queues else 0.0
+
+    def is_asked_again(self, error: Exception | None, *, now: float) -> bool:
+        """Whether the refusal may be gone in `ASK_AGAIN_AFTER` seconds, and there is time for that."""
+        if (
+            not is_not_running(error)
+            or self._seconds_for_queues <= 0
+            or now + ASK_AGAIN_AFTER >= self.deadline
+        ):
+            return False
+        self._seconds_for_queues -= ASK_AGAIN_AFTER
+        return True
 
     @property
     def doing(self) -> str:
@@ -92,7 +123,7 @@ class Request:
 class Core:
     """Made by any thread; after `start` everything but the counters belongs to the I/O thread."""
 
-    def __init__(self, options: TransportOptions, *, clock: Clock) -> None:
+    def __init__(self, options: TransportOptions, *, tally: Tally, clock: Clock) -> None:
         self.options, self.clock = options, clock
         self.thread = IOThread()
         self.loop = self.thread.loop
@@ -109,6 +140,7 @@ class Core:
         self.publisher = Publisher(
             self.loop,
             clock=clock,
+            tally=tally,
             window=options.publish_window,
             setup_timeout=options.setup_timeout,
             need_connection=self.link.need,
@@ -119,11 +151,16 @@ class Core:
         self.wheel = Wheel(
             self.loop, self.publisher, declare=self._declare, related=self._related, clock=clock
         )
+        self._counts = CountReports(
+            self.loop, self.publisher, tally, clock=clock, is_at_hand=self._can_connect_at_once
+        )
         self.declared = Topology()
         self._requests: list[Request] = []  # waiting for a connection
+        self._under_way: set[Request] = set()  # asking the broker
         self._declaring: Request | None = None  # the last one of the timer wheel
         self._repairs: dict[tuple[str, str], list[Callable[[bool], None]]] = {}
         self.consumers: set[RabbitConsumer] = set()
+        self._had_broker = False  # the last one of them, to its end
         self._past = [0, 0, 0]  # delivered, stale settlements, connects of consumers that are gone
         self.is_closing = False
         self.is_dead = False  # the loop ended by an error: the transport starts another core
@@ -138,6 +175,7 @@ class Core:
     def _on_open(self, connection: FastConnection) -> None:
         self.wheel.forget()
         self.publisher.on_open(connection)
+        self._counts.begin()
         requests, self._requests = self._requests, []
         for request in requests:
             self._run(request)
@@ -153,6 +191,13 @@ class Core:
         requests, self._requests = self._requests, []
         for request in requests:
             request.finish(None, error)
+
+    def _can_connect_at_once(self) -> bool:
+        """Whether consumers have the broker and nothing was published so far, as in a worker whose tasks have no results."""
+        has_broker = (
+            any(_is_well(each.link) for each in self.consumers) if self.consumers else self._had_broker
+        )
+        return self.link.state is LinkState.IDLE and has_broker
 
     # --- operations ---
 
@@ -196,15 +241,30 @@ class Core:
 
     def _operate(self, connection: FastConnection, request: Request, script: Script[Any]) -> None:
         def on_done(result: Any, error: Exception | None) -> None:
-            lost = isinstance(error, BrokerConnectionError) and not connection.is_open
-            if lost and not self.is_closing:
+            self._under_way.discard(request)
+            if isinstance(error, BrokerConnectionError) and not connection.is_open:
                 self._run(request)  # every script can be run again from its start
+            elif request.is_asked_again(error, now=self.clock.monotonic()):
+                self._ask_later(request)
             else:
                 request.finish(result, error)
 
+        self._under_way.add(request)
         left = request.deadline - self.clock.monotonic()
         request.operation = Operation(self.loop, connection, script, timeout=left, on_done=on_done)
         request.operation.start()
+
+    def _ask_later(self, request: Request) -> None:
+        if self.is_closing:
+            self._run(request)  # which says so
+            return
+        self._requests.append(request)
+        self.loop.call_guarded(ASK_AGAIN_AFTER, partial(self._ask_again, request))
+
+    def _ask_again(self, request: Request) -> None:
+        if request in self._requests:  # else it has been, on a new connection, or is over
+            self._requests.remove(request)
+            self._run(request)
 
     # --- repairing what a returned message was for ---
 
@@ -287,10 +347,12 @@ class Core:
             consumer._fail(ClosedError("the transport is closed"))
             return
         self.consumers.add(consumer)
+        self._counts.begin()
         consumer.start()
 
     def _forget(self, consumer: RabbitConsumer) -> None:
         self.consumers.discard(consumer)
+        self._had_broker = _is_well(consumer.link)
         self._past[0] += consumer.delivered
         self._past[1] += consumer.stale_settlements
         self._past[2] += consumer.link.connects
@@ -317,6 +379,11 @@ class Core:
     def begin_close(self, waiter: Waiter) -> None:
         """Wait for outstanding confirms, then say goodbye everywhere; `waiter` hears when all is done."""
         self._close_waiter = waiter
+        self.publisher.when_idle(self._say_last_word)
+
+    def _say_last_word(self) -> None:
+        # Only now: each outstanding confirm was one more to count.
+        self._counts.end()
         self.publisher.when_idle(self._say_goodbye)
 
     def _say_goodbye(self) -> None:
@@ -366,20 +433,29 @@ class Core:
         )
         self.publisher.last_error = error
         self.publisher.give_up("the I/O thread ended")
-        for request in self._requests:
+        for request in (*self._requests, *self._under_way):
             request.finish(None, error)
+        links = self._links  # before consumers that fail are forgotten
         for consumer in tuple(self.consumers):
             with contextlib.suppress(Exception):  # one that cannot even fail must not silence its neighbours
                 consumer._fail(error)
-        self.abandon_connections()
+        _abandon(links)
 
     def abandon(self) -> None:
         """In a forked child: drop every descriptor without a byte on the wire."""
-        self.abandon_connections()
+        _abandon(self._links)
         self.loop.abandon()
 
-    def abandon_connections(self) -> None:
-        """Close the sockets' descriptors, nothing else."""
-        links = [self.link, *(consumer.link for consumer in self.consumers)]
-        for link in links:
-            link.abandon()
+    @property
+    def _links(self) -> list[Link]:
+        return [self.link, *(consumer.link for consumer in self.consumers)]
+
+
+def _is_well(link: Link) -> bool:
+    return link.connects > 0 and link.last_error is None
+
+
+def _abandon(links: Sequence[Link]) -> None:
+    """Close the sockets' descriptors, nothing else."""
+    for link in links:
+        link.abandon()

@@ -17,15 +17,18 @@ from amqp_tasks.errors import (
     BrokerConnectionError,
     BrokerOperationError,
     BrokerUnreachable,
+    ConfigurationError,
 )
 
 __all__ = (
     "REMEDY_UNREACHABLE",
     "connection_error",
+    "is_not_running",
     "lost_error",
     "operation_error",
     "reply_of",
     "unknown_exchange_type",
+    "unwritable",
 )
 
 # pika keeps only a repr of some reasons.
@@ -47,6 +50,23 @@ def operation_error(doing: str, exc: BaseException) -> BrokerOperationError:
     return BrokerOperationError(
         f"{doing}: the broker answered {code} {text}{remedy}", reply_code=code, reply_text=text
     )
+
+
+def is_not_running(error: Exception | None) -> bool:
+    """Whether a queue is known to the broker and has no process: its node is down, or has not brought it up yet.
+
+    The words are RabbitMQ's, in `rabbit_amqqueue.erl`; its code, 404, is also that of a queue that does not exist.
+    """
+    return isinstance(error, BrokerOperationError) and "is down or inaccessible" in error.reply_text
+
+
+def unwritable(doing: str, exc: BaseException) -> ConfigurationError | None:
+    """A name that AMQP cannot have, of which the broker was therefore not asked; None: `exc` is something else."""
+    if isinstance(exc, UnicodeEncodeError):
+        return ConfigurationError(f"{doing}: the name cannot be written as UTF-8")
+    if isinstance(exc, pika_errors.ShortStringTooLong):
+        return ConfigurationError(f"{doing}: the name is longer than 255 bytes")
+    return None
 
 
 def unknown_exchange_type(exc: BaseException | None) -> str:

@@ -7,6 +7,7 @@ heartbeat checker watches (`bytes_received`, `frames_received`) are kept as pika
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ __all__ = (
 
 FRAME_END = 0xCE
 _METHOD, _HEADER, _BODY = 1, 2, 3
-_DELIVER, _RETURN, _ACK, _NACK = 0x003C003C, 0x003C0032, 0x003C0050, 0x003C0078
+_DELIVER, _RETURN, _ACK, _REJECT, _NACK = 0x003C003C, 0x003C0032, 0x003C0050, 0x003C005A, 0x003C0078
 # Below malloc's threshold: a larger buffer would be mapped, shrunk and unmapped again for each read.
 _MAX_RECV_BYTES = 96 * 1024
 
@@ -210,6 +211,8 @@ class FastConnection(PikaConnection):
         self.sinks: dict[int, ChannelSink] = {}
         self.silent_channels = 0
         """Channels given up because they did not answer; their numbers are taken until the connection ends."""
+        self.when_gone: set[Callable[[], None]] = set()
+        """Called once the connection has ended, after what pika tells: it tells a channel nothing whose number another has taken."""
         super().__init__(*args, **kwargs)
 
     def _proto_connection_made(self, transport: Any) -> None:
@@ -221,6 +224,12 @@ class FastConnection(PikaConnection):
                 1  # no second read that only ends in EAGAIN: the poll is level-triggered
             )
         super()._proto_connection_made(transport)
+
+    def _on_stream_terminated(self, error: Exception | None) -> None:
+        super()._on_stream_terminated(error)
+        waiting, self.when_gone = self.when_gone, set()
+        for tell in waiting:
+            tell()
 
     def _create_heartbeat_checker(self) -> Any:
         interval: Any = self.params.heartbeat  # negotiated by now
@@ -266,6 +275,11 @@ class FastConnection(PikaConnection):
                 return
             data = data[sent:]
         transport.write(data)
+
+    @property
+    def has_written(self) -> bool:
+        """Whether the socket has taken all that was emitted; or never will."""
+        return self._transport is None or not self.is_open or not self._transport._tx_buffers
 
     def abandon(self) -> None:
         """In a forked child: drop the socket without a byte on the wire. See `close_descriptor`."""
@@ -388,6 +402,11 @@ def body_frames(channel: int, body: bytes, body_max: int, pieces: list[bytes]) -
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
     """A `basic.ack`."""
     return _pack_ack(_METHOD, channel, 13, _ACK, tag, multiple, FRAME_END)
+
+
+def reject_frame(channel: int, tag: int) -> bytes:
+    """A `basic.reject` that requeues; it has no `multiple`."""
+    return _pack_ack(_METHOD, channel, 13, _REJECT, tag, True, FRAME_END)
 
 
 def nack_frame(channel: int, tag: int, *, multiple: bool, requeue: bool) -> bytes:

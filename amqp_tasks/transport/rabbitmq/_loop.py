@@ -23,6 +23,9 @@ LOGGER = logging.getLogger(__name__)
 THREAD_NAME = "amqp-tasks-io"
 RESOLVER = "_resolve"  # pika looks names up in a thread of its own, which has no name to know it by
 
+LINGER = 0.001
+"""Seconds after which a loop that was given one of many looks for the next."""
+
 T = TypeVar("T")
 
 _PIKA_LOGGERS = (
@@ -94,12 +97,17 @@ class DoorLoop(PikaLoop):
     `put` costs a deque append while the loop is awake; only a loop that may be asleep is woken. The order in
     `_get_remaining_interval` (declare sleep, then look at the door) against that in `put` (append, then look whether
     asleep) makes a lost wake-up impossible: one of the two always sees the other.
+
+    Waking costs more than what it is for, when one message after the other comes: so after `put_soon` the loop lingers, which
+    is to look again by itself after `LINGER`, and what comes meanwhile the same way does not wake it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._door: deque[tuple[Callable[[Any], None], Any]] = deque()  # written by any thread, read by ours
         self._asleep = False
+        self._lingers = False  # written by our thread
+        self._has_many = False  # set by any thread, cleared by ours; one that is lost costs one waking
         self._is_shut = False  # the loop will not turn again; written once, by `shut`
         self._shut_lock = threading.RLock()
         self._dispatch = self._poller._dispatch_fd_events
@@ -114,7 +122,21 @@ class DoorLoop(PikaLoop):
         self._door.append((work, argument))
         if self._is_shut:
             self._drain()
-        elif self._asleep:
+        else:
+            self.rouse()
+
+    def put_soon(self, work: Callable[[Any], None], argument: Any = None) -> None:
+        """The same for one of many, which may wait for `LINGER`, or until `rouse`. Any thread."""
+        self._has_many = True
+        self._door.append((work, argument))
+        if self._is_shut:
+            self._drain()
+        elif not self._lingers:
+            self.rouse()
+
+    def rouse(self) -> None:
+        """End the loop's sleep. Any thread."""
+        if self._asleep:
             self._asleep = False
             self.wake()
 
@@ -163,10 +185,12 @@ class DoorLoop(PikaLoop):
                 _guarded(_call, end)
 
     def _get_remaining_interval(self) -> float | None:
+        self._lingers, self._has_many = self._has_many, False
         self._asleep = True
         if self._door or self._at_end:
             return 0
-        return super()._get_remaining_interval()
+        interval = super()._get_remaining_interval()
+        return interval if not self._lingers else LINGER if interval is None else min(interval, LINGER)
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors without touching what they share with the parent."""

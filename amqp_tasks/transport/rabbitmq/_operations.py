@@ -15,7 +15,7 @@ from pika import exceptions as pika_errors
 
 from amqp_tasks.errors import BrokerUnreachable
 from amqp_tasks.transport.rabbitmq._connection import discard
-from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of, unknown_exchange_type
+from amqp_tasks.transport.rabbitmq._errors import operation_error, reply_of, unknown_exchange_type, unwritable
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 
@@ -60,6 +60,7 @@ class Operation:
 
     def start(self) -> None:
         """Run the script up to its first ask."""
+        self._connection.when_gone.add(self._on_gone)
         self._advance(partial(next, self._script))
 
     def _advance(self, step: Callable[[], Ask]) -> None:
@@ -101,8 +102,8 @@ class Operation:
         try:
             getattr(self._channel, ask.method)(callback=partial(self._on_answer, ask), **ask.arguments)
         except (pika_errors.AMQPError, TypeError, ValueError) as exc:
-            error = exc
-            self._advance(lambda: self._script.throw(operation_error(ask.doing, error)))
+            error = unwritable(ask.doing, exc) or operation_error(ask.doing, exc)
+            self._advance(lambda: self._script.throw(error))
 
     def _on_answer(self, ask: Ask, frame: Any) -> None:
         if ask is self._ask:
@@ -122,6 +123,12 @@ class Operation:
             self._finish(None, operation_error(self.doing, reason))
         else:
             self._fail_lost(reason)
+
+    def _on_gone(self) -> None:
+        """The connection has ended, and our channel did not say so."""
+        if not self.is_over:
+            self._channel = None
+            self._fail_lost(None)
 
     def _is_to_blame(self, reason: BaseException) -> bool:
         """Whether the whole connection was closed over our ask, and not over what another channel did."""
@@ -160,6 +167,7 @@ class Operation:
             return
         self.is_over = True
         self._loop.remove_timeout(self._timer)
+        self._connection.when_gone.discard(self._on_gone)
         self._script.close()
         if self._channel is not None and self._channel.is_open and self._connection.is_open:
             self._channel.close()

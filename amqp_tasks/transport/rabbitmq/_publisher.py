@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from pika import spec
 
 from amqp_tasks.clock import Clock
-from amqp_tasks.errors import BrokerConnectionError, BrokerUnreachable, MessageTooLarge, PublishError
+from amqp_tasks.errors import (
+    BrokerConnectionError,
+    BrokerUnreachable,
+    MessageTooLarge,
+    PublishError,
+    SendUnknown,
+)
+from amqp_tasks.transport._tally import Tally
 from amqp_tasks.transport.rabbitmq._errors import reply_of
 from amqp_tasks.transport.rabbitmq._fastwire import (
     ChannelSink,
@@ -81,6 +88,7 @@ class Publisher:
         loop: DoorLoop,
         *,
         clock: Clock,
+        tally: Tally,
         window: int,
         setup_timeout: float,
         need_connection: Callable[[], None],
@@ -92,6 +100,7 @@ class Publisher:
         self._need_connection, self._repair = need_connection, repair
         self._patience = Patience(loop, setup_timeout, drop_connection)
         self._doing = doing  # what is asked of the broker for those that are held
+        self._tally = tally
         self.counters = PublisherCounters()
         self.blocked_reason: str | None = None
         self.last_error: BrokerConnectionError | None = None
@@ -109,6 +118,16 @@ class Publisher:
         self._expires_at = float("inf")
         self._idle_waiters: list[Callable[[], None]] = []
         self._ended = ""  # why nothing is sent any more
+
+    @property
+    def is_flowing(self) -> bool:
+        """Whether a message would go out at once."""
+        return self._is_ready and self.blocked_reason is None
+
+    @property
+    def confirmed_exchanges(self) -> Collection[str]:
+        """Those that have taken a message of ours."""
+        return self._confirmed_exchanges
 
     # --- work comes in ---
 
@@ -328,6 +347,8 @@ class Publisher:
             self._on_unroutable(pending)
         else:
             self.counters.confirmed += 1
+            if pending.message.is_task:
+                self._tally.add("accepted")
             if pending.message.exchange not in self._confirmed_exchanges:
                 self._confirmed_exchanges.add(pending.message.exchange)
             pending.finish(None)
@@ -354,9 +375,12 @@ class Publisher:
         if self._is_ready and not self._unconfirmed:
             self._is_ready = False
             self._channel.close()
+            self._patience.expect("channel.close")
 
     def _finish(self, pending: Pending, error: PublishError) -> None:
         self._serial.discard(pending)
+        if pending.message.is_task and not pending.is_done and isinstance(error, SendUnknown):
+            self._tally.add("unknown")
         pending.finish(error)
 
     def on_returned(self, returned: Returned) -> None:

@@ -35,6 +35,8 @@ class Settlements:
         self._loop, self._channel, self._delay = loop, channel, delay
         self.prefetch = prefetch
         self.stale = 0
+        self.sent = 0
+        """How many went out on this channel."""
         # Filled by any thread, emptied by ours: a deque's append and popleft are atomic.
         self._gathered: deque[tuple[FastDelivery, Settlement]] = deque()
         self._is_armed = self._is_urgent = False
@@ -46,7 +48,7 @@ class Settlements:
 
     def begin(self, epoch: int, emit: Emit) -> None:
         """There is a new channel, whose deliveries have this epoch."""
-        self._epoch, self._emit = epoch, emit
+        self._epoch, self._emit, self.sent = epoch, emit, 0
         self._ledger = SettleLedger(self._channel)
 
     def end(self) -> None:
@@ -110,6 +112,7 @@ class Settlements:
                 settlements[delivery.delivery_tag] = settlement
             else:
                 self.stale += 1
+        self.sent += len(settlements)
         if settlements and self._emit is not None:
             frames = self._ledger.frames(settlements)
             self._emit(b"".join(frames), len(frames))

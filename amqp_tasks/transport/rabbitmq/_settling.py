@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from amqp_tasks.transport._contract import Settlement
-from amqp_tasks.transport.rabbitmq._fastwire import ack_frame, nack_frame
+from amqp_tasks.transport.rabbitmq._fastwire import ack_frame, nack_frame, reject_frame
 
 __all__ = ("SettleLedger",)
 
@@ -80,7 +80,7 @@ class SettleLedger:
         self._floor = tag - 1
 
     def _settle_run(self, run: list[int], kind: Settlement, frames: list[bytes]) -> None:
-        if self._holes:
+        if self._holes or kind is Settlement.RETURN:
             frames.extend(self._frame(tag, kind, multiple=False) for tag in run)
         else:
             frames.append(self._frame(run[-1], kind, multiple=len(run) > 1))
@@ -88,4 +88,6 @@ class SettleLedger:
     def _frame(self, tag: int, settlement: Settlement, *, multiple: bool) -> bytes:
         if settlement is Settlement.ACK:
             return ack_frame(self._channel, tag, multiple=multiple)
+        if settlement is Settlement.RETURN:
+            return reject_frame(self._channel, tag)
         return nack_frame(self._channel, tag, multiple=multiple, requeue=settlement is Settlement.REQUEUE)

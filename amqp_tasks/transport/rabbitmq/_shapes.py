@@ -1,8 +1,8 @@
 """Reading header tables by their shape.
 
-The messages of one task type and sender differ in a few texts (ids, arguments); everything else in their header tables is
-equal to the byte, in the order into which RabbitMQ sorts it. Two messages teach which items vary; from then on the
-constant runs are compared instead of decoded, which is most of the work of reading a message.
+The messages of one task type and sender differ in a few items (ids, arguments, the place in a group); everything else in their
+header tables is equal to the byte, in the order into which RabbitMQ sorts it. Two messages teach which items vary; from then
+on the constant runs are compared instead of decoded, which is most of the work of reading a message.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ _read_u32 = Struct(">I").unpack_from
 
 
 class _Step:
-    """A constant run of items, or (with a `key`) one text that varies; `marker` is what the bytes begin with."""
+    """A constant run of items, or (with a `key`) one text that varies, or (with `read`) one item that does; `marker` is what
+    the bytes begin with."""
 
-    __slots__ = ("containers", "items", "key", "marker")
+    __slots__ = ("containers", "items", "key", "marker", "read")
 
-    def __init__(self, marker: bytes, items: dict[str, Any], key: str | None = None) -> None:
-        self.marker, self.items, self.key = marker, items, key
+    def __init__(
+        self, marker: bytes, items: dict[str, Any], key: str | None = None, read: ReadItem | None = None
+    ) -> None:
+        self.marker, self.items, self.key, self.read = marker, items, key, read
         self.containers = tuple(name for name, value in items.items() if isinstance(value, (list, dict)))
 
     def has_nested(self) -> bool:
@@ -53,7 +56,7 @@ class TableShapes:
 
     MAX_KNOWN = 8
     MAX_BYTES = 8192
-    """Larger tables are not learnt from: a hostile sender's tens of thousands of items must cost one reading only."""
+    """Larger tables are read plainly and not learnt from: a hostile sender's tens of thousands of items must cost one reading only."""
     ALWAYS_LEARN = 64
     """Tables of unknown shape after which only every power of two is learnt from: senders that are all different
     must not make each message dearer."""
@@ -70,7 +73,7 @@ class TableShapes:
         Raises:
             IndexError, ValueError, struct.error: the table is cut off or has unknown field types.
         """
-        for shape in self._known:
+        for shape in self._known if len(data) <= self.MAX_BYTES else ():
             known = _read_by(shape, data)
             if known is not None:
                 return known
@@ -104,7 +107,7 @@ class TableShapes:
         return items
 
     def _compare(self, before: list[_Item], after: list[_Item]) -> _Shape:
-        """The steps of two tables with the same names, of which only texts differ; else none."""
+        """The steps of two tables with the same names; else none."""
         if [name for name, _ in before] != [name for name, _ in after]:
             return ()
         steps: list[_Step] = []
@@ -113,16 +116,19 @@ class TableShapes:
             if old == new:
                 run += new
                 continue
-            marker = new[: 2 + new[0]]
-            if marker[-1] != _STRING or not old.startswith(marker):
-                return ()
             if run:
                 steps.append(self._constant(run))
-            steps.append(_Step(marker, {}, name))
+            steps.append(self._varying(name, old, new))
             run = b""
         if run:
             steps.append(self._constant(run))
         return tuple(steps)
+
+    def _varying(self, name: str, old: bytes, new: bytes) -> _Step:
+        marker = new[: 2 + new[0]]
+        if marker[-1] == _STRING and old.startswith(marker):
+            return _Step(marker, {}, name)
+        return _Step(marker[:-1], {}, name, self._read_item)
 
     def _constant(self, run: bytes) -> _Step:
         items: dict[str, Any] = {}
@@ -140,6 +146,9 @@ def _read_by(shape: _Shape, data: bytes) -> dict[str, Any] | None:
         marker = step.marker
         if not data.startswith(marker, offset):
             return None
+        if step.read is not None:
+            offset = step.read(table, data, offset, len(data), 0)
+            continue
         offset += len(marker)
         if step.key is None:
             table.update(step.items)

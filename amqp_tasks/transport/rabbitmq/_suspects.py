@@ -10,6 +10,7 @@ from amqp_tasks.errors import (
     MessageTooLarge,
     NotSent,
     PublishError,
+    PublishRefused,
     SendUnknown,
     UnroutableError,
     UserIdRefused,
@@ -26,6 +27,8 @@ _TOO_LARGE = re.compile(r"message size (\d+) (?:is )?larger than (?:configured )
 _USER_ID = re.compile(r"user_id property set to '(.*)' but authenticated user was '(.*)'", re.DOTALL)
 # A long name cuts the text short.
 _ANY_USER_ID = re.compile(r"user_id property set to '")
+
+_ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
 
 # Closes of the connection that a message itself can cause; any other means the broker or the network.
 _MESSAGE_CODES = frozenset({501, 502, 503, 505, 506, 530, 540})
@@ -77,7 +80,7 @@ def culprit_error(pending: Pending, code: int, text: str) -> PublishError:
             f"the broker takes no message of user_id={message.properties.user_id!r:.80} from this connection: set it to"
             f" the user of broker_url, or leave it out ({text})"
         )
-    elif pending.maybe_stored and code != 406:  # a message of that shape is never stored
+    elif pending.maybe_stored and code != _PRECONDITION_FAILED:  # a message of that shape is never stored
         error = SendUnknown(
             f"exchange {message.exchange!r} was there for a former writing and now answers {code} {text}"
         )
@@ -87,6 +90,10 @@ def culprit_error(pending: Pending, code: int, text: str) -> PublishError:
             f" task_routes ({text})"
         )
     else:
-        error = NotSent(f"the broker refused the message for exchange {message.exchange!r}: {code} {text}")
+        kind = PublishRefused if code in {_ACCESS_REFUSED, _PRECONDITION_FAILED} else NotSent
+        remedy = "; let the user of broker_url write to that exchange" if code == _ACCESS_REFUSED else ""
+        error = kind(
+            f"the broker refused the message for exchange {message.exchange!r}: {code} {text}{remedy}"
+        )
     error.__cause__ = cause
     return error

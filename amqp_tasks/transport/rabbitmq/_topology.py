@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amqp_routing import Binding, DestinationKind, Exchange, Queue, Topology
-from amqp_tasks.errors import BrokerOperationError, TopologyMismatch, UnknownQueue
+from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.errors import BrokerOperationError, QueueNotRunning, TopologyMismatch, UnknownQueue
 from amqp_tasks.transport._contract import QueueStatus, TopologyMode
 from amqp_tasks.transport._difference import difference
 from amqp_tasks.transport._partial import PartialTopology
+from amqp_tasks.transport.rabbitmq._errors import is_not_running
 from amqp_tasks.transport.rabbitmq._operations import Ask, Script
 
 __all__ = (
@@ -30,6 +32,9 @@ __all__ = (
 
 NOT_FOUND, ACCESS_REFUSED, PRECONDITION_FAILED = 404, 403, 406
 MAX_DIFFERENCES = 30
+SLOW_ANSWER = 0.25
+"""Seconds that a leader has for its answer, in `rabbit_quorum_queue:stat/1`."""
+MAX_SLOW_ANSWERS = 3
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<name>[^']+)' for (?:queue|exchange) '.*' in vhost '.*?':"
@@ -103,8 +108,8 @@ def _exists(ask: Ask) -> Script[bool]:
     return True
 
 
-def _inspect(topology: Topology) -> Script[_Found]:
-    found = _Found()
+def _inspect(topology: Topology, *, is_new: bool = False) -> Script[_Found]:
+    found = _Found(missing_queues=list(topology.queues) if is_new else [])
     for exchange in topology.exchanges:
         if _is_predeclared(exchange.name):
             continue
@@ -114,7 +119,7 @@ def _inspect(topology: Topology) -> Script[_Found]:
             )
         else:
             found.missing_exchanges.append(exchange)
-    for queue in topology.queues:
+    for queue in () if is_new else topology.queues:
         if (yield from _exists(_ask_queue(queue.name))):
             found.differences += yield from _differences("queue", queue.name, _queue_arguments(queue))
         else:
@@ -224,9 +229,9 @@ def unbind_script(bindings: Sequence[Binding]) -> Script[None]:
                 raise
 
 
-def ensure_script(topology: Topology, mode: TopologyMode) -> Script[None]:
-    """`Transport.ensure_topology`, for the modes DECLARE and CHECK."""
-    found = yield from _inspect(topology)
+def ensure_script(topology: Topology, mode: TopologyMode, *, is_new: bool = False) -> Script[None]:
+    """`Transport.ensure_topology`, for the modes DECLARE and CHECK; `is_new` takes its queues for missing."""
+    found = yield from _inspect(topology, is_new=is_new)
     if found.differences:
         raise TopologyMismatch(tuple(found.differences))
     missing = [exchange.name for exchange in found.missing_exchanges]
@@ -259,12 +264,30 @@ def compare_script(topology: Topology) -> Script[tuple[str, ...]]:
 def status_script(queue_name: str) -> Script[QueueStatus | None]:
     """`Transport.queue_status`."""
     try:
-        answer = yield _ask_queue(queue_name)
+        answer = yield from _status_answer(queue_name)
     except BrokerOperationError as exc:
+        _check_runs(queue_name, exc)
         if exc.reply_code != NOT_FOUND:
             raise
         return None
     return QueueStatus(name=queue_name, messages=answer.message_count, consumers=answer.consumer_count)
+
+
+def _status_answer(queue_name: str) -> Script[Any]:
+    """Nothing and nobody is also what RabbitMQ says of a quorum queue whose leader is too busy to tell: then it is asked again."""
+    for _ in range(MAX_SLOW_ANSWERS):
+        began = SYSTEM_CLOCK.monotonic()
+        answer = yield _ask_queue(queue_name)
+        if answer.message_count or answer.consumer_count or SYSTEM_CLOCK.monotonic() - began < SLOW_ANSWER:
+            return answer
+    return (yield _ask_queue(queue_name))
+
+
+def _check_runs(queue_name: str, refusal: BrokerOperationError) -> None:
+    if is_not_running(refusal):
+        raise QueueNotRunning(
+            queue_name, reply_code=refusal.reply_code, reply_text=refusal.reply_text
+        ) from refusal
 
 
 def purge_script(queue_name: str) -> Script[int]:
@@ -272,6 +295,7 @@ def purge_script(queue_name: str) -> Script[int]:
     try:
         answer = yield Ask("queue_purge", {"queue": queue_name}, f"purging queue {queue_name!r}")
     except BrokerOperationError as exc:
+        _check_runs(queue_name, exc)
         if exc.reply_code == NOT_FOUND:
             raise UnknownQueue(queue_name, hint="the broker has no such queue") from exc
         raise
@@ -312,10 +336,18 @@ def presence_script(
 ) -> Script[None]:
     """Look for the queues, declaring those that `declare` holds; sorts their names into the two lists as it goes."""
     for name in names:
-        is_there = (yield from status_script(name)) is not None
+        is_there = yield from _is_running(name)
         if not is_there and declare is not None and declare.queue(name) is not None:
             is_there = yield from _declare_if_possible(_part_of(declare, name))
         (present if is_there else absent).append(name)
+
+
+def _is_running(name: str) -> Script[bool]:
+    """Whether the queue can be consumed: one that does not run is absent for now, as one that does not exist."""
+    try:
+        return (yield from status_script(name)) is not None
+    except QueueNotRunning:
+        return False
 
 
 def may_consume_script(name: str) -> Script[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import warnings
 import weakref
@@ -12,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from amqp_routing import Binding, Topology
+from amqp_tasks._forks import after_fork_in_child
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 from amqp_tasks.errors import BrokerUnreachable, ClosedError, MessageTooLarge, PublishError, SendUnknown
 from amqp_tasks.message import OutgoingMessage
@@ -27,6 +27,7 @@ from amqp_tasks.transport._contract import (
     TransportStatistics,
 )
 from amqp_tasks.transport._delay import enter_wheel
+from amqp_tasks.transport._tally import Tally
 from amqp_tasks.transport.rabbitmq._core import Core, Request
 from amqp_tasks.transport.rabbitmq._fastwire import encode_head
 from amqp_tasks.transport.rabbitmq._loop import Waiter
@@ -68,6 +69,7 @@ class RabbitTransport(Transport):
 
     def __init__(self, options: TransportOptions, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._options, self._clock = options, clock
+        self._tally = Tally(clock)
         self._lock = threading.Lock()
         self._core: Core | None = None
         self._is_closed = False
@@ -82,7 +84,9 @@ class RabbitTransport(Transport):
             if self._is_closed:
                 raise ClosedError("the transport is closed")
             if self._core is None or self._core.is_dead:
-                core = Core(self._options, clock=self._clock)
+                dead, core = self._core, Core(self._options, tally=self._tally, clock=self._clock)
+                if dead is not None:
+                    core.declared = dead.declared  # what is returned is declared again all the same
                 core.thread.start(core.on_end)
                 self._core = core
             return self._core
@@ -96,6 +100,11 @@ class RabbitTransport(Transport):
                 " hand the work to another thread"
             )
         return core
+
+    @property
+    def tally(self) -> Tally:
+        """See `Transport.tally`."""
+        return self._tally
 
     # --- publishing ---
 
@@ -138,13 +147,14 @@ class RabbitTransport(Transport):
                 core.loop.put(batch.count_refused)
                 continue
             # One by one: gathering here would hold a message back for as long as `messages` takes to give the next.
-            core.loop.put(core.door_for(pending), pending)
+            core.loop.put_soon(core.door_for(pending), pending)
             if len(outcomes) - batch.finished >= window:
-                self._await(batch, len(outcomes) - window // 2, seconds)
-        self._await(batch, len(outcomes), seconds)
+                self._await(core, batch, len(outcomes) - window // 2, seconds)
+        self._await(core, batch, len(outcomes), seconds)
         return outcomes
 
-    def _await(self, batch: BatchOutcomes, finished: int, seconds: float) -> None:
+    def _await(self, core: Core, batch: BatchOutcomes, finished: int, seconds: float) -> None:
+        core.loop.rouse()
         if not batch.wait_for(finished, seconds + GRACE):
             raise SendUnknown("the I/O thread did not answer; messages may be stored")
 
@@ -199,12 +209,14 @@ class RabbitTransport(Transport):
         assert isinstance(info, ServerInfo)
         return info
 
-    def _ask(self, script: Callable[[], Script[Any]] | None, timeout: float | None) -> Any:
+    def _ask(
+        self, script: Callable[[], Script[Any]] | None, timeout: float | None, *, awaits_queues: bool = False
+    ) -> Any:
         core = self._waiting_core()
         seconds = self._options.publish_timeout if timeout is None else timeout
         waiter = Waiter()
         deadline = self._clock.monotonic() + seconds
-        core.loop.put(core.request, Request(script, deadline, waiter))
+        core.loop.put(core.request, Request(script, deadline, waiter, awaits_queues=awaits_queues))
         if not waiter.wait(seconds + GRACE):
             raise BrokerUnreachable("the I/O thread did not answer in time")
         if waiter.error is not None:
@@ -218,7 +230,8 @@ class RabbitTransport(Transport):
         """See `Transport.ensure_topology`."""
         if mode is TopologyMode.NONE:
             return
-        self._ask(lambda: ensure_script(topology, mode), timeout)
+        is_new = mode is TopologyMode.DECLARE and not is_lasting
+        self._ask(lambda: ensure_script(topology, mode, is_new=is_new), timeout, awaits_queues=True)
         if mode is TopologyMode.DECLARE and is_lasting:
             core = self._started()
             core.loop.put(core.remember, topology)
@@ -297,6 +310,7 @@ class RabbitTransport(Transport):
         core, self._core = self._core, None
         if core is not None:
             core.abandon()
+        self._tally.renew()
 
 
 def _end(core: Core, timeout: float, clock: Clock) -> None:
@@ -321,7 +335,7 @@ def _register_once() -> None:
     if _is_registered:
         return
     _is_registered = True
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    after_fork_in_child(_after_fork_in_child)
     # threading waits for our (non-daemon) threads before atexit functions run; this hook runs before that wait.
     register: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
     register(_close_all)

@@ -21,7 +21,7 @@ from amqp_tasks.errors import (
     UnroutableError,
 )
 from amqp_tasks.transport._contract import TopologyMode
-from amqp_tasks.transport._delay import DUE_EXCHANGE, WheelEntry
+from amqp_tasks.transport._delay import DUE_EXCHANGE, Stop, WheelEntry
 from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 from amqp_tasks.transport.rabbitmq._operations import Ask, Script
 from amqp_tasks.transport.rabbitmq._pending import Pending
@@ -38,6 +38,10 @@ TRUST = 5.0
 """Seconds for which a destination is taken to be bound. A queue that is deleted loses its binding, also if it is declared
 again, and nothing tells: what is due would be a stray."""
 
+PATIENCE = 0.25
+"""Seconds for which those whose way is declared wait for the others: what they publish would stand before each further
+question on the same connection, and every message that waits for an answer is late by it."""
+
 
 @dataclass(slots=True)
 class _Group:
@@ -45,6 +49,11 @@ class _Group:
 
     pendings: list[Pending] = field(default_factory=list[Pending])
     repairs: list[Callable[[bool], None]] = field(default_factory=list[Callable[[bool], None]])
+
+    def take(self, other: _Group) -> None:
+        """Let those of another one wait here."""
+        self.pendings += other.pendings
+        self.repairs += other.repairs
 
 
 class Wheel:
@@ -69,9 +78,11 @@ class Wheel:
     ) -> None:
         self._loop, self._publisher, self._clock = loop, publisher, clock
         self._declare, self._related = declare, related
-        self._stops: set[tuple[str, int, int]] = set()
+        self._stops: set[Stop] = set()
         self._due_queues: dict[str, float] = {}  # until when each is taken to be bound
         self._groups: dict[WheelEntry, _Group] = {}
+        self._ready: dict[WheelEntry, _Group] = {}  # declared, see `PATIENCE`
+        self._timer: object = None
         self._is_declaring = False
 
     def forget(self) -> None:
@@ -83,9 +94,14 @@ class Wheel:
         """Take one delayed message."""
         entry = pending.entry
         assert entry is not None
-        if self._is_declared(entry):
+        ready = self._ready.get(entry)
+        if ready is None and self._is_declared(entry):
             self._publisher.submit(pending)
-        elif self._publisher.hold(pending):
+        elif not self._publisher.hold(pending):
+            return
+        elif ready is not None:
+            ready.pendings.append(pending)
+        else:
             self._groups.setdefault(entry, _Group()).pendings.append(pending)
             self._declare_next()
 
@@ -97,10 +113,7 @@ class Wheel:
 
     def _is_declared(self, entry: WheelEntry) -> bool:
         is_bound = self._due_queues.get(entry.due_queue, 0.0) > self._clock.monotonic()
-        return is_bound and self._knows_stops(entry)
-
-    def _knows_stops(self, entry: WheelEntry) -> bool:
-        return self._stops.issuperset(entry.stops)
+        return is_bound and self._stops.issuperset(entry.stops)
 
     def _declare_next(self) -> None:
         if self._is_declaring:
@@ -114,7 +127,7 @@ class Wheel:
         deadline = max(deadlines, default=self._clock.monotonic() + REPAIR_TIMEOUT)
         known = self._related(*entry.target)
         self._declare(
-            lambda: _needs(entry, known, self._knows_stops(entry)),
+            lambda: _needs(entry, known, frozenset(self._stops)),
             deadline,
             partial(self._on_declared, entry, deadline),
         )
@@ -134,9 +147,14 @@ class Wheel:
             self._stops.update(entry.stops)
             self._due_queues[entry.due_queue] = self._clock.monotonic() + TRUST
             for each in [each for each in self._groups if each == entry or self._is_declared(each)]:
-                self._let_go(each, None)
+                # Its way may have been repaired before: those who waited for that are there still.
+                self._ready.setdefault(each, _Group()).take(self._groups.pop(each))
         else:
             self._failed(entry, deadline, error)
+        if error is not None or not self._groups:
+            self._let_ready_go()
+        elif self._timer is None:
+            self._timer = self._loop.call_guarded(PATIENCE, self._let_ready_go)
         # Not from here: when nothing can be declared any more, the answer comes before `_declare` returns.
         self._loop.at_turn_end(self._declare_next)
 
@@ -149,10 +167,17 @@ class Wheel:
                 # After the others, which would wait for as long as more of these come.
                 self._groups[entry] = self._groups.pop(entry)
                 return
-        self._let_go(entry, error)
+        self._let_go(entry, self._groups.pop(entry), error)
 
-    def _let_go(self, entry: WheelEntry, error: Exception | None) -> None:
-        group = self._groups.pop(entry)
+    def _let_ready_go(self) -> None:
+        if self._timer is not None:
+            self._loop.remove_timeout(self._timer)
+            self._timer = None
+        ready, self._ready = self._ready, {}
+        for entry, group in ready.items():
+            self._let_go(entry, group, None)
+
+    def _let_go(self, entry: WheelEntry, group: _Group, error: Exception | None) -> None:
         self._publisher.release(group.pendings, None if error is None else partial(_refusal, entry, error))
         # A connection lost meanwhile is no answer: send again, the broker will say.
         worked = error is None or isinstance(error, BrokerConnectionError)
@@ -173,10 +198,10 @@ def _refusal(entry: WheelEntry, error: Exception) -> PublishError:
     return refusal
 
 
-def _needs(entry: WheelEntry, known: Topology | None, knows_stops: bool) -> Script[None]:
-    """Declare the wheel as far as `entry` needs it and is not known to have it, and its way out."""
-    if not knows_stops:
-        yield from ensure_script(entry.topology(), TopologyMode.DECLARE)
+def _needs(entry: WheelEntry, known: Topology | None, stops: frozenset[Stop]) -> Script[None]:
+    """Declare the wheel as far as `entry` needs it and is not known to have it by `stops`, and its way out."""
+    if not stops.issuperset(entry.stops):
+        yield from _way_through(entry, stops)
     try:
         yield from _way_out(entry)
     except BrokerOperationError as exc:
@@ -185,6 +210,17 @@ def _needs(entry: WheelEntry, known: Topology | None, knows_stops: bool) -> Scri
         # Gone since it was declared here: as for a message that is returned.
         yield from ensure_script(known, TopologyMode.DECLARE)
         yield from _way_out(entry)
+
+
+def _way_through(entry: WheelEntry, stops: frozenset[Stop]) -> Script[None]:
+    try:
+        # Few asks: each takes its turn behind the messages of a busy connection, and whoever waits for this is late by it.
+        yield from ensure_script(entry.topology(stops), TopologyMode.DECLARE)
+    except BrokerOperationError as exc:
+        if exc.reply_code != NOT_FOUND or not stops:
+            raise
+        # What was declared for others is gone.
+        yield from ensure_script(entry.topology(), TopologyMode.DECLARE)
 
 
 def _way_out(entry: WheelEntry) -> Script[None]:
