@@ -76,6 +76,10 @@ class ExpectedResult(ABC):
         """
 
     @abstractmethod
+    def withdraw(self, callback: Callable[[], None]) -> None:
+        """End `on_ready`; an unknown callback, and one that has been called, is fine."""
+
+    @abstractmethod
     def listen(self, listener: Callable[[ResultRecord], object]) -> None:
         """Call `listener` with each state that arrives from now on, on the I/O thread; it must not block."""
 

@@ -97,6 +97,10 @@ class Entry(ExpectedResult):
         if not self.inbox.call_back(self, callback):
             _call(callback, self.task_id)
 
+    def withdraw(self, callback: Callable[[], None]) -> None:
+        """See `ExpectedResult.withdraw`."""
+        self.inbox.withdraw(self, callback)
+
     def listen(self, listener: Callable[[ResultRecord], object]) -> None:
         """See `ExpectedResult.listen`."""
         with self.inbox.lock:
@@ -121,7 +125,8 @@ class Inbox:
     def __init__(self, accept: Collection[str], limits: Limits, cache_max: int) -> None:
         self._accept, self._limits = tuple(accept), limits
         self._cache_max = cache_max
-        self.lock = threading.Lock()
+        # The garbage collector may end an iteration over progress, which then stops to listen, in a thread that holds it.
+        self.lock = threading.RLock()
         self._entries: weakref.WeakValueDictionary[str, Entry] = weakref.WeakValueDictionary()
         self._kept: set[Entry] = set()
         self._consumer: Consumer | None = None
@@ -218,6 +223,13 @@ class Inbox:
             self._kept.add(entry)
         self.wants_more()
         return True
+
+    def withdraw(self, entry: Entry, callback: Callable[[], None]) -> None:
+        """End `call_back`; what nobody is to be told of is kept for nobody."""
+        with self.lock:
+            entry.callbacks = tuple(known for known in entry.callbacks if known != callback)
+            if not entry.callbacks:
+                self._kept.discard(entry)
 
     def end(
         self, entry: Entry, *, record: ResultRecord | None = None, error: Exception | None = None
@@ -350,7 +362,7 @@ class Inbox:
     def abandon(self) -> None:
         """In a forked child: the consumer and what is under way are the parent's, callbacks included."""
         self.lock, self._pausing = (
-            threading.Lock(),
+            threading.RLock(),
             threading.Lock(),
         )  # a thread that is not here may hold the parent's
         self._consumer = None

@@ -45,6 +45,9 @@ class UnknowableResult(ExpectedResult):
         """
         self._refuse()
 
+    def withdraw(self, callback: Callable[[], None]) -> None:
+        """None is kept."""
+
     def listen(self, listener: Callable[[ResultRecord], object]) -> None:
         """Nothing ever arrives."""
 

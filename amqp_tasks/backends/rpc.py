@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from amqp_routing import Queue, QueueType, Topology
+from amqp_tasks._forks import after_fork_in_child
 from amqp_tasks.backend import BackendStatistics, ExpectedResult, ResultBackend
 from amqp_tasks.backends._inbox import Inbox
 from amqp_tasks.errors import (
@@ -315,7 +316,7 @@ def _after_fork() -> None:
         backend._start_over()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)
 
 
 _is_registered = False
