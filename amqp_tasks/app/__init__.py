@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         MigrationProgress,
         MigrationStep,
     )
+    from amqp_tasks.app._resuming import FailedStep
+    from amqp_tasks.app._workflow_result import WorkflowResult
 
 __all__ = (
     "App",
@@ -35,6 +37,7 @@ __all__ = (
     "DeadLetterFilter",
     "DeadLetters",
     "DeliveryInfo",
+    "FailedStep",
     "GroupResult",
     "Migrated",
     "Migration",
@@ -51,6 +54,7 @@ __all__ = (
     "TaskCall",
     "TaskOptions",
     "TaskRegistry",
+    "WorkflowResult",
     "allow_join_result",
     "current_app",
     "current_request",
@@ -67,6 +71,14 @@ def __getattr__(name: str) -> Any:
         from amqp_tasks.app._lookup import find_app
 
         return find_app
+    if name == "FailedStep":
+        from amqp_tasks.app._resuming import FailedStep
+
+        return FailedStep
+    if name == "WorkflowResult":
+        from amqp_tasks.app._workflow_result import WorkflowResult
+
+        return WorkflowResult
     if name in {"DeadLetterFilter", "DeadLetters", "Requeued"}:
         from amqp_tasks.app import _dead_letters
 

@@ -21,10 +21,13 @@ from typing import (
     overload,
 )
 
+from amqp_tasks._forks import after_fork_in_child
 from amqp_tasks.app._current import note_created, set_current
+from amqp_tasks.app._given import keywords, positional
 from amqp_tasks.app._options import CallOptions, TaskOptions, check_call_options
 from amqp_tasks.app._registry import TaskRegistry
-from amqp_tasks.app._task import Task, keywords, positional
+from amqp_tasks.app._sender import AppSender
+from amqp_tasks.app._task import Task
 from amqp_tasks.errors import ClosedError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from amqp_tasks.app._calls import Calls
     from amqp_tasks.app._control import Control
     from amqp_tasks.app._dead_letters import DeadLetters
+    from amqp_tasks.app._delayed import Delayed
     from amqp_tasks.app._migration import Migration
     from amqp_tasks.app._resources import Resources
     from amqp_tasks.app._result import AsyncResult
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from amqp_tasks.app._workflows import Workflows
     from amqp_tasks.backend import ResultBackend
     from amqp_tasks.canvas import Signature
+    from amqp_tasks.events import Events
+    from amqp_tasks.idempotency import IdempotencyStore
     from amqp_tasks.settings import Conf, Settings
     from amqp_tasks.transport import Transport
 
@@ -70,7 +76,8 @@ class App:
         **settings: any setting by its name.
 
     Raises:
-        SettingsError: an unknown setting.
+        SettingsError: settings given here are wrong; all faults at once. Other sources are read when first needed.
+        UnsupportedTransport: the only fault is a broker URL of a scheme that no transport serves.
     """
 
     def __init__(
@@ -86,17 +93,24 @@ class App:
         **settings: Any,
     ) -> None:
         from amqp_tasks.settings import Conf
+        from amqp_tasks.settings._written import Written
 
         given = {"broker_url": broker, "result_backend": backend, "include": include}
-        settings |= {name: value for name, value in given.items() if value is not None}
+        written = Written(settings | {name: value for name, value in given.items() if value is not None})
+        # A refused broker URL must not be shown, password and all, by a traceback with locals.
+        del broker, backend, given, settings
         self.main = main
-        self.conf: Conf = Conf(**settings)
         self._registry = TaskRegistry()
+        self.conf: Conf = Conf()
+        self.conf.update(written)
         self._resources: Resources | None = None
+        self._idempotency_store: IdempotencyStore | None = None
         self._is_closed = False
         self._lock = threading.RLock()
         self._autodiscover: list[Callable[[], None]] = []
         self._is_finalized = False
+        # Not `_lock`, which a module that another thread imports may be waiting for.
+        self._finalizing = threading.RLock()
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
         note_created(self)
@@ -298,10 +312,12 @@ class App:
             ConfigurationError: see `load_imports`; or a route that no call could take.
             RoutingError: a router of `task_routes` that cannot be imported.
         """
-        if not self._is_finalized:
-            self.load_imports()
-            from amqp_tasks.app._builtins import add_builtins
+        from amqp_tasks.app._builtins import add_builtins
 
+        with self._finalizing:
+            if self._is_finalized:
+                return
+            self.load_imports()
             add_builtins(self)
             self.router.load()
             self._is_finalized = True
@@ -330,7 +346,7 @@ class App:
 
         with self._lock:
             if self._is_closed:
-                raise ClosedError("this app is closed")
+                raise ClosedError("this app is closed: make another one, or close it after its last use")
             known = self._resources
             if known is None or known.generation != self.conf.generation:
                 self._resources = Resources.of(self, known)
@@ -375,6 +391,30 @@ class App:
         return self.resources.backend
 
     @property
+    def events(self) -> Events:
+        """What running tasks tell of their progress, to anybody: `follow` one of them."""
+        return self.resources.events
+
+    @property
+    def idempotency_store(self) -> IdempotencyStore | None:
+        """Where workers note which calls with an idempotency key are done: that of `task_idempotency_store`, or one that
+        was assigned; None: nowhere.
+
+        Raises:
+            ConfigurationError: there is no store of that URL, or its extra is missing.
+        """
+        from amqp_tasks.idempotency import open_store
+
+        with self._lock:
+            if self._idempotency_store is None:
+                self._idempotency_store = open_store(self.settings)
+            return self._idempotency_store
+
+    @idempotency_store.setter
+    def idempotency_store(self, store: IdempotencyStore) -> None:
+        self._idempotency_store = store
+
+    @property
     def dead_letters(self) -> DeadLetters:
         """What was set aside: look at it, put it back, remove it."""
         from amqp_tasks.app._dead_letters import DeadLetters
@@ -382,8 +422,15 @@ class App:
         return DeadLetters(self)
 
     @property
+    def delayed(self) -> Delayed:
+        """What waits in the broker for its time, where `task_delayed_index` is on."""
+        from amqp_tasks.app._delayed import Delayed
+
+        return Delayed(self)
+
+    @property
     def control(self) -> Control:
-        """What is said to all workers: revoke tasks."""
+        """What is said to all workers, now and later: revoke tasks, pause queues, limit rates."""
         from amqp_tasks.app._control import Control
 
         return Control(self)
@@ -481,37 +528,19 @@ class App:
         """
         from amqp_tasks.canvas import signature
 
-        return signature(value, *args, **given).bound_to(self)
+        return signature(value, *args, **given).bound_to(self.sender)
 
     @property
     def workflows(self) -> Workflows:
-        """The sending side of workflows; signatures use it."""
+        """Workflows: how signatures are sent, and failed workflows of named steps resumed."""
         from amqp_tasks.app._workflows import Workflows
 
         return Workflows(self)
 
-    def send_signature(
-        self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Any:
-        """See `amqp_tasks.canvas.Sender`."""
-        return self.workflows.send(signature, positional(args), keywords(kwargs), options)
-
-    def apply_signature(
-        self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Any:
-        """See `amqp_tasks.canvas.Sender`."""
-        from amqp_tasks.app._eager_workflows import run_workflow
-
-        return run_workflow(self, signature.set(**options), args, kwargs, throw=False, serialize=False)
-
-    def call_signature(self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """See `amqp_tasks.canvas.Sender`.
-
-        Raises:
-            NotRegistered: its task is not known here.
-        """
-        whole = signature.clone(args, kwargs)
-        return self.tasks[whole.task](*whole.args, **whole.kwargs)
+    @property
+    def sender(self) -> AppSender:
+        """Who sends the signatures and workflows that belong to this app."""
+        return AppSender(self)
 
     # -- running
 
@@ -524,6 +553,9 @@ class App:
 
         Args:
             argv: arguments after the program's name; by default the process's own.
+
+        Raises:
+            SystemExit: always, with the command's exit code.
         """
         raise SystemExit(_upper("amqp_tasks.cli").main(argv, app=self))
 
@@ -538,6 +570,9 @@ class App:
         with self._lock:
             self._is_closed = True
             resources, self._resources = self._resources, None
+            store, self._idempotency_store = self._idempotency_store, None
+        if store is not None:
+            store.close()
         if resources is not None:
             resources.close(timeout=timeout)
 
@@ -558,9 +593,10 @@ _alive: weakref.WeakSet[App] = weakref.WeakSet()
 def _after_fork() -> None:
     for app in list(_alive):
         app._lock = threading.RLock()
+        app._finalizing = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)
 
 
 def _upper(module_name: str) -> Any:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from amqp_tasks.app._conversion import Conversion
 from amqp_tasks.errors import ConfigurationError, EncodeError, InvalidArguments
 from amqp_tasks.message import bounded_repr
 from amqp_tasks.message._printable import HIDDEN
@@ -89,6 +90,13 @@ class Parameters:
     """Checks and conversions of one task; built once, used by callers and workers.
 
     Thread safety: any thread.
+
+    Args:
+        task_name: for messages.
+        function: whose signature and annotations count.
+        skip_first: its first parameter is the task.
+        typing: False: nothing is checked.
+        conversion: what pydantic is told; None: it is not asked.
     """
 
     def __init__(
@@ -98,11 +106,11 @@ class Parameters:
         *,
         skip_first: bool,
         typing: bool,
-        pydantic: bool,
-        strict: bool,
+        conversion: Conversion | None,
     ) -> None:
         self._task_name = task_name
         self._is_typed = typing
+        self._dump_kwargs: Mapping[str, Any] = conversion.dump_kwargs if conversion is not None else {}
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
         self._signature = signature.replace(parameters=parameters)
@@ -112,7 +120,7 @@ class Parameters:
         self._has_var_positional = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self._var_positional_name = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
         hints = _hints(function, task_name) if typing else {}
-        builder = _Builder(task_name, pydantic=pydantic, strict=strict)
+        builder = _Builder(task_name, conversion)
         self._checks = {p.name: c for p in parameters if (c := builder.check(p, hints.get(p.name, p.empty)))}
         self._by_position = [self._checks.get(p.name) for p in self._positional]
         self._var_positional = next(
@@ -129,15 +137,15 @@ class Parameters:
         """Built from a task's function and options.
 
         Raises:
-            ConfigurationError: `sensitive` names something that is no parameter.
+            ConfigurationError: `sensitive` names something that is no parameter, or `pydantic_dump_kwargs` something that
+                pydantic does not know.
         """
         built = cls(
             task.name,
             function,
             skip_first=skip_first,
             typing=task.typing,
-            pydantic=task.pydantic,
-            strict=task.pydantic_strict,
+            conversion=_conversion(task) if task.pydantic else None,
         )
         _check_sensitive(task, built._signature)
         return built
@@ -164,6 +172,15 @@ class Parameters:
         self._bind(args, kwargs)
         return self._convert(args, kwargs, _dump) if self._checks else (args, kwargs)
 
+    def check_number(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check number and names of arguments some of which are not known yet, so that their types cannot be.
+
+        Raises:
+            InvalidArguments: they do not fit the signature.
+        """
+        if self._is_typed:
+            self._bind(args, kwargs)
+
     def load(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """What the function gets of a received message.
 
@@ -182,13 +199,13 @@ class Parameters:
             EncodeError: it cannot be written as plain data.
         """
         if self._returns is not None:
-            return self._returns.dump_loosely(value)
+            return self._returns.dump_return(value)
         if value is None or type(value) in _PLAIN:
             return value
         if "pydantic" in sys.modules and self._is_typed:
             from amqp_tasks.app._adapter import dump_model
 
-            return dump_model(value)
+            return dump_model(value, self._dump_kwargs)
         return value
 
     def load_return(self, value: Any) -> Any:
@@ -281,6 +298,20 @@ def _check_sensitive(task: Task[..., Any], signature: inspect.Signature) -> None
             )
 
 
+def _conversion(task: Task[..., Any]) -> Conversion:
+    if task.pydantic_dump_kwargs:
+        from amqp_tasks.app._adapter import check_dump_kwargs
+
+        check_dump_kwargs(task.pydantic_dump_kwargs, task.name)
+    # Under Celery's names: a model's validator then finds them there and here.
+    own = {"celery_app": task.app, "celery_task_name": task.name}
+    return Conversion(
+        strict=task.pydantic_strict,
+        context={**(task.pydantic_context or {}), **own},
+        dump_kwargs=task.pydantic_dump_kwargs or {},
+    )
+
+
 _NOT_NAMED = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.VAR_POSITIONAL,
@@ -310,8 +341,8 @@ def _explain(exc: ValueError) -> str:
 class _Builder:
     """Decides how annotations are checked."""
 
-    def __init__(self, task_name: str, *, pydantic: bool, strict: bool) -> None:
-        self._task_name, self._pydantic, self._strict = task_name, pydantic, strict
+    def __init__(self, task_name: str, conversion: Conversion | None) -> None:
+        self._task_name, self._conversion = task_name, conversion
 
     def check(self, parameter: inspect.Parameter, annotation: Any) -> _Check | None:
         """The check of one parameter; None when anything goes."""
@@ -323,11 +354,11 @@ class _Builder:
 
     def adapter(self, annotation: Any) -> Adapter | None:
         """pydantic's part for an annotation; None when it needs none."""
-        if not self._pydantic or _is_unchecked(annotation) or _plain_types(annotation) is not None:
+        if self._conversion is None or _is_unchecked(annotation) or _plain_types(annotation) is not None:
             return None
         from amqp_tasks.app._adapter import Adapter
 
-        return Adapter(annotation, strict=self._strict, task_name=self._task_name)
+        return Adapter(annotation, self._conversion, task_name=self._task_name)
 
 
 def _is_unchecked(annotation: Any) -> bool:

@@ -1,14 +1,17 @@
-"""Tasks that every worker has, under Celery's names: what `map`, `starmap` and groups in workflows are made of."""
+"""Tasks that every worker has: under Celery's names what `map`, `starmap` and groups in workflows are made of; and errbacks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from amqp_tasks.canvas import signature
+from amqp_tasks.app._errbacks import CALL_ERRBACK, call_errback
+from amqp_tasks.app._execution import awaited
+from amqp_tasks.canvas import chunks, signature
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
+    from amqp_tasks.app._task import Task
 
 __all__ = ("add_builtins", "is_builtin")
 
@@ -17,7 +20,7 @@ _PREFIX = "celery."
 
 def is_builtin(task_name: str) -> bool:
     """Whether it is a task of ours and none of the app's."""
-    return task_name.startswith(_PREFIX)
+    return task_name.startswith(_PREFIX) or task_name == CALL_ERRBACK
 
 
 def add_builtins(app: App) -> None:
@@ -25,18 +28,43 @@ def add_builtins(app: App) -> None:
 
     def mapped(task: Mapping[str, Any], it: Iterable[Any]) -> list[Any]:
         call = app.signature(signature(task))
-        return [call(item) for item in it]
+        return [awaited(call(item)) for item in it]
 
     def starmapped(task: Mapping[str, Any], it: Iterable[Sequence[Any]]) -> list[Any]:
         call = app.signature(signature(task))
-        return [call(*item) for item in it]
+        return [awaited(call(*item)) for item in it]
 
-    def accumulate(*args: Any, index: int | None = None, task: Any = None) -> Any:
-        # `task` only says where the message goes.
-        found: Any = args[0] if len(args) == 1 else args
-        values: list[Any] = list(found) if isinstance(found, list) else list(args)  # pyright: ignore[reportUnknownArgumentType]
-        return values if index is None else values[index]
+    def chunked(self: Task[..., Any], task: Mapping[str, Any], it: Iterable[Sequence[Any]], n: int) -> None:
+        # Where this one is served, as the caller said that of this one only.
+        parts = chunks(signature(task), it, n, queue=self.request.delivery_info.get("queue"))
+        raise self.replace(parts)
 
-    for name, function in (("map", mapped), ("starmap", starmapped), ("accumulate", accumulate)):
-        if _PREFIX + name not in app.tasks:
-            app.adopt(function, {"name": _PREFIX + name, "typing": False})
+    def called(task: Mapping[str, Any], request: Mapping[str, Any], error: Any, traceback: str | None) -> Any:
+        return call_errback(app, task, request, error, traceback)
+
+    builtins: dict[str, Callable[..., Any]] = {
+        "celery.map": mapped,
+        "celery.starmap": starmapped,
+        "celery.accumulate": _accumulate,
+        "celery.ping": _ping,
+        "celery.backend_cleanup": _backend_cleanup,
+        CALL_ERRBACK: called,
+    }
+    for name, function in builtins.items():
+        if name not in app.tasks:
+            app.adopt(function, {"name": name, "typing": False})
+    if "celery.chunks" not in app.tasks:
+        app.adopt(chunked, {"name": "celery.chunks", "typing": False, "bind": True})
+
+
+def _accumulate(*args: Any, index: int | None = None) -> Any:
+    """Its arguments as a list, or one of them."""
+    return list(args) if index is None else args[index]
+
+
+def _ping() -> str:
+    return "pong"
+
+
+def _backend_cleanup() -> None:
+    """Nothing: results are messages, which expire in their queues. Celery's beat sends this each night."""

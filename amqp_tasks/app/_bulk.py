@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, cast
 
 from amqp_tasks.app._calls import Prepared, note_sent
+from amqp_tasks.app._given import keywords, positional
 from amqp_tasks.app._options import CallOptions, check_call_options
 from amqp_tasks.app._result_set import ResultSet
-from amqp_tasks.app._task import Task, keywords, positional
+from amqp_tasks.app._task import Task
 from amqp_tasks.errors import (
     AmqpTasksError,
     BrokerConnectionError,
@@ -61,7 +62,12 @@ class _Batch:
     def add(
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
     ) -> Prepared:
-        """Prepare a call and note it as sent, until `settle` says otherwise."""
+        """Prepare a call and note it as sent, until `settle` says otherwise.
+
+        Raises:
+            ConfigurationError: an option that only a single publish can have.
+            Exception: as `Calls.prepare`.
+        """
         if not _SINGLE_ONLY.isdisjoint(options):
             raise ConfigurationError(
                 f"{min(_SINGLE_ONLY & options.keys())!r} belongs to a single publish and is no option in a bulk send"

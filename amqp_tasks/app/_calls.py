@@ -7,21 +7,36 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._destination import Destination, Destinations
+from amqp_tasks.app._errbacks import CALL_ERRBACK
 from amqp_tasks.app._options import CallOptions, start_of
 from amqp_tasks.app._properties import aware, further_options
 from amqp_tasks.app._publishing import ONE_ATTEMPT, PublishPolicy, connect_with_policy, publish_with_policy
 from amqp_tasks.app._request import DEPTH_HEADER, Frame, child_depth, enclosing_frame
 from amqp_tasks.app._result import AsyncResult
+from amqp_tasks.app._routed import is_bound, routed_arguments
 from amqp_tasks.app._task import Task
 from amqp_tasks.backends.disabled import UnknowableResult
 from amqp_tasks.errors import BrokerConnectionError, NotSent, PublishError
-from amqp_tasks.message import JOINS_HEADER, OutgoingMessage, TaskTemplate, check_task_name, new_task_id
+from amqp_tasks.message import (
+    FURTHER_PROPERTIES,
+    IDEMPOTENCY_HEADER,
+    JOINS_HEADER,
+    OutgoingMessage,
+    TaskTemplate,
+    check_task_name,
+    check_user_headers,
+    new_sortable_id,
+    new_task_id,
+    stamp_headers,
+)
+from amqp_tasks.message._printable import HIDDEN
 
 if TYPE_CHECKING:
     from amqp_routing import Router
@@ -40,10 +55,14 @@ _TASK_OPTIONS = (
     "queue", "exchange", "routing_key", "priority", "serializer", "compression", "delivery_mode", "expires",
     "ignore_result", "time_limit", "soft_time_limit",
 )  # fmt: skip
-_FOR_ITEMS = frozenset({"celery.map", "celery.starmap", "celery.accumulate"})
+_OF_ITEMS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
+_FOR_ANOTHER = _OF_ITEMS | {CALL_ERRBACK}
 _WHERE = ("queue", "exchange", "routing_key", "priority")
-# These differ from call to call, so plans do without them.
-_START = frozenset({"countdown", "eta"})
+_OF_ERRBACK = (*_WHERE, "time_limit", "soft_time_limit")
+# What a plan depends on: a call that says none of it has the plan of all such calls.
+_PLANNED = frozenset(_TASK_OPTIONS)
+_LINKS = frozenset({"link", "link_error"})
+_FURTHER = frozenset(FURTHER_PROPERTIES)
 _MAX_PLANS = 2048
 # Seconds between two warnings about the size of one task's messages.
 _WARN_EVERY = 60.0
@@ -88,6 +107,7 @@ class Place:
         chain: what follows it, the next one last.
         joins: who waits for its outcome: `[queue, index, size]` each.
         group, group_index: the group it is a member of, and its place.
+        chord: the body that stock Celery is to run when the group has ended; only passed on.
         root_id: the first task of the workflow; None for this one.
         parent_id: what it follows.
         nesting: how often a task was replaced until it came to this one.
@@ -97,6 +117,7 @@ class Place:
     joins: Sequence[Any] = ()
     group: str | None = None
     group_index: int | None = None
+    chord: Mapping[str, Any] | None = None
     root_id: str | None = None
     parent_id: str | None = None
     nesting: int = 0
@@ -128,6 +149,7 @@ class Calls:
     ) -> None:
         self._app, self._transport, self._backend = app, transport, backend
         self._task_settings = settings.task
+        self.new_id = new_sortable_id if settings.task.id_version == 7 else new_task_id
         self._timeout = settings.task.publish_timeout
         self._is_eager = settings.task.always_eager
         self._policy = PublishPolicy.of(
@@ -140,6 +162,8 @@ class Calls:
         self._has_warned_of_naive = False  # by any thread, once
         # Plans of calls without options. Any thread may add one; a race only prepares it twice.
         self._plans: dict[Task[..., Any], _Plan] = {}
+        # What `PartChecks` has found to be right, which alone reads it. Any thread adds; a race only checks twice.
+        self.known_right: set[Hashable] = set()
         self._templates: dict[tuple[Any, ...], TaskTemplate] = {}
         self._strangers: dict[str, Task[..., Any]] = {}
 
@@ -169,7 +193,7 @@ class Calls:
             return run_eagerly(task, args, kwargs, options, throw=throw, serialize=True)
         deadline = time.monotonic() + self.timeout(options)
         prepared = self.prepare(task, args, kwargs, options, deadline=deadline)
-        self.publish(prepared, options, deadline)
+        self.publish(prepared.message, options, deadline, prepared.expected.fail)
         note_sent(prepared.result, prepared.frame)
         return prepared.result
 
@@ -181,20 +205,18 @@ class Calls:
         options: CallOptions = _NO_OPTIONS,
         *,
         deadline: float,
-        place: Place | None = None,
     ) -> Prepared:
         """Everything but the publish: arguments are checked and encoded, the destination and the reply queue exist.
 
         `deadline` (monotonic) bounds what has to be asked of the broker.
         """
+        if not _LINKS.isdisjoint(options):
+            self._check_links(options)
         plan = self._plan(task, args, kwargs, options)
         frame = enclosing_frame()
-        message = self._build(plan, task, args, kwargs, options, frame, place)
+        message = self._message(plan, task, args, kwargs, options, frame, None, deadline)
         task_id = message.properties.correlation_id
         assert task_id is not None
-        if self._warn_bytes < len(message.body) <= self._max_bytes:
-            self._warn_of_size(task.name, len(message.body))
-        self._make_ready(plan, message, options, deadline)
         expected = self._expect(plan, message, options)
         result: AsyncResult[Any] = AsyncResult(
             task_id, app=self._app, task=task, expected=expected, queue_name=plan.destination.queue_name
@@ -203,13 +225,42 @@ class Calls:
             frame = None
         return Prepared(message, result, expected, frame)
 
+    def part(
+        self,
+        task: Task[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        place: Place,
+        *,
+        deadline: float,
+    ) -> OutgoingMessage:
+        """The same for a part of a workflow, whose result is expected by who composed it."""
+        plan = self._plan(task, args, kwargs, options)
+        return self._message(plan, task, args, kwargs, options, enclosing_frame(), place, deadline)
+
+    def _message(
+        self,
+        plan: _Plan,
+        task: Task[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        frame: Frame | None,
+        place: Place | None,
+        deadline: float,
+    ) -> OutgoingMessage:
+        message = self._build(plan, task, args, kwargs, options, frame, place)
+        if self._warn_bytes < len(message.body) <= self._max_bytes:
+            self._warn_of_size(task.name, len(message.body))
+        self._make_ready(plan, message, options, deadline)
+        return message
+
     def _plan(
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
     ) -> _Plan:
         is_plain = (
-            self._destinations.is_static
-            and (not options or options.keys() <= _START)
-            and task.name not in _FOR_ITEMS
+            self._destinations.is_static and _PLANNED.isdisjoint(options) and task.name not in _FOR_ANOTHER
         )
         if is_plain:
             known = self._plans.get(task)
@@ -222,41 +273,90 @@ class Calls:
             self._plans[task] = plan
         return plan
 
+    def check(self, task: Task[..., Any], kwargs: Mapping[str, Any], options: CallOptions) -> None:
+        """Refuse options with which a call could not be sent by whoever comes to it, as far as that is known before its arguments are.
+
+        Raises:
+            ConfigurationError, EncodeError, UnknownQueue: as `prepare`.
+        """
+        _, own, called = self._layers(task, kwargs, options)
+        self._template_for(task, self._destinations.check(own, called))
+        start_of(options)
+        self.policy_of(options)
+        further_options(options, self._app.timezone)
+        check_user_headers(options.get("headers") or {})
+
+    def _check_links(self, options: CallOptions) -> None:
+        from amqp_tasks.app._part_checks import PartChecks
+
+        PartChecks(self).check_links(options)
+
     def _make_plan(
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
     ) -> _Plan:
-        own = {name: value for name in _TASK_OPTIONS if (value := getattr(task, name)) is not None}
-        called = {name: value for name, value in options.items() if value is not None}
-        name = task.name
-        if name in _FOR_ITEMS:
-            routed = self._task_of_items(kwargs) or task
-            name = routed.name
-            own |= {part: value for part in _WHERE if (value := getattr(routed, part)) is not None}
-        merged, destination = self._destinations.resolve(name, args, kwargs, own, called)
-        settings = self._task_settings
-        ignore_result = merged.get("ignore_result", settings.ignore_result)
+        name, own, called = self._layers(task, kwargs, options)
+        if not self._destinations.is_static:
+            args, kwargs = routed_arguments(task.name, args, kwargs)
+        asks_routes = not is_bound(task.name, called)
+        merged, destination = self._destinations.resolve(
+            name, args, kwargs, own, called, asks_routes=asks_routes
+        )
         return _Plan(
-            template=self._template(
-                task.name,
-                serializer=merged.get("serializer", settings.serializer),
-                compression=merged.get("compression", settings.compression),
-                ignore_result=bool(ignore_result),
-                time_limit=merged.get("time_limit"),
-                soft_time_limit=merged.get("soft_time_limit"),
-                delivery_mode=merged.get("delivery_mode", settings.default_delivery_mode),
-            ),
+            template=self._template_for(task, merged),
             destination=destination,
-            wants_result=not ignore_result,
+            wants_result=not self._ignores_result(merged),
             priority=merged.get("priority"),
             start=start_of(merged),
             expires=merged.get("expires"),
         )
 
-    def _task_of_items(self, kwargs: Mapping[str, Any]) -> Task[..., Any] | None:
-        """The task that runs for each item of one message: the message goes where its own would."""
+    def _layers(
+        self, task: Task[..., Any], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """The name that routes go by, and the options of the task and of the call."""
+        own = {name: value for name in _TASK_OPTIONS if (value := getattr(task, name)) is not None}
+        called = {name: value for name, value in options.items() if value is not None}
+        name = task.name
+        if name in _FOR_ANOTHER:
+            other = self._other_task(kwargs) or task
+            name = other.name
+            of_another = _OF_ERRBACK if task.name == CALL_ERRBACK else _WHERE
+            own |= {part: value for part in of_another if (value := getattr(other, part)) is not None}
+        return name, own, called
+
+    def _ignores_result(self, merged: Mapping[str, Any]) -> bool:
+        return bool(merged.get("ignore_result", self._task_settings.ignore_result))
+
+    def _template_for(self, task: Task[..., Any], merged: Mapping[str, Any]) -> TaskTemplate:
+        settings = self._task_settings
+        return self._template(
+            task.name,
+            serializer=merged.get("serializer", settings.serializer),
+            compression=merged.get("compression", settings.compression),
+            ignore_result=self._ignores_result(merged),
+            time_limit=merged.get("time_limit"),
+            soft_time_limit=merged.get("soft_time_limit"),
+            delivery_mode=merged.get("delivery_mode", settings.default_delivery_mode),
+        )
+
+    def _other_task(self, kwargs: Mapping[str, Any]) -> Task[..., Any] | None:
+        """The task that a message of a built-in one is about, which goes where its own would."""
         call: Any = kwargs.get("task")
         name: Any = call.get("task") if isinstance(call, Mapping) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         return self.named(name) if isinstance(name, str) else None
+
+    def labels(
+        self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[str | None, str | None]:
+        """What people are shown of the arguments of a call that has sensitive ones, of its own task or of the one that it has run
+        for many items; None, where it has none: all of them."""
+        if task.sensitive:
+            return task.parameters.labels(args, kwargs, task.sensitive)
+        if task.name in _OF_ITEMS:
+            other = self._other_task(kwargs)
+            if other is not None and other.sensitive:
+                return None, f"{{'task': {other.name!r}, 'it': {HIDDEN}}}"
+        return _NO_LABELS
 
     def _template(self, task_name: str, **parts: Any) -> TaskTemplate:
         key = (task_name, *parts.values())
@@ -279,7 +379,7 @@ class Calls:
     ) -> OutgoingMessage:
         parameters = task.parameters
         sent_args, sent_kwargs = parameters.dump(args, kwargs)
-        labels = parameters.labels(args, kwargs, task.sensitive) if task.sensitive else _NO_LABELS
+        labels = self.labels(task, args, kwargs)
         headers = options.get("headers")
         root_id = parent_id = None
         if frame is not None:
@@ -289,16 +389,17 @@ class Calls:
                 **(headers or {}),
                 DEPTH_HEADER: child_depth(frame, self._task_settings.depth_limit),
             }
+        if (key := options.get("idempotency_key")) is not None:
+            headers = {**(headers or {}), IDEMPOTENCY_HEADER: key}
         if place is not None:
             root_id, parent_id = place.root_id, place.parent_id
         start = start_of(options) if options else None
         if start is None:
             start = plan.start
-        says_more = not options.keys() <= _START
         return plan.template.build(
             exchange=plan.destination.exchange,
             routing_key=plan.destination.routing_key,
-            task_id=options.get("task_id") or new_task_id(),
+            task_id=options.get("task_id") or self.new_id(),
             args=sent_args if isinstance(sent_args, list | tuple) else list(sent_args),
             kwargs=sent_kwargs,
             priority=plan.priority if plan.priority is not None else self._usual_priority(frame),
@@ -308,11 +409,11 @@ class Calls:
             headers=headers,
             root_id=root_id,
             parent_id=parent_id,
-            argsrepr=labels[0],
-            kwargsrepr=labels[1],
-            further=further_options(options, self._app.timezone) if says_more else None,
-            embed=_embed(options, place) if says_more or place is not None else None,
-            changes=place.changes if place is not None else None,
+            argsrepr=options.get("argsrepr") or labels[0],
+            kwargsrepr=options.get("kwargsrepr") or labels[1],
+            further=None if _FURTHER.isdisjoint(options) else further_options(options, self._app.timezone),
+            embed=_embed(options, place) if options or place is not None else None,
+            changes=_changes(options, place),
         )
 
     def wants_result(self, task_name: str, options: Mapping[str, Any]) -> bool:
@@ -369,7 +470,7 @@ class Calls:
         own_reply_to = options.get("reply_to")
         wants_reply = plan.wants_result and own_reply_to is None
         try:
-            self._connect_first(options, deadline)
+            self.connect_first(options, deadline)
             if not self._destinations.is_ready(plan.destination):
                 self._destinations.make_ready(plan.destination, timeout=_left(deadline))
             if wants_reply:
@@ -379,9 +480,14 @@ class Calls:
         if own_reply_to is not None:
             message.properties.reply_to = own_reply_to
 
-    def _connect_first(self, options: CallOptions, deadline: float) -> None:
+    def connect_first(self, options: CallOptions, deadline: float) -> None:
+        """Connect before anything is asked of the broker, where the call says how often that may fail.
+
+        Raises:
+            BrokerConnectionError: no connection.
+        """
         if options and options.get("confirm", True):
-            policy = self._policy_of(options)
+            policy = self.policy_of(options)
             if policy.counts_connections:
                 connect_with_policy(self._transport, policy, timeout=_left(deadline))
 
@@ -392,6 +498,25 @@ class Calls:
         if options.get("reply_to") is not None:
             return UnknowableResult(f"the result of task {task_id} goes to reply_to={reply_to!r}")
         return self._backend.expect(task_id, reply_to=reply_to)
+
+    def place_of(
+        self,
+        task: Task[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        *,
+        deadline: float,
+    ) -> tuple[Destination, int | None]:
+        """Where such a call goes, which is there afterwards, and its priority.
+
+        Raises:
+            UnknownQueue, TopologyMismatch, BrokerConnectionError: as `destination_of`.
+        """
+        plan = self._plan(task, args, kwargs, options)
+        if not self._destinations.is_ready(plan.destination):
+            self._destinations.make_ready(plan.destination, timeout=_left(deadline))
+        return plan.destination, plan.priority
 
     def destination_of(self, queue_name: str) -> Destination:
         """Where a message for a queue is published; the queue is there afterwards.
@@ -411,25 +536,36 @@ class Calls:
         given = options.get("timeout")
         return self._timeout if given is None else given
 
-    def publish(self, prepared: Prepared, options: CallOptions, deadline: float) -> None:
-        """Send one call, and wait for the broker's confirm unless its options say otherwise.
+    def publish(
+        self,
+        message: OutgoingMessage,
+        options: CallOptions,
+        deadline: float,
+        on_failure: Callable[[Exception], object],
+    ) -> None:
+        """Send one message, and wait for the broker's confirm unless the call's options say otherwise.
+
+        Args:
+            message: to be sent.
+            options: of the call.
+            deadline: monotonic time at which it is given up.
+            on_failure: told why it was not sent, where nobody waits for the confirm.
 
         Raises:
             NotSent, SendUnknown: see `Task.delay`.
         """
-        timeout = _left(deadline)
         if not options.get("confirm", True):
-            self._transport.publish_nowait(
-                prepared.message, _reporting_to(prepared.expected), timeout=timeout
-            )
+            report = partial(_report_failure, on_failure)
+            self._transport.publish_nowait(message, report, timeout=_left(deadline))
             return
-        policy = self._policy_of(options) if options else self._policy
+        policy = self.policy_of(options) if options else self._policy
         try:
-            publish_with_policy(self._transport, prepared.message, policy, timeout=timeout)
+            publish_with_policy(self._transport, message, policy, timeout=_left(deadline))
         except BrokerConnectionError as exc:
-            raise _not_sent(exc, prepared.message) from exc
+            raise _not_sent(exc, message) from exc
 
-    def _policy_of(self, options: CallOptions) -> PublishPolicy:
+    def policy_of(self, options: CallOptions) -> PublishPolicy:
+        """How often a refused publish is tried again, and whether failed connections count."""
         if not options.get("retry", self._task_settings.publish_retry):
             return ONE_ATTEMPT
         given = options.get("retry_policy")
@@ -443,9 +579,17 @@ def _embed(options: CallOptions, place: Place | None) -> dict[str, Any] | None:
     """The body's third part; None when it says nothing."""
     callbacks, errbacks = _several(options.get("link")), _several(options.get("link_error"))
     rest = list(place.chain) if place is not None and place.chain else None
-    if not (callbacks or errbacks or rest):
+    chord = place.chord if place is not None else None
+    if not (callbacks or errbacks or rest or chord):
         return None
-    return {"callbacks": callbacks, "errbacks": errbacks, "chain": rest, "chord": None}
+    return {"callbacks": callbacks, "errbacks": errbacks, "chain": rest, "chord": chord}
+
+
+def _changes(options: CallOptions, place: Place | None) -> Mapping[str, Any] | None:
+    """Headers that say where in a workflow it stands, and its stamps."""
+    changes = place.changes if place is not None else None
+    stamps = options.get("stamps") if options else None
+    return {**(changes or {}), **stamp_headers(stamps)} if stamps else changes
 
 
 def _several(option: Any) -> list[Any] | None:
@@ -473,9 +617,6 @@ def _not_sent(exc: BrokerConnectionError, message: OutgoingMessage) -> PublishEr
     )
 
 
-def _reporting_to(expected: ExpectedResult) -> Any:
-    def report(error: PublishError | None) -> None:
-        if error is not None:
-            expected.fail(error)
-
-    return report
+def _report_failure(on_failure: Callable[[Exception], object], error: PublishError | None) -> None:
+    if error is not None:
+        on_failure(error)

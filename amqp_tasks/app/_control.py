@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal as signals
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from amqp_tasks.app._given import several
 from amqp_tasks.app._journal import JournalWriter
 from amqp_tasks.errors import ConfigurationError, UnknownQueue
-from amqp_tasks.message import check_task_id, check_task_name
+from amqp_tasks.message import check_stamps, check_task_id, check_task_name, stamp_values
 from amqp_tasks.settings._rate import RATE_FORM, per_second
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Control",)
 
+_T = TypeVar("_T")
+_MAX_STAMP = 255
 _CHUNK = 200
 """Ids or names of one entry: together they stay below the size of an entry, however long they are."""
 
@@ -68,6 +71,37 @@ class Control:
         """
         self._write("unrevoke", task_id, timeout)
 
+    def revoke_by_stamped_headers(
+        self,
+        headers: Mapping[str, Any],
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """The same as `revoke` for all tasks with one of these stamps, those that are called later included.
+
+        Args:
+            headers: by name the value, or several of which one is enough; see `Signature.stamp`.
+            terminate: end those that run. A process that does not react to it goes on, unlike with ids.
+            signal: as of `revoke`.
+            timeout: seconds for the whole; None: `task_publish_timeout`.
+
+        Raises:
+            ConfigurationError: a name or value that no stamp can have, or an unknown signal.
+            NotSent, SendUnknown, TopologyMismatch, BrokerConnectionError, BrokerOperationError: as `revoke`.
+        """
+        facts = {"terminate": bool(terminate), "signal": _signal_name(signal)}
+        self._write_entries(
+            "revoke-stamps", timeout, *({"stamps": each, **facts} for each in _parts(headers))
+        )
+
+    def unrevoke_by_stamped_headers(
+        self, headers: Mapping[str, Any], *, timeout: float | None = None
+    ) -> None:
+        """Let tasks with these stamps run again; arguments and errors as `revoke_by_stamped_headers`."""
+        self._write_entries("unrevoke-stamps", timeout, *({"stamps": each} for each in _parts(headers)))
+
     def terminate(
         self, task_id: str | Iterable[str], signal: str | int = "SIGTERM", *, timeout: float | None = None
     ) -> None:
@@ -89,7 +123,7 @@ class Control:
             NotSent, SendUnknown: it was not, or may not have been, stored.
             TopologyMismatch, BrokerConnectionError, BrokerOperationError: the journal cannot be declared.
         """
-        names = _several(queue_name)
+        names = several(queue_name)
         for name in names:
             self._check_queue(name)
         self._write_entries("pause", timeout, *({"queues": chunk} for chunk in _chunks(names)))
@@ -104,9 +138,7 @@ class Control:
         Raises:
             as `pause`, except UnknownQueue: a queue may have been deleted since.
         """
-        self._write_entries(
-            "resume", timeout, *({"queues": chunk} for chunk in _chunks(_several(queue_name)))
-        )
+        self._write_entries("resume", timeout, *({"queues": chunk} for chunk in _chunks(several(queue_name))))
 
     def rate_limit(
         self, task_name: str, rate_limit: float | str | None, *, timeout: float | None = None
@@ -136,7 +168,7 @@ class Control:
             raise UnknownQueue(name, known=tuple(topology.queue_names))
 
     def _write(self, kind: str, task_id: str | Iterable[str], timeout: float | None, **facts: object) -> None:
-        ids = _several(task_id)
+        ids = several(task_id)
         for each in ids:
             check_task_id(each)
         self._write_entries(kind, timeout, *({"ids": chunk, **facts} for chunk in _chunks(ids)))
@@ -147,11 +179,19 @@ class Control:
             writer.write([writer.entry(kind, each) for each in facts], timeout=timeout)
 
 
-def _several(given: str | Iterable[str]) -> list[str]:
-    return list(dict.fromkeys((given,) if isinstance(given, str) else given))
+def _parts(stamps: Mapping[str, Any]) -> list[dict[str, list[Any]]]:
+    """Stamps as several entries say them, each below the size of an entry."""
+    check_stamps(stamps)
+    values = {name: stamp_values(value) for name, value in stamps.items()}
+    for name, each in values.items():
+        if any(isinstance(value, str) and len(value) > _MAX_STAMP for value in each):
+            raise ConfigurationError(
+                f"a value of stamp {name!r} has more than {_MAX_STAMP} characters: tasks are not revoked by such"
+            )
+    return [{name: chunk} for name, each in values.items() for chunk in _chunks(each)]
 
 
-def _chunks(names: list[str]) -> list[list[str]]:
+def _chunks(names: list[_T]) -> list[list[_T]]:
     return [names[at : at + _CHUNK] for at in range(0, len(names), _CHUNK)]
 
 

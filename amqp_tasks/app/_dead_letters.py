@@ -7,7 +7,7 @@ comes, and why a queue that is declared otherwise is not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from amqp_routing import Topology
 from amqp_tasks.app._look import Found, Look
 from amqp_tasks.errors import AmqpTasksError, MalformedMessage, TopologyMismatch, UnknownQueue
-from amqp_tasks.message import DeadLetter, dead_letter_queue_name
+from amqp_tasks.message import DeadLetter, StepMark, dead_letter_queue_name, read_mark
 from amqp_tasks.message._letters import revived
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from amqp_tasks.message import OutgoingMessage
     from amqp_tasks.transport import Transport
 
-__all__ = ("DeadLetterFilter", "DeadLetters", "Requeued", "dead_letter_counts")
+__all__ = ("DeadLetterFilter", "DeadLetters", "Requeued", "dead_letter_counts", "published")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,8 @@ class DeadLetterFilter:
         errors: any of these patterns of exception class names.
         older: set aside at least this long ago; what has no time never fits.
         newer: set aside less than this ago; likewise.
+        workflow: a step of the workflow with this id.
+        steps: a step with any of these names.
     """
 
     ids: Collection[str] | None = None
@@ -49,6 +51,8 @@ class DeadLetterFilter:
     errors: Sequence[str] | None = None
     older: timedelta | None = None
     newer: timedelta | None = None
+    workflow: str | None = None
+    steps: Collection[str] | None = None
 
     def fits(self, letter: DeadLetter, now: datetime) -> bool:
         """Whether `letter` is one of them at the time `now` (aware)."""
@@ -59,6 +63,14 @@ class DeadLetterFilter:
             and _is_any(letter.error_type, self.errors)
             and (self.older is None or (letter.time is not None and now - letter.time >= self.older))
             and (self.newer is None or (letter.time is not None and now - letter.time < self.newer))
+            and ((self.workflow is None and self.steps is None) or self._is_step(read_mark(letter.headers)))
+        )
+
+    def _is_step(self, mark: StepMark | None) -> bool:
+        return (
+            mark is not None
+            and self.workflow in {None, mark.workflow_id}
+            and (self.steps is None or mark.step in self.steps)
         )
 
     @property
@@ -151,7 +163,7 @@ class DeadLetters:
         for name in self._present(queues):
             left = None if limit is None else limit - count - len(failures)
             with self._look(name, where, bodies=True, limit=left) as look:
-                outcomes = (_published(self._app.transport, name, batch) for batch in look)
+                outcomes = (published(self._app.transport, name, batch) for batch in look)
                 for found, error in chain.from_iterable(outcomes):
                     if error is None:
                         look.remove(found)
@@ -183,6 +195,16 @@ class DeadLetters:
                     count += 1
         return count
 
+    def looks(self, queues: Iterable[str] | None, where: DeadLetterFilter) -> Generator[tuple[str, Look]]:
+        """A look at each queue, with bodies, for whoever decides what becomes of the letters; with the task queue's name.
+
+        Raises:
+            as `find`.
+        """
+        for name in self._present(queues):
+            with self._look(name, where, bodies=True) as look:
+                yield name, look
+
     def _names(self, queues: Iterable[str] | None) -> list[str]:
         """Names of task queues."""
         known = self._app.topology.queue_names
@@ -197,7 +219,10 @@ class DeadLetters:
         counts = dead_letter_counts(self._app.transport, names)
         missing = [name for name in names if name not in counts]
         if queues is not None and missing:
-            raise UnknownQueue(dead_letter_queue_name(missing[0]), hint="the broker has no such queue")
+            raise UnknownQueue(
+                dead_letter_queue_name(missing[0]),
+                hint="the broker has no such queue: run `amqp-tasks topology apply`",
+            )
         return (name for name in names if counts.get(name))
 
     def _look(
@@ -224,7 +249,7 @@ def dead_letter_counts(transport: Transport, queue_names: Iterable[str]) -> dict
     return {name: status.messages for name, status in found.items() if status is not None}
 
 
-def _published(
+def published(
     transport: Transport, queue_name: str, batch: Sequence[Found]
 ) -> Iterator[tuple[Found, AmqpTasksError | None]]:
     """Publish them to their queue; each with None when it is confirmed, else with the error."""

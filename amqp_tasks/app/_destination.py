@@ -12,12 +12,15 @@ from amqp_tasks.message import DEAD_SUFFIX
 from amqp_tasks.transport import TopologyMode
 
 if TYPE_CHECKING:
-    from amqp_routing import Route, Router
+    from amqp_routing import Route, Router, Topology
     from amqp_tasks.app._topology import Topologies
     from amqp_tasks.settings import Settings
     from amqp_tasks.transport import Transport
 
 __all__ = ("Destination", "Destinations", "check_routes")
+
+_SHARED = (ExchangeType.TOPIC, ExchangeType.FANOUT)
+"""Types that take the key of a queue's binding to that queue, and to the others that are meant with it."""
 
 _WHERE = ("queue", "exchange", "routing_key")
 
@@ -28,6 +31,13 @@ class Destination(NamedTuple):
     exchange: str
     routing_key: str
     queue_name: str
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Options of a call that goes there."""
+        if self.queue_name:
+            return {"queue": self.queue_name}
+        return {"exchange": self.exchange, "routing_key": self.routing_key}
 
 
 class Destinations:
@@ -44,6 +54,8 @@ class Destinations:
         self._mode = TopologyMode(settings.app.topology)
         # Queues (or "exchange/…") that are there. Any thread adds; a race only declares twice.
         self._ready: set[str] = set()
+        # Destinations that the settings know, there or not; likewise.
+        self._sound: set[Destination] = set()
 
     def resolve(
         self,
@@ -52,6 +64,8 @@ class Destinations:
         kwargs: Mapping[str, Any],
         task_options: Mapping[str, Any],
         call_options: Mapping[str, Any],
+        *,
+        asks_routes: bool = True,
     ) -> tuple[dict[str, Any], Destination]:
         """All options of a call, and where it goes. The call wins over the task, the task over its route.
 
@@ -59,13 +73,37 @@ class Destinations:
         is used with the exchange from below.
         """
         merged: dict[str, Any] = {}
-        if not self.is_static:
+        if asks_routes and not self.is_static:
             explicit = {**task_options, **call_options}
             route = self._router.route(task_name, tuple(args), dict(kwargs), explicit)
             merged = _route_options(route)
-        for layer in (task_options, call_options):
+        return self._laid_over(merged, task_options, call_options)
+
+    def check(self, task_options: Mapping[str, Any], call_options: Mapping[str, Any]) -> dict[str, Any]:
+        """What call and task say of a call that somebody else sends later. Nothing is declared, and no route is asked: it may go by
+        arguments that are not known yet.
+
+        Raises:
+            ConfigurationError: they lead nowhere.
+            UnknownQueue: the queue is not configured and may not be created.
+        """
+        merged, destination = self._laid_over({}, task_options, call_options)
+        if destination not in self._sound:
+            self._topology(destination)
+            self._sound.add(destination)
+        return merged
+
+    def _laid_over(
+        self, merged: dict[str, Any], *layers: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Destination]:
+        for layer in layers:
             _overlay(merged, layer)
         return merged, self._destination(merged)
+
+    def _topology(self, destination: Destination) -> Topology:
+        if destination.queue_name:
+            return self._topologies.for_queues([destination.queue_name])
+        return self._topologies.around(destination.exchange)
 
     def _destination(self, options: Mapping[str, Any]) -> Destination:
         queue_name, exchange, routing_key = (options.get(part) for part in _WHERE)
@@ -81,16 +119,14 @@ class Destinations:
         binding = self._topologies.binding_of(name)
         if binding is None:
             return Destination("", routing_key if routing_key is not None else name, name)
-        exchange = self._topologies.for_queues([name]).exchange(binding.source)
-        is_direct = exchange is None or exchange.type is ExchangeType.DIRECT
         if routing_key is not None:
             return Destination(binding.source, routing_key, "")
-        # Every queue is bound to the default exchange by its name: the shortest way, and how stock clients do it.
-        return (
-            Destination("", name, name)
-            if is_direct
-            else Destination(binding.source, binding.routing_key, name)
-        )
+        exchange = self._topologies.for_queues([name]).exchange(binding.source)
+        if exchange is not None and exchange.type in _SHARED:
+            return Destination(binding.source, binding.routing_key, name)
+        # Every queue is bound to the default exchange by its name: the shortest way, and how stock clients do it. By a
+        # headers exchange the key leads nowhere, and by a consistent hash to any of the queues.
+        return Destination("", name, name)
 
     def is_ready(self, destination: Destination) -> bool:
         """Whether its queue is known to be there."""
@@ -104,10 +140,7 @@ class Destinations:
             TopologyMismatch: the broker holds it with other arguments.
             BrokerConnectionError: not within `timeout`.
         """
-        if destination.queue_name:
-            topology = self._topologies.for_queues([destination.queue_name])
-        else:
-            topology = self._topologies.around(destination.exchange)
+        topology = self._topology(destination)
         if self._mode is not TopologyMode.NONE:
             self._transport.ensure_topology(topology, mode=self._mode, timeout=timeout)
         self._ready.add(destination.queue_name or f"exchange/{destination.exchange}")

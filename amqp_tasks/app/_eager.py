@@ -14,8 +14,9 @@ from amqp_tasks.app._properties import further_options
 from amqp_tasks.app._request import Request, child_depth, enclosing_frame
 from amqp_tasks.app._result import AsyncResult
 from amqp_tasks.backend import ExpectedResult
-from amqp_tasks.errors import EncodeError, Replaced, Retry, Snooze, TaskPredicate
-from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State, check_task_id, current_origin, new_task_id
+from amqp_tasks.canvas import signatures
+from amqp_tasks.errors import EncodeError, Replaced, ResultTimeout, Retry, Snooze, TaskPredicate
+from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State, check_task_id, current_origin
 from amqp_tasks.serialization import content_type_of, dumps, loads
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class EagerResult(AsyncResult[R_co]):
-    """The result of a task that was run here; ended from the start."""
+    """The result of a task that was run here; ended from the start.
+
+    With `task_store_eager_result` the backend knows it too, for as long as somebody holds this.
+    """
 
 
 @dataclass(slots=True)
@@ -36,6 +40,8 @@ class _Finished(ExpectedResult):
     """An expectation that was met before anybody could wait."""
 
     record: ResultRecord
+    stored: ExpectedResult | None = None
+    """What the backend has of it; held here, as the backend itself holds it weakly."""
 
     def peek(self) -> ResultRecord | None:
         """The record."""
@@ -48,6 +54,9 @@ class _Finished(ExpectedResult):
     def on_ready(self, callback: Callable[[], None]) -> None:
         """Call at once."""
         callback()
+
+    def withdraw(self, callback: Callable[[], None]) -> None:
+        """It has been called."""
 
     def listen(self, listener: Callable[[ResultRecord], object]) -> None:
         """Nothing more arrives."""
@@ -89,6 +98,7 @@ def run_eagerly(
         EncodeError: an argument cannot be serialized.
         NotImplementedError: a task known by name only.
         DepthLimitExceeded: called by tasks that call tasks, more than `task_depth_limit` deep.
+        BrokerConnectionError, PublishError, ResultTimeout: with `task_store_eager_result`, its result could not be stored.
     """
     sent = _Arguments(*task.parameters.dump(args, kwargs))
     request = _request(task, options)
@@ -107,7 +117,7 @@ def run_eagerly(
     if isinstance(outcome.exception, Replaced):
         from amqp_tasks.app._eager_workflows import run_workflow
 
-        part = outcome.exception.signature.set(task_id=request.id)
+        part = outcome.exception.signature.set(task_id=request.id).with_stamps(request.stamps)
         return cast(
             "EagerResult[Any]", run_workflow(task.app, part, (), {}, throw=throw, serialize=serialize)
         )
@@ -116,9 +126,9 @@ def run_eagerly(
     parent = enclosing_frame()
     if parent is not None and parent.task.trail and options.get("add_to_parent", True):
         parent.children.append(request.id or "")
-    return EagerResult(
-        request.id or "", app=task.app, task=task, expected=_Finished(_record(task, request, outcome))
-    )
+    record = _record(task, request, outcome)
+    stored = _stored(task.app, record) if _must_store(task, options) else None
+    return EagerResult(record.task_id, app=task.app, task=task, expected=_Finished(record, stored))
 
 
 def failed_result(app: App, task_id: str, error: Exception) -> EagerResult[Any]:
@@ -141,7 +151,7 @@ def _run_once(task: Task[..., Any], request: Request, sent: _Arguments, serializ
 
 def _request(task: Task[..., Any], options: CallOptions) -> Request:
     task_id = options.get("task_id")
-    task_id = check_task_id(task_id) if task_id else new_task_id()
+    task_id = check_task_id(task_id) if task_id else task.app.calls.new_id()
     parent = enclosing_frame()
     return Request(
         id=task_id,
@@ -150,6 +160,7 @@ def _request(task: Task[..., Any], options: CallOptions) -> Request:
         parent_id=parent.request.id if parent is not None else None,
         is_eager=True,
         headers=dict(options.get("headers") or {}),
+        stamps=dict(options.get("stamps") or {}),
         properties=further_options(options, task.app.timezone),
         ignore_result=options.get("ignore_result"),
         shadow=options.get("shadow"),
@@ -157,7 +168,10 @@ def _request(task: Task[..., Any], options: CallOptions) -> Request:
         origin=current_origin(),
         hostname=current_origin(),
         depth=child_depth(parent, task.app.settings.task.depth_limit) if parent is not None else 0,
+        idempotency_key=options.get("idempotency_key"),
         timelimit=(options.get("time_limit"), options.get("soft_time_limit")),
+        callbacks=signatures(options.get("link")) or None,
+        errbacks=signatures(options.get("link_error")) or None,
     )
 
 
@@ -172,6 +186,32 @@ def _through_result(task: Task[..., Any], outcome: Outcome) -> Outcome:
     except EncodeError as exc:
         outcome.state, outcome.exception, outcome.traceback_text = State.FAILURE, exc, format_traceback(exc)
     return outcome
+
+
+def _must_store(task: Task[..., Any], options: CallOptions) -> bool:
+    own = task.store_eager_result
+    stores = task.app.settings.task.store_eager_result if own is None else own
+    return stores and task.app.calls.wants_result(task.name, options)
+
+
+def _stored(app: App, record: ResultRecord) -> ExpectedResult | None:
+    """Send the result where a worker would, and wait until it has arrived; None without a backend."""
+    timeout, backend = app.settings.task.publish_timeout, app.backend
+    reply_to = backend.reply_to(timeout=timeout)
+    if not reply_to:
+        return None
+    expected = backend.expect(record.task_id, reply_to=reply_to)
+    backend.store_nowait(
+        record,
+        reply_to=reply_to,
+        correlation_id=record.task_id,
+        on_stored=lambda error: expected.fail(error) if error is not None else None,
+    )
+    if not expected.wait(timeout):
+        raise ResultTimeout(
+            f"the eager result of task {record.task_id} was sent to {reply_to!r} and has not come within {timeout:g} s"
+        )
+    return expected
 
 
 def _record(task: Task[..., Any], request: Request, outcome: Outcome) -> ResultRecord:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._builtins import add_builtins
 from amqp_tasks.app._eager import failed_result, run_eagerly
-from amqp_tasks.app._errbacks import takes_exception
+from amqp_tasks.app._errbacks import run_errback, takes_exception
 from amqp_tasks.app._group_result import GroupResult
 from amqp_tasks.app._request import Request
 from amqp_tasks.app._result import AsyncResult
-from amqp_tasks.app._workflows import call_options
+from amqp_tasks.app._signature_options import call_options
 from amqp_tasks.canvas import Signature, chain, chord, first_errbacks, group, signature, signatures, upgraded
 from amqp_tasks.errors import ChordError
-from amqp_tasks.message import new_task_id
+from amqp_tasks.message import exception_to_data, new_task_id, told_outcome
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
@@ -69,10 +69,14 @@ class _Run:
         return result
 
     def _chord(self, part: chord, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        header = self.part(part.header, (*args, *part.args), kwargs)
+        throw = self._throw and not part.is_on_complete
+        inner = _Run(self._app, throw=throw, serialize=self._serialize)
+        header = inner.part(part.header, (*args, *part.args), kwargs)
         body = part.body.set(**part.options)
         failed = next((member for member in header if _error(member) is not None), None)
-        if failed is None:
+        if part.is_on_complete:
+            result = self.part(body, (list(map(_outcome, header)),), {})
+        elif failed is None:
             result = self.part(body, (_value(header),), {})
         else:
             error = ChordError(f"Dependency {failed.id} raised {_error(failed)!r}")
@@ -99,7 +103,8 @@ class _Run:
     def _call_errbacks(self, errbacks: Sequence[Any], task_id: str, error: Exception) -> None:
         for errback in map(signature, errbacks):
             if takes_exception(self._app, errback):
-                errback.bound_to(self._app)(Request(id=task_id, is_eager=True), error, None)
+                request = Request(id=task_id, is_eager=True)
+                run_errback(errback.bound_to(self._app.sender), request, error, None)
             else:
                 self.part(errback, (task_id,), {})
 
@@ -114,6 +119,12 @@ def _hang(result: Any, before: Any) -> None:
 
 def _value(result: Any) -> Any:
     return result.get(disable_sync_subtasks=False)
+
+
+def _outcome(member: Any) -> dict[str, Any]:
+    error = _error(member)
+    data = None if error is None else exception_to_data(error)
+    return told_outcome(member.id, None if error is not None else _value(member), data)
 
 
 def _error(result: Any) -> Exception | None:

@@ -8,25 +8,40 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from inspect import iscoroutine
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amqp_tasks.app import _retry, _task
 from amqp_tasks.app._request import DEPTH_HEADER, FRAME, DeliveryInfo, Frame, Request
 from amqp_tasks.app._retry import Again, autoretry, snoozed, wanted_by
 from amqp_tasks.app._task import Task
-from amqp_tasks.errors import Ignore, InvalidArguments, Reject, Replaced, Retry, Snooze, TaskPredicate
+from amqp_tasks.errors import (
+    Ignore,
+    InvalidArguments,
+    Reject,
+    Replaced,
+    Retry,
+    Snooze,
+    TaskPredicate,
+    TaskRevokedError,
+)
 from amqp_tasks.message import (
     FIRST_ERROR_TIME,
+    IDEMPOTENCY_HEADER,
     JOINS_HEADER,
     RATE_HEADER,
+    REQUEUES_HEADER,
     SNOOZES_HEADER,
+    STEP_HEADER,
     State,
     further_properties,
     read_joins,
+    read_mark,
+    read_stamps,
 )
 
 if TYPE_CHECKING:
@@ -36,12 +51,18 @@ _OUR_FILES = frozenset({__file__, _retry.__file__, _task.__file__})
 
 _PLAIN_CALL: Any = vars(Task)["__call__"]
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 _WORDS = {Replaced: "REPLACED", Retry: State.RETRY, Snooze: "SNOOZED", Ignore: "IGNORED", Reject: "REJECTED"}
+
+_OF_THIS_CALL = (SNOOZES_HEADER, REQUEUES_HEADER, RATE_HEADER, FIRST_ERROR_TIME, JOINS_HEADER, STEP_HEADER)
+"""Headers that say something of one call: who passes its headers on to another must not pass on these."""
 
 __all__ = (
     "Arguments",
     "Guard",
     "Outcome",
+    "awaited",
     "execute",
     "failed",
     "format_traceback",
@@ -77,7 +98,7 @@ class Outcome:
     """How one execution ended. Treat as read-only.
 
     Attributes:
-        state: SUCCESS, FAILURE or RETRY; SNOOZED, IGNORED or REJECTED, which are told to nobody.
+        state: SUCCESS, FAILURE or RETRY; REVOKED, where it gave up because it is; SNOOZED, IGNORED or REJECTED, which are told to nobody.
         value: what is stored: the return value, with models written as plain data; None after a failure.
         retval: the return value as the function gave it.
         exception: what it raised; a `TaskPredicate` is no failure.
@@ -87,6 +108,7 @@ class Outcome:
         is_invalid: the arguments did not fit, so the function was never entered.
         is_expected: the exception is one that the task announces with `throws`.
         added: how many tasks it added to the header it is in.
+        was_run: the function was to be called; else its outcome is that of another call, or put off.
         again: the run that is to follow; also after a success or a failure, if the task asked for one and went on.
     """
 
@@ -101,12 +123,20 @@ class Outcome:
     is_expected: bool = False
     added: int = 0
     again: Again | None = None
+    was_run: bool = True
 
 
 def execute(
-    task: Task[..., Any], request: Request, payload: Arguments, *, guard: Guard | None = None
+    task: Task[..., Any],
+    request: Request,
+    payload: Arguments,
+    *,
+    guard: Guard | None = None,
+    is_revoked: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Run `task` once for `request`, watched over by `guard`; every `Exception` becomes part of the outcome.
+
+    `is_revoked` is what `Task.cancelled` asks; None: as in the execution around it, if there is one.
 
     Fills `request.args` and `request.kwargs` with what the function gets. An `async def` task runs to its end on an
     event loop of its own.
@@ -116,7 +146,10 @@ def execute(
     Raises:
         BaseException: what is not an `Exception` (SystemExit, KeyboardInterrupt) passes through.
     """
-    frame = Frame(task, request, FRAME.get())
+    around = FRAME.get()
+    frame = Frame(
+        task, request, around, is_revoked=is_revoked or (around.is_revoked if around is not None else bool)
+    )
     token = FRAME.set(frame)
     started = time.perf_counter()
     try:
@@ -168,12 +201,20 @@ def _call_retrying(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any],
     try:
         return _call(frame, args, kwargs) if guard is None else _call_guarded(frame, args, kwargs, guard)
     except Exception as exc:
-        autoretry(frame, exc)
+        if not _gives_up(frame, exc):
+            autoretry(frame, exc)
         raise
+
+
+def _gives_up(frame: Frame, exc: Exception) -> bool:
+    """Whether a task ends because it is revoked; what it raises is else an error like any other."""
+    return isinstance(exc, TaskRevokedError) and frame.is_revoked()
 
 
 def _raised(frame: Frame, exc: Exception) -> Outcome:
     """The outcome of a run that ended with an exception, or with a word about what becomes of the task."""
+    if _gives_up(frame, exc):
+        return Outcome(state=State.REVOKED, exception=exc, traceback_text=format_traceback(exc))
     if not isinstance(exc, TaskPredicate):
         outcome = failed(frame.task, exc)
     else:
@@ -202,7 +243,7 @@ def _call(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     else:
         frame.is_dispatching = True
         retval = task(*args, **kwargs)
-    return run_to_end(retval) if iscoroutine(retval) else retval
+    return awaited(retval)
 
 
 def _call_guarded(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any], guard: Guard) -> Any:
@@ -212,6 +253,11 @@ def _call_guarded(frame: Frame, args: Sequence[Any], kwargs: Mapping[str, Any], 
         return _call(frame, args, kwargs)
     finally:
         guard.close()
+
+
+def awaited(returned: Any) -> Any:
+    """What a task's function has returned, which of an `async def` is run to its end."""
+    return run_to_end(returned) if iscoroutine(returned) else returned
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -248,19 +294,26 @@ def format_traceback(exc: BaseException) -> str:
     return "".join(traceback.format_exception(type(exc), exc, tb))
 
 
-def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: str) -> Request:
+def request_from(
+    envelope: Envelope,
+    *,
+    delivery_info: DeliveryInfo,
+    hostname: str,
+    embed: Mapping[str, Any] = _NOTHING,
+) -> Request:
     """The request of a received message; `execute` fills in the arguments.
 
     Args:
         envelope: what the message's headers say.
         delivery_info: how it came.
         hostname: node name of the worker.
+        embed: what follows it, from its body.
     """
     headers = envelope.user_headers
     if headers:
-        for name in (SNOOZES_HEADER, RATE_HEADER, FIRST_ERROR_TIME, JOINS_HEADER):
+        for name in _OF_THIS_CALL:
             headers.pop(name, None)
-    depth = headers.pop(DEPTH_HEADER, 0)
+    depth, key = headers.pop(DEPTH_HEADER, 0), headers.pop(IDEMPOTENCY_HEADER, None)
     nesting = envelope.headers.get("replaced_task_nesting")
     return Request(
         id=envelope.id,
@@ -287,5 +340,12 @@ def request_from(envelope: Envelope, *, delivery_info: DeliveryInfo, hostname: s
         argsrepr=envelope.argsrepr,
         kwargsrepr=envelope.kwargsrepr,
         replaced_task_nesting=nesting if isinstance(nesting, int) and nesting > 0 else 0,
+        stamps=read_stamps(envelope.headers),
         joins=read_joins(envelope.headers),
+        mark=read_mark(envelope.headers),
+        idempotency_key=key if isinstance(key, str) and key else None,
+        callbacks=embed.get("callbacks"),
+        errbacks=embed.get("errbacks"),
+        chain=embed.get("chain"),
+        chord=embed.get("chord"),
     )

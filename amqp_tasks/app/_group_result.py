@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from amqp_tasks.app._lineage import as_tuple, lineage, root_of
 from amqp_tasks.app._result_set import ResultSet
+from amqp_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from amqp_tasks.app._result import AsyncResult
 
-__all__ = ("GroupResult",)
+__all__ = ("GroupResult", "on_all_ready")
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -37,6 +39,11 @@ class GroupResult(ResultSet[R_co]):
         self.parent = parent
 
     @property
+    def root(self) -> AsyncResult[Any] | GroupResult[Any]:
+        """The result of what the workflow began with; itself where nothing was before."""
+        return root_of(self)
+
+    @property
     def results(self) -> list[AsyncResult[R_co]]:
         """The results of its members."""
         return list(self)
@@ -46,29 +53,40 @@ class GroupResult(ResultSet[R_co]):
 
     def on_ready(self, callback: Callable[[GroupResult[R_co]], object]) -> None:
         """Call `callback(self)` when all have ended; the rules of `AsyncResult.then` apply."""
-        left, lock = len(self), threading.Lock()
-
-        def ended(_: object) -> None:
-            nonlocal left
-            with lock:
-                left -= 1
-                is_last = left == 0
-            if is_last:
-                callback(self)
-
-        for result in self:
-            result.on_ready(ended)
-        if not len(self):
-            callback(self)
+        on_all_ready(self, lambda: callback(self))
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """The JSON form: `((id, parent), [members])`; `result_from_tuple` reads it."""
-        parent = self.parent.as_tuple() if self.parent is not None else None
-        return (self.id, parent), [result.as_tuple() for result in self]
+        return as_tuple(self)
 
     def as_list(self) -> list[str]:
         """Its id and those of its parents, itself first."""
-        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
+        return [each.id for each in lineage(self)]
+
+    def save(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused, as there is no result store: results go to the process that made the calls, and to no other.
+
+        Raises:
+            ConfigurationError: always; says what to do.
+        """
+        _refuse("save")
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused as `save` is; see `forget`.
+
+        Raises:
+            ConfigurationError: always; says what to do.
+        """
+        _refuse("delete")
+
+    @classmethod
+    def restore(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused as `save` is.
+
+        Raises:
+            ConfigurationError: always; says what to do.
+        """
+        _refuse("restore")
 
     def __eq__(self, other: object) -> bool:
         return self.id == other.id if isinstance(other, GroupResult) else NotImplemented
@@ -81,3 +99,29 @@ class GroupResult(ResultSet[R_co]):
 
     def __repr__(self) -> str:
         return f"<GroupResult: {self.id} [{', '.join(map(str, self))}]>"
+
+
+def on_all_ready(results: Collection[AsyncResult[Any]], callback: Callable[[], object]) -> None:
+    """Call `callback` once, when all of them have ended, however they did; at once when they have."""
+    left, lock = len(results), threading.Lock()
+
+    def ended(_: object) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = left == 0
+        if is_last:
+            callback()
+
+    for result in results:
+        result.on_ready(ended)
+    if not results:
+        callback()
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ConfigurationError(
+        f"GroupResult.{what} needs a result store, which there is not yet: with rpc:// results go to the process that made the"
+        " calls. Keep the GroupResult there (`as_tuple` and `result_from_tuple` write and read it), have a chord's body take"
+        " the values where they are wanted, or follow single tasks by their ids with app.events.follow(id)"
+    )

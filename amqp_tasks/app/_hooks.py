@@ -1,4 +1,4 @@
-"""What a task's class is told of its runs; Celery's hooks, with Celery's signatures."""
+"""Which hooks of a task are called with what, after a run and after an end without one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _tell(task: Task[..., Any], request: Request, calls: list[_Call]) -> None:
         FRAME.reset(token)
 
 
-_TOLD = frozenset({State.SUCCESS, State.FAILURE, State.RETRY})
+_TOLD = frozenset({State.SUCCESS, State.FAILURE, State.RETRY, State.REVOKED})
 
 
 def _calls(request: Request, outcome: Outcome) -> list[_Call]:
@@ -88,11 +88,11 @@ def _of_the_run(request: Request, outcome: Outcome) -> list[_Call]:
             ("after_return", (outcome.state, outcome.retval, *about, None)),
         ]
     einfo = ExceptionInfo(type=type(exc), exception=exc, traceback=outcome.traceback_text or "")
+    last = ("after_return", (outcome.state, exc, *about, einfo))
+    if outcome.state == State.REVOKED:
+        return [last]
     first = ("on_retry", exc.exc) if isinstance(exc, Retry) else ("on_failure", exc)
-    return [
-        (first[0], (first[1], *about, einfo)),
-        ("after_return", (outcome.state, exc, *about, einfo)),
-    ]
+    return [(first[0], (first[1], *about, einfo)), last]
 
 
 def _call(task: Task[..., Any], request: Request, name: str, arguments: tuple[Any, ...]) -> None:

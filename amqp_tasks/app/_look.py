@@ -66,7 +66,7 @@ class Look:
         self._wanted, self._keeps_bodies, self._limit = wanted, keeps_bodies, limit
         self._inbox: SimpleQueue[Found | Exception | None] = SimpleQueue()
         self._consumer: Consumer | None = None
-        self._is_consuming = False
+        self._is_consuming = self._is_stopping = False
         self._expected = self._removed = 0
         self._seen = 0  # written by the I/O thread, read by ours
 
@@ -118,6 +118,8 @@ class Look:
             self._inbox.put(None)
 
     def _on_event(self, event: ConsumerEvent) -> None:
+        if event.state is ConsumerState.CONSUMING and self._is_stopping:
+            self._inbox.put(None)  # no queue is consumed any more, and all that was handed out has come
         self._is_consuming = event.state is ConsumerState.CONSUMING
         if event.state in {ConsumerState.LOST, ConsumerState.FAILED}:
             # What was held is back in its queue; removals that were on their way may have to be made again.
@@ -143,26 +145,38 @@ class Look:
             except Empty:
                 if self._seen != seen:
                     seen, since = self._seen, time.monotonic()
-                if self._is_all_here():
-                    item = None
-                elif time.monotonic() - since > _STALLED:
-                    raise BrokerUnreachable(
-                        f"queue {self._dead_name!r} has messages and delivers none"
-                    ) from None
-                else:
                     continue
+                if not self._is_over():
+                    self._check_stall(since)
+                    continue
+                item = None
             if isinstance(item, Exception):
                 raise item
             yield item
             if item is None:
                 return
 
-    def _is_all_here(self) -> bool:
-        """When nothing came for a while: others may have taken some of what was counted, or we hold all we may."""
+    def _is_over(self) -> bool:
+        """When nothing came for a while: whether nothing will come, as we hold all we may or the queue is gone.
+
+        Others may have taken some of what was counted. Then the consumer is asked to stop, for what the broker has handed
+        out may be on its way yet, and its answer comes behind that.
+        """
         if self._seen - self._removed >= MAX_HELD:
             return True
+        was_consuming = self._is_consuming
         status = self._transport.queue_status(self._dead_name)
-        return status is None or (self._is_consuming and not status.messages)
+        if status is not None and was_consuming and not status.messages and not self._is_stopping:
+            assert self._consumer is not None
+            self._is_stopping = True
+            self._consumer.pause_queues([self._dead_name])
+        return status is None
+
+    def _check_stall(self, since: float) -> None:
+        if time.monotonic() - since > _STALLED:
+            raise BrokerUnreachable(
+                f"queue {self._dead_name!r} has messages and delivers none: look whether its node is up, and try again"
+            ) from None
 
     def _wait_until_back(self) -> None:
         """A return shows a moment after the consumer has closed; whoever looks next shall find all of them."""

@@ -52,7 +52,8 @@ def find_app(spec: str | None = None) -> App:
     found = _app_in(module) or _app_in_submodule(module)
     if found is None:
         raise AppNotFound(
-            f"no App in module {module_name!r} (looked for app, celery, any App, {module_name}.celery)"
+            f"no App in module {module_name!r} (looked for app, celery, any App, {module_name}.celery): "
+            "name where it is, as module:attribute"
         )
     return found
 
@@ -123,7 +124,9 @@ def _exact(module: ModuleType, attribute: str, spec: str) -> App:
         if found is not None:
             return found
     if not isinstance(target, App):
-        raise AppNotFound(f"{spec!r} is a {type(target).__name__}, not an App")
+        raise AppNotFound(
+            f"{spec!r} is of type {type(target).__name__}, not an App: name one, as module:attribute"
+        )
     return target
 
 

@@ -184,7 +184,7 @@ class Migration:
         for _ in range(_MAX_SWAPS):
             if plan.next_step is not MigrationStep.MOVE_OUT:
                 break
-            self._refuse_consumers(plan.consumers, ours=0)
+            self._refuse_consumers(plan.consumers)
             moved_out += self._move_out_and_swap(bindings, tell)
             # A producer with old settings may have been quicker, and declared the old queue once more.
             plan = self.plan()
@@ -219,11 +219,10 @@ class Migration:
                 found += self._management.bindings_of(name)
         return tuple(dict.fromkeys(replace(each, destination=queue_name) for each in found))
 
-    def _refuse_consumers(self, consumers: int, *, ours: int) -> None:
-        if consumers > ours:
+    def _refuse_consumers(self, others: int) -> None:
+        if others:
             raise MigrationRefused(
-                self._name,
-                f"{consumers - ours} consume it: stop the workers of this queue, and run this again",
+                self._name, f"{others} consume it: stop the workers of this queue, and run this again"
             )
 
     def _move_out_and_swap(
@@ -245,8 +244,7 @@ class Migration:
                     f" for {self._quiet:g} s, and run this again",
                 )
             tell(MigrationProgress(step=MigrationStep.SWAP, moved=mover.moved))
-            status = self._transport.queue_status(self._name)
-            self._refuse_consumers(status.consumers if status is not None else 0, ours=1)
+            self._refuse_consumers(mover.other_consumers())
             # The consumer stays until the new queue is there: what it was sent last is moved, too.
             self._transport.delete_queue(self._name)
             self._declare_wanted()
@@ -267,14 +265,13 @@ class Migration:
         tell(MigrationProgress(step=MigrationStep.MOVE_BACK))
         with Mover(self._transport, self._aside, self._name, queue_name=self._name) as mover:
             # Nobody publishes there any more; what is on its way arrives within that.
-            mover.wait_until_quiet(
+            is_quiet = mover.wait_until_quiet(
                 min(self._quiet, _QUIET_AT_THE_END),
                 self._patience,
                 partial(self._tell, tell, MigrationStep.MOVE_BACK, mover),
             )
-        status = self._transport.queue_status(self._aside)
-        if status is not None and not status.messages:
-            self._transport.delete_queue(self._aside)
+            if is_quiet:
+                self._transport.delete_queue(self._aside)
         return mover.moved
 
     def _bind(self, bindings: tuple[Binding, ...], queue_name: str) -> None:

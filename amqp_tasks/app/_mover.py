@@ -96,15 +96,37 @@ class Mover:
                 in_flight, calm = self._in_flight, now - self._changed_at
                 is_consuming = self._is_consuming
             on_look(ready + in_flight)
-            if not ready:
+            if is_consuming and status is not None and not status.consumers:
+                # We are one. RabbitMQ says 0 and 0 of a quorum queue whose leader does not tell it in a quarter of a second.
+                empty_since = None
+            elif not ready:
                 empty_since = now if empty_since is None else empty_since
                 if is_consuming and not in_flight and calm >= quiet:
                     return True
                 if now - empty_since > max(patience, quiet):
                     return False
             elif calm > _STALLED:
-                raise BrokerUnreachable(f"queue {self._source!r} has messages, and none can be moved")
+                raise BrokerUnreachable(
+                    f"queue {self._source!r} has messages, and none can be moved: look whether its node is up, and run this again"
+                )
             self._is_over.wait(_LOOK_EVERY)
+
+    def other_consumers(self) -> int:
+        """How many others consume the source.
+
+        Raises:
+            BrokerUnreachable: the broker does not count ours: see `wait_until_quiet`.
+        """
+        deadline = time.monotonic() + _STALLED
+        while (status := self._transport.queue_status(self._source)) is not None:
+            if status.consumers:
+                return status.consumers - 1
+            if time.monotonic() > deadline:
+                raise BrokerUnreachable(
+                    f"the broker does not say who consumes queue {self._source!r}: look whether its node is up, and run this again"
+                )
+            self._is_over.wait(_LOOK_EVERY)
+        return 0
 
     # On the I/O thread.
 

@@ -21,6 +21,7 @@ __all__ = (
     "check_call_options",
     "check_destination",
     "check_message_options",
+    "check_names",
     "check_retry_options",
     "check_retry_plan",
     "check_task_options",
@@ -47,7 +48,13 @@ class CallOptions(TypedDict, total=False):
     I/O thread; a failed publish then surfaces in `AsyncResult.get()`. `add_to_parent=False` leaves a call made in a
     task out of that task's `children`.
 
-    `link` is a signature, or several, to be run with the result; `link_error` when the task fails.
+    `argsrepr` and `kwargsrepr` are what logs, events and dead letters show in place of the arguments.
+
+    `link` is a signature, or several, to be run with the result; `link_error` when the task fails. `stamps` are names with
+    values that stay with the task, see `Signature.stamp`.
+
+    Calls of a task with one `idempotency_key` are carried out once: the others get the outcome of the first. Workers need
+    `task_idempotency_store` for that.
 
     `message_id`, `app_id`, `type`, `user_id` and `timestamp` (seconds since 1970 or a datetime) are AMQP properties that
     are sent as they are and mean nothing to us. RabbitMQ checks `user_id`: it must be the user of the connection.
@@ -65,6 +72,8 @@ class CallOptions(TypedDict, total=False):
     eta: datetime | None
     expires: float | datetime | timedelta | None
     shadow: str | None
+    argsrepr: str | None
+    kwargsrepr: str | None
     ignore_result: bool | None
     time_limit: float | None
     soft_time_limit: float | None
@@ -82,6 +91,8 @@ class CallOptions(TypedDict, total=False):
     timestamp: int | datetime | None
     link: Any
     link_error: Any
+    idempotency_key: str | None
+    stamps: Mapping[str, Any]
 
 
 class TaskOptions(TypedDict, total=False):
@@ -98,7 +109,10 @@ class TaskOptions(TypedDict, total=False):
     expires: float | None
     ignore_result: bool | None
     store_errors_even_if_ignored: bool | None
+    store_eager_result: bool | None
     acks_late: bool | None
+    acks_on_failure: bool | None
+    acks_on_timeout: bool | None
     track_started: bool | None
     throws: Iterable[type[Exception]]
     time_limit: float | None
@@ -107,6 +121,8 @@ class TaskOptions(TypedDict, total=False):
     typing: bool
     pydantic: bool
     pydantic_strict: bool
+    pydantic_context: Mapping[str, Any] | None
+    pydantic_dump_kwargs: Mapping[str, Any] | None
     sensitive: Iterable[str]
     resultrepr_maxsize: int
     trail: bool
@@ -120,6 +136,7 @@ class TaskOptions(TypedDict, total=False):
     retry_jitter: bool
     retry_plan: RetryPlan | None
     on_dead: Callable[..., object] | None
+    idempotent: bool
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
@@ -189,19 +206,21 @@ _FLAG = _Kind((bool,), "True or False", _always)
 _CALL_FLAG = _Kind((bool,), "True or False", _always, may_be_none=False)
 _SECONDS = _Kind((int, float), "a number of seconds above 0 (at most a century)", _is_wait)
 _LIMIT = _Kind((int, float), "a finite number of seconds, 0 for none", _is_limit)
-_SHORT = _Kind((str,), f"text of 1 to {_MAX_SHORT} bytes", _is_name)
+_SHORT = _Kind((str,), f"text of 1 to {_MAX_SHORT} bytes of UTF-8", _is_name)
 _KINDS: dict[str, _Kind] = {
     "task_id": _SHORT,
     "queue": _Kind(
         (str,),
-        f"the name of a queue, 1 to {_MAX_SHORT} bytes (declare it in task_queues to give it arguments; leave queue out"
+        f"the name of a queue, 1 to {_MAX_SHORT} bytes of UTF-8 (declare it in task_queues to give it arguments; leave queue out"
         " for the default)",
         _is_name,
     ),
     "exchange": _Kind(
-        (str,), f"the name of an exchange, at most {_MAX_SHORT} bytes (declare it in task_queues)", _is_text
+        (str,),
+        f"the name of an exchange, at most {_MAX_SHORT} bytes of UTF-8 (declare it in task_queues)",
+        _is_text,
     ),
-    "routing_key": _Kind((str,), f"text of at most {_MAX_SHORT} bytes", _is_text),
+    "routing_key": _Kind((str,), f"text of at most {_MAX_SHORT} bytes of UTF-8", _is_text),
     "priority": _Kind((int,), "a whole number from 0 to 255", range(256).__contains__),
     "serializer": _Kind((str,), "the name of a serializer, e.g. 'json'"),
     "compression": _Kind((str,), "the name of a compression, e.g. 'gzip', or None"),
@@ -212,18 +231,27 @@ _KINDS: dict[str, _Kind] = {
         (int, float, datetime, timedelta), "seconds from now, not negative, or a datetime", _is_period
     ),
     "shadow": _Kind((str,), "text", _always),
+    "argsrepr": _Kind((str,), "text", _always),
+    "kwargsrepr": _Kind((str,), "text", _always),
     "ignore_result": _FLAG,
     "store_errors_even_if_ignored": _FLAG,
+    "store_eager_result": _FLAG,
     "acks_late": _FLAG,
+    "acks_on_failure": _FLAG,
+    "acks_on_timeout": _FLAG,
     "track_started": _FLAG,
     "typing": _FLAG,
     "pydantic": _FLAG,
     "pydantic_strict": _FLAG,
+    "pydantic_context": _Kind((Mapping,), "a mapping", _always),
+    "pydantic_dump_kwargs": _Kind((Mapping,), "a mapping of arguments to model_dump()", _always),
     "trail": _FLAG,
     "time_limit": _LIMIT,
     "soft_time_limit": _LIMIT,
     "rate_limit": _Kind((int, float, str), RATE_FORM, _is_rate),
-    "reply_to": _Kind((str,), f"the name of a queue, at most {_MAX_SHORT} bytes; '' for no reply", _is_text),
+    "reply_to": _Kind(
+        (str,), f"the name of a queue, at most {_MAX_SHORT} bytes of UTF-8; '' for no reply", _is_text
+    ),
     "delivery_mode": _Kind((int,), "1 (transient) or 2 (persistent)", (1, 2).__contains__),
     "resultrepr_maxsize": _Kind((int,), "a number of characters above 0", (0).__lt__),
     "retry": _CALL_FLAG,
@@ -232,12 +260,15 @@ _KINDS: dict[str, _Kind] = {
     "confirm": _CALL_FLAG,
     "add_to_parent": _CALL_FLAG,
     "message_id": _SHORT,
+    "idempotency_key": _SHORT,
+    "idempotent": _CALL_FLAG,
     "app_id": _SHORT,
     "type": _SHORT,
     "user_id": _SHORT,
     "timestamp": _Kind((int, datetime), "whole seconds since 1970 or a datetime", _always),
     "link": _Kind((Mapping, list, tuple), "a signature, or a list of them", _always),
     "link_error": _Kind((Mapping, list, tuple), "a signature, or a list of them", _always),
+    "stamps": _Kind((Mapping,), "a mapping of names to text, numbers or lists of these", _always),
     "max_retries": _Kind((int,), "a whole number from 0, or None for no limit", (-1).__lt__),
     "default_retry_delay": _Kind((int, float), "a finite number of seconds", _is_limit, may_be_none=False),
     "retry_kwargs": _Kind((Mapping,), "a mapping of arguments to retry()", _always, may_be_none=False),
@@ -250,8 +281,9 @@ _KINDS: dict[str, _Kind] = {
 }
 """What the values of options may be; None stands for "not given" where it may be given at all."""
 
-_LATER = {
+_OTHERWISE = {
     "chain": "made by chain(...) and the operator |",
+    "stamped_headers": "give the stamps as a mapping: stamps={'batch': 'b-1'}",
     "chord": "made by chord(...)",
     "group_id": "made by group(...)",
     "producer": "not needed: the app shares one connection for publishing among all threads",
@@ -268,17 +300,27 @@ _LATER = {
     "retry": "named `retry_plan` for a task: write retry_plan=RetryPlan(fast=2, then=Backoff(first=10))",
     "rate_limit": "it belongs to a task, not to a call: @app.task(rate_limit=...)",
 }
+"""Options of Celery, kombu and AMQP that are said in another way here, and how."""
 
 
 def check_call_options(options: Mapping[str, Any]) -> None:
     """Refuse what no call can set.
 
     Raises:
-        ConfigurationError: an unknown or not yet supported option, with the nearest name, or a value that cannot be.
+        ConfigurationError: an unknown option, with the nearest name, or a value that cannot be.
+    """
+    check_names(options)
+    _check_values(options, "call option")
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Refuse names that are those of no call option.
+
+    Raises:
+        ConfigurationError: there is one, with the nearest name.
     """
     if not options.keys() <= CALL_OPTIONS:
         _refuse(options.keys() - CALL_OPTIONS, CALL_OPTIONS, "call option")
-    _check_values(options, "call option")
 
 
 def check_retry_options(options: Mapping[str, Any]) -> None:
@@ -310,7 +352,7 @@ def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_n
     """Refuse what no task of this class can set.
 
     Raises:
-        ConfigurationError: an unknown or not yet supported option, with the nearest name, or a value that cannot be.
+        ConfigurationError: an unknown option, with the nearest name, or a value that cannot be.
     """
     if not options.keys() <= known:
         _refuse(options.keys() - known, known, f"option of task {task_name!r}:")
@@ -399,8 +441,8 @@ def _check_limits(hard: float | None, soft: float | None, what: str) -> None:
 
 def _refuse(unknown: set[str], known: frozenset[str], what: str) -> None:
     name = min(unknown)
-    if name in _LATER:
-        raise ConfigurationError(f"{what} {name!r}: {_LATER[name]}")
+    if name in _OTHERWISE:
+        raise ConfigurationError(f"{what} {name!r}: {_OTHERWISE[name]}")
     near = get_close_matches(name, known, n=1)
     hint = f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(sorted(known))})"
     raise ConfigurationError(f"unknown {what} {name!r}{hint}")

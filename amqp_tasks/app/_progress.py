@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.app._fraction import fraction_of, is_finite
 from amqp_tasks.errors import ConfigurationError, ResultTimeout
 from amqp_tasks.message import ResultRecord, State
 
@@ -17,7 +19,16 @@ if TYPE_CHECKING:
     from amqp_tasks.app._result import AsyncResult
     from amqp_tasks.app._task import Task
 
-__all__ = ("PROGRESS", "Progress", "on_progress", "tell_progress", "tell_state", "updates")
+__all__ = (
+    "PROGRESS",
+    "Progress",
+    "on_progress",
+    "progress_in",
+    "showing",
+    "tell_progress",
+    "tell_state",
+    "updates",
+)
 
 PROGRESS = "PROGRESS"
 _PAUSE = 0.1
@@ -43,12 +54,19 @@ class Progress:
     @property
     def fraction(self) -> float | None:
         """From 0 to 1; None when the total is not known."""
-        return None if not self.total else max(0.0, min(1.0, self.done / self.total))
+        return fraction_of(self.done, self.total)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it can be told and drawn."""
+        return is_finite(self.done) and (self.total is None or is_finite(self.total))
 
 
 def tell_progress(task: Task[..., Any], progress: Progress) -> None:
     """See `Task.progress`."""
     frame = _frame(task, "progress")
+    if not progress.is_finite:
+        return
     now = time.monotonic()
     is_last = progress.total is not None and progress.done >= progress.total
     if not is_last and now - frame.told_progress < _PAUSE:
@@ -56,6 +74,7 @@ def tell_progress(task: Task[..., Any], progress: Progress) -> None:
     frame.told_progress = now
     meta = {"done": progress.done, "total": progress.total, "note": progress.note}
     _tell(task, frame, PROGRESS, meta)
+    _tell_followers("task-progress", task, frame, **meta)
 
 
 def tell_state(task: Task[..., Any], state: str, meta: Any) -> None:
@@ -65,7 +84,9 @@ def tell_state(task: Task[..., Any], state: str, meta: Any) -> None:
         raise ConfigurationError(
             f"update_state takes a state of your own, got {state!r:.60}: a task ends by returning or raising"
         )
-    _tell(task, _frame(task, "update_state"), state, meta)
+    frame = _frame(task, "update_state")
+    _tell(task, frame, state, meta)
+    _tell_followers("task-state", task, frame, state=state, meta=meta)
 
 
 def _tell(task: Task[..., Any], frame: Frame, state: str, meta: Any) -> None:
@@ -79,6 +100,12 @@ def _tell(task: Task[..., Any], frame: Frame, state: str, meta: Any) -> None:
         correlation_id=request.correlation_id or request.id or "",
         on_stored=_ignore,
     )
+
+
+def _tell_followers(kind: str, task: Task[..., Any], frame: Frame, **fields: Any) -> None:
+    request = frame.request
+    if request.id is not None and not request.is_eager:
+        task.app.events.tell(kind, request.id, request.hostname, name=request.task, **fields)
 
 
 def _ignore(error: Exception | None) -> None:
@@ -99,40 +126,88 @@ def _frame(task: Task[..., Any], what: str) -> Frame:
 
 def progress_of(record: ResultRecord) -> Progress | None:
     """What a state tells of progress; None when it is another state, or not well formed."""
-    meta: Any = record.result
-    if record.status != PROGRESS or not isinstance(meta, Mapping):
+    return progress_in(record.result) if record.status == PROGRESS else None
+
+
+def progress_in(meta: Any) -> Progress | None:
+    """What a message says of progress; None when that is not well formed, or its numbers are not finite."""
+    if not isinstance(meta, Mapping):
         return None
     told: Mapping[str, Any] = meta  # pyright: ignore[reportUnknownVariableType]
     done, total, note = told.get("done"), told.get("total"), told.get("note")
     if not isinstance(done, int | float):
         return None
-    return Progress(
+    progress = Progress(
         done, total if isinstance(total, int | float) else None, note if isinstance(note, str) else ""
     )
+    return progress if progress.is_finite else None
 
 
 def on_progress(result: AsyncResult[Any], callback: Callable[[Progress], object]) -> None:
     """See `AsyncResult.on_progress`."""
+    result.listen(_listener(callback))
 
+
+def _listener(callback: Callable[[Progress], object]) -> Callable[[ResultRecord], None]:
     def listen(record: ResultRecord) -> None:
         progress = progress_of(record)
         if progress is not None:
             callback(progress)
 
-    result.listen(listen)
+    return listen
 
 
 def updates(result: AsyncResult[Any], timeout: float | None) -> Iterator[Progress]:
     """See `AsyncResult.updates`."""
-    told: SimpleQueue[Progress | None] = SimpleQueue()
-    on_progress(result, told.put)
-    result.on_ready(lambda _: told.put(None))
     deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        try:
-            progress = told.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-        except Empty:
-            raise ResultTimeout(f"task {result.id} not finished after {timeout:g} s; it goes on") from None
-        if progress is None:
-            return
-        yield progress
+    with _telling(result) as told:
+        while True:
+            try:
+                progress = told.get(timeout=_left(deadline))
+            except Empty:
+                raise ResultTimeout(
+                    f"task {result.id} not finished after {timeout:g} s; it goes on"
+                ) from None
+            if progress is None:
+                return
+            yield progress
+
+
+@contextmanager
+def showing(result: AsyncResult[Any]) -> Generator[Callable[[float | None], bool]]:
+    """A wait for the end, as `ExpectedResult.wait`, that draws on stderr what is told meanwhile."""
+    from amqp_tasks.app._bar import Bar
+
+    with (
+        _telling(result) as told,
+        Bar(result.task.name if result.task is not None else result.id) as bar,
+    ):
+        if result.state == PROGRESS and (known := progress_in(result.result)) is not None:
+            told.put(known)
+
+        def wait(timeout: float | None) -> bool:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while True:
+                try:
+                    progress = told.get(timeout=_left(deadline))
+                except Empty:
+                    return False
+                if progress is None:
+                    return True
+                bar.move(progress.done, progress.total, progress.note)
+
+        yield wait
+
+
+@contextmanager
+def _telling(result: AsyncResult[Any]) -> Generator[SimpleQueue[Progress | None]]:
+    """What is told meanwhile; None after the end."""
+    from amqp_tasks.app._result import listening
+
+    told: SimpleQueue[Progress | None] = SimpleQueue()
+    with listening(result, _listener(told.put), lambda: told.put(None)):
+        yield told
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

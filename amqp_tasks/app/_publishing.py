@@ -12,20 +12,36 @@ The deadline ends everything, whatever the policy says.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.clock import MAX_SECONDS
-from amqp_tasks.errors import BrokerConnectionError, BrokerUnreachable, ConfigurationError, PublishNacked
+from amqp_tasks.errors import (
+    BrokerConnectionError,
+    BrokerUnreachable,
+    ConfigurationError,
+    NotSent,
+    PublishError,
+    PublishNacked,
+)
 
 if TYPE_CHECKING:
     from amqp_tasks.message import OutgoingMessage
     from amqp_tasks.transport import Transport
 
-__all__ = ("ONE_ATTEMPT", "PublishPolicy", "connect_with_policy", "publish_with_policy")
+__all__ = (
+    "ONE_ATTEMPT",
+    "PublishPolicy",
+    "connect_with_policy",
+    "publish_all_with_policy",
+    "publish_with_policy",
+    "unsent_without_broker",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +117,42 @@ def publish_with_policy(
         transport.publish(message, timeout=left)
 
     _try(attempt, policy, timeout, monotonic, pause)
+
+
+def publish_all_with_policy(
+    transport: Transport, messages: Sequence[OutgoingMessage], policy: PublishPolicy, *, timeout: float
+) -> list[PublishError | None]:
+    """Publish several in bulk, and those that are refused again as `policy` says, until `timeout` seconds have passed in all.
+
+    Returns:
+        For each, None or what became of it.
+    """
+    deadline = time.monotonic() + timeout
+    outcomes = list(transport.publish_many(messages, timeout=timeout))
+    for retry in itertools.count():
+        refused = [at for at, outcome in enumerate(outcomes) if isinstance(outcome, PublishNacked)]
+        wait = policy.interval(retry)
+        if not refused or policy.is_over(retry) or time.monotonic() + wait >= deadline:
+            break
+        threading.Event().wait(wait)
+        again = [messages[at] for at in refused]
+        left = max(0.0, deadline - time.monotonic())
+        for at, outcome in zip(refused, transport.publish_many(again, timeout=left), strict=True):
+            outcomes[at] = outcome
+    return outcomes
+
+
+@contextmanager
+def unsent_without_broker() -> Generator[None]:
+    """Around what a caller's publish needs the broker for beforehand: without it, the caller is told that nothing was sent.
+
+    Raises:
+        NotSent: the broker could not be asked.
+    """
+    try:
+        yield
+    except BrokerConnectionError as exc:
+        raise NotSent(str(exc)) from exc
 
 
 def connect_with_policy(transport: Transport, policy: PublishPolicy, *, timeout: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +14,7 @@ from amqp_tasks.errors import DepthLimitExceeded
 if TYPE_CHECKING:
     from amqp_tasks.app._retry import Again
     from amqp_tasks.app._task import Task
+    from amqp_tasks.message import StepMark
 
 __all__ = (
     "DEPTH_HEADER",
@@ -22,6 +23,7 @@ __all__ = (
     "Frame",
     "Request",
     "UnreadRequest",
+    "arguments_of",
     "child_depth",
     "current_frame",
     "current_request",
@@ -78,7 +80,14 @@ class Request:
         argsrepr: arguments as shown in logs.
         kwargsrepr: keyword arguments as shown in logs.
         replaced_task_nesting: how often a task under this id was replaced.
+        stamps: by name, what the caller has stamped it with, see `Signature.stamp`.
         joins: the joins of a workflow that wait for its outcome: queue, index and size of each.
+        mark: which step of which `Workflow` it is; None: of none.
+        idempotency_key: the caller's key for calls that are the same one; None without.
+        callbacks: signatures that are called with its result; None without.
+        errbacks: signatures that are called when it fails; None without.
+        chain: the steps that follow it, the next one last; None without.
+        chord: the body that stock Celery is to run after its group; None without.
     """
 
     id: str | None = None
@@ -109,7 +118,31 @@ class Request:
     argsrepr: str | None = None
     kwargsrepr: str | None = None
     replaced_task_nesting: int = 0
+    stamps: dict[str, Any] = field(default_factory=dict[str, Any])
     joins: Sequence[tuple[str, int, int]] = ()
+    mark: StepMark | None = None
+    idempotency_key: str | None = None
+    callbacks: Sequence[Mapping[str, Any]] | None = None
+    errbacks: Sequence[Mapping[str, Any]] | None = None
+    chain: Sequence[Mapping[str, Any]] | None = None
+    chord: Mapping[str, Any] | None = None
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
+        """An annotation of an errback's first argument: pydantic takes a request as it is."""
+        from pydantic_core import core_schema
+
+        return core_schema.is_instance_schema(cls)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether further steps of its chain follow it."""
+        return bool(self.chain)
+
+    @property
+    def stamped_headers(self) -> list[str]:
+        """The names of its stamps."""
+        return list(self.stamps)
 
 
 class UnreadRequest(Request):
@@ -140,13 +173,20 @@ class UnreadRequest(Request):
         return self.__reduce_ex__(protocol)
 
 
+def arguments_of(request: Request) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """What the task got, without a look at the rest of an `UnreadRequest`."""
+    own: dict[str, Any] = object.__getattribute__(request, "__dict__")
+    return (own["args"], own["kwargs"]) if "args" in own else (request.args, request.kwargs)
+
+
 @dataclass(slots=True, eq=False)
 class Frame:
     """One execution in progress: what the context variable holds. `parent` is the execution it was called in.
 
     `children` is appended to by calls made in this execution, from any thread that inherited the context. `again` is
     the run that is to follow, `added` how many tasks it added to the header it is in, `max_retries` the limit that the last `retry` was given. `is_over`: its outcome is known,
-    and its hooks run. `told_progress`: when it last sent how far it has got (monotonic).
+    and its hooks run. `told_progress`: when it last sent how far it has got (monotonic). `is_revoked`: whether its task is
+    revoked by now; any thread.
     """
 
     task: Task[..., Any]
@@ -159,6 +199,7 @@ class Frame:
     max_retries: int | None = None
     is_over: bool = False
     told_progress: float = -math.inf
+    is_revoked: Callable[[], bool] = bool
 
 
 FRAME: ContextVar[Frame | None] = ContextVar("amqp_tasks_frame", default=None)

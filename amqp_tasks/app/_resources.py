@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from amqp_routing import Router
 from amqp_tasks.app._calls import Calls
+from amqp_tasks.app._declaration import set_options
 from amqp_tasks.app._destination import check_routes
 from amqp_tasks.app._topology import Topologies
 from amqp_tasks.backends.disabled import DisabledBackend
 from amqp_tasks.backends.rpc import RpcBackend, RpcOptions
 from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.events import Events
 from amqp_tasks.message import Limits
-from amqp_tasks.transport import connect
+from amqp_tasks.transport import TopologyMode, connect
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
@@ -29,7 +31,7 @@ __all__ = ("Resources",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Router, topologies, transport, backend and calls of one generation of the settings."""
+    """Router, topologies, transport, backend, events and calls of one generation of the settings."""
 
     generation: int
     settings: Settings
@@ -37,6 +39,7 @@ class Resources:
     topologies: Topologies
     transport: Transport
     backend: ResultBackend
+    events: Events
     calls: Calls
 
     @classmethod
@@ -53,12 +56,13 @@ class Resources:
         check_routes(router)
         topologies = Topologies(settings, router)
         if previous is not None and _same_connections(previous.settings, settings):
-            transport, backend = previous.transport, previous.backend
+            transport, backend, events = previous.transport, previous.backend, previous.events
         else:
             if previous is not None:
                 previous.close(timeout=5.0)
-            transport = connect(settings)
+            transport = _transport(settings)
             backend = _backend(settings, transport)
+            events = Events(transport, TopologyMode(settings.app.topology))
         made = cls(
             generation=generation,
             settings=settings,
@@ -66,6 +70,7 @@ class Resources:
             topologies=topologies,
             transport=transport,
             backend=backend,
+            events=events,
             calls=Calls(app, settings, router, topologies, transport, backend),
         )
         for task in app.tasks.values():
@@ -82,7 +87,7 @@ class Resources:
         several = cast("Sequence[Any]", given if isinstance(given, list | tuple) else (given,))
         for annotation in several:
             for attributes in _attributes(annotation, task):
-                task._set_options(attributes)
+                set_options(task, attributes)
 
     def close(self, *, timeout: float) -> None:
         """Release the connections within `timeout` seconds, and a moment more if they have to be cut."""
@@ -93,7 +98,22 @@ class Resources:
 
 
 def _same_connections(old: Settings, new: Settings) -> bool:
-    return old.broker == new.broker and old.result == new.result and old.app == new.app
+    return (
+        old.broker == new.broker
+        and old.result == new.result
+        and old.app == new.app
+        and old.task.delayed_index == new.task.delayed_index
+    )
+
+
+def _transport(settings: Settings) -> Transport:
+    transport = connect(settings)
+    if not settings.task.delayed_index:
+        return transport
+    from amqp_tasks.app._indexing import IndexingTransport
+
+    mode = TopologyMode(settings.app.topology)
+    return IndexingTransport(transport, mode, timeout=settings.task.publish_timeout)
 
 
 def _backend(settings: Settings, transport: Transport) -> ResultBackend:

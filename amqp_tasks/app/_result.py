@@ -5,15 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from amqp_tasks.app._current import current_app
+from amqp_tasks.app._lineage import as_tuple, lineage, parents_in, root_of
 from amqp_tasks.app._request import enclosing_frame
-from amqp_tasks.errors import AmqpTasksError, ConfigurationError, IncompleteStream, ResultTimeout
+from amqp_tasks.errors import (
+    AmqpTasksError,
+    ConfigurationError,
+    IncompleteStream,
+    ResultTimeout,
+    ResultUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     from amqp_tasks.backend import ExpectedResult
     from amqp_tasks.message import ResultRecord
 
-__all__ = ("AsyncResult", "allow_join_result", "refuse_inside_task", "result_from_tuple")
+__all__ = ("AsyncResult", "allow_join_result", "listening", "refuse_inside_task", "result_from_tuple")
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -74,6 +81,11 @@ class AsyncResult(Generic[R_co]):
         self.id = id
         self.parent = parent
         self._app, self._task, self._expected, self._queue_name = app, task, expected, queue_name
+
+    @property
+    def root(self) -> AsyncResult[Any] | GroupResult[Any]:
+        """The result of what the workflow began with; itself where nothing was before."""
+        return root_of(self)
 
     @property
     def app(self) -> App:
@@ -132,6 +144,7 @@ class AsyncResult(Generic[R_co]):
         *,
         callback: Callable[[str, Any], object] | None = None,
         on_message: Callable[[ResultRecord], object] | None = None,
+        progress: bool = False,
         disable_sync_subtasks: bool = True,
     ) -> R_co:
         """Wait for the task and return its value, or raise what it raised.
@@ -141,6 +154,7 @@ class AsyncResult(Generic[R_co]):
             propagate: False returns the exception object instead of raising it.
             callback: called with `(id, value)` before the value, or the exception that is not raised, is returned.
             on_message: called with each state that arrives meanwhile, on the I/O thread: it must not block.
+            progress: show on stderr how far the task says it has got: a bar on a terminal, else a line for each quarter.
             disable_sync_subtasks: refuse to wait inside a task; see `allow_join_result`.
 
         Raises:
@@ -155,7 +169,7 @@ class AsyncResult(Generic[R_co]):
             refuse_inside_task()
         expected = self._expectation()
         with _listening(expected, on_message):
-            self._wait(expected, timeout)
+            self._wait(expected, timeout, shows_progress=progress)
         record = expected.peek()
         assert record is not None
         value: Any
@@ -188,6 +202,21 @@ class AsyncResult(Generic[R_co]):
         """True when it has ended with an exception; raises as `ready`."""
         return self.state == "FAILURE"
 
+    def exists(self) -> bool:
+        """True when something is known of it here: a state on the way, or how it ended. Never blocks.
+
+        False as long as nothing has come, and for an id that this process cannot know, for which `state` raises.
+
+        Raises:
+            ResultLost, ClosedError, PublishError: as `state`.
+
+        See: Celery's `AsyncResult.exists`, which asks its store in the same sense.
+        """
+        try:
+            return self._peek() is not None
+        except ResultUnavailable:
+            return False
+
     def forget(self) -> None:
         """Let go of the result: whatever arrives for it is dropped."""
         expected, self._expected = self._expected, None
@@ -205,6 +234,17 @@ class AsyncResult(Generic[R_co]):
             timeout: seconds; None: `task_publish_timeout`.
         """
         self.app.control.revoke(self.id, terminate=terminate, signal=signal, timeout=timeout)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: Mapping[str, Any],
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Have all tasks with these stamps not run; see `Control.revoke_by_stamped_headers`."""
+        self.app.control.revoke_by_stamped_headers(headers, terminate, signal, timeout=timeout)
 
     def then(
         self,
@@ -293,7 +333,9 @@ class AsyncResult(Generic[R_co]):
             if result.ready():
                 waiting.extend((result, child) for child in result.children)
             elif not intermediate:
-                raise IncompleteStream(f"task {result.id} has not ended (state {result.state})")
+                raise IncompleteStream(
+                    f"task {result.id} has not ended (state {result.state}): wait for it, or say intermediate=True"
+                )
 
     def collect(
         self, intermediate: bool = False, *, timeout: float | None = None, propagate: bool = True
@@ -355,13 +397,15 @@ class AsyncResult(Generic[R_co]):
         return record.queue if record is not None else None
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
-        """The JSON form: `((id, parent), None)`; `result_from_tuple` reads it."""
-        parent = self.parent.as_tuple() if self.parent is not None else None
-        return (self.id, parent), None
+        """The JSON form: `((id, parent), None)`; `result_from_tuple` reads it.
+
+        It is as deep as the chain is long, and `json` itself writes some hundred steps; `as_list` has no such limit.
+        """
+        return as_tuple(self)
 
     def as_list(self) -> list[str]:
         """Its id and those of its parents, itself first."""
-        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
+        return [each.id for each in lineage(self)]
 
     def __str__(self) -> str:
         return self.id
@@ -404,17 +448,26 @@ class AsyncResult(Generic[R_co]):
 
         return exception_of(record, app=self.app, task=self._task)
 
-    def _wait(self, expected: ExpectedResult, timeout: float | None) -> None:
+    def _wait(self, expected: ExpectedResult, timeout: float | None, *, shows_progress: bool = False) -> None:
+        if shows_progress and not expected.wait(0.0):
+            from amqp_tasks.app._progress import showing
+
+            with showing(self) as wait:
+                self._wait_by(wait, timeout)
+        else:
+            self._wait_by(expected.wait, timeout)
+
+    def _wait_by(self, wait: Callable[[float | None], bool], timeout: float | None) -> None:
         if timeout is not None and timeout <= _DIAGNOSE_AFTER:
-            if not expected.wait(timeout):
+            if not wait(timeout):
                 self._raise_timeout(timeout)
             return
         started = time.monotonic()
-        if expected.wait(_DIAGNOSE_AFTER):
+        if wait(_DIAGNOSE_AFTER):
             return
         self._diagnose(1.0 if timeout is None else min(1.0, timeout - _DIAGNOSE_AFTER))
         left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
-        if not expected.wait(left):
+        if not wait(left):
             self._raise_timeout(timeout or 0.0)
 
     def _raise_timeout(self, timeout: float) -> NoReturn:
@@ -449,14 +502,17 @@ class AsyncResult(Generic[R_co]):
 
 def result_from_tuple(data: Any, app: App | None = None) -> AsyncResult[Any] | GroupResult[Any]:
     """The result that `as_tuple` of a result or group describes, with its parents; lists as JSON gives them are fine."""
-    (task_id, parent), members = data
-    before = result_from_tuple(parent, app) if parent is not None else None
-    if members is None:
-        return AsyncResult(task_id, app=app, parent=before)
     from amqp_tasks.app._group_result import GroupResult
 
-    results: Any = [result_from_tuple(member, app) for member in members]
-    return GroupResult(task_id, results, parent=before)
+    made: AsyncResult[Any] | GroupResult[Any] | None = None
+    for (task_id, _), members in parents_in(data):
+        if members is None:
+            made = AsyncResult(task_id, app=app, parent=made)
+        else:
+            results: Any = [result_from_tuple(member, app) for member in members]
+            made = GroupResult(task_id, results, parent=made)
+    assert made is not None
+    return made
 
 
 def _child_id(child: Any) -> str:
@@ -492,3 +548,17 @@ def _listening(
         yield
     finally:
         expected.unlisten(listener)
+
+
+@contextmanager
+def listening(
+    result: AsyncResult[Any], listener: Callable[[ResultRecord], object], on_end: Callable[[], None]
+) -> Generator[None]:
+    """Call `listener` with each state that arrives meanwhile, and `on_end` when it ends; nothing is left behind of either."""
+    expected = result._expectation()
+    with _listening(expected, listener):
+        expected.on_ready(on_end)
+        try:
+            yield
+        finally:
+            expected.withdraw(on_end)

@@ -67,19 +67,21 @@ class ResultGraph:
         """A tree, a line for each task; one that follows several stands below each, and what follows it below the first."""
         lines: list[str] = []
         drawn: set[str] = set()
-
-        def draw(each: str, depth: int) -> None:
-            lines.append(
-                f"{'  ' * depth}{self._label(each)}{' …' if each in drawn and self._after(each) else ''}"
-            )
+        after: dict[str, list[str]] = {}
+        for earlier, later in self.edges:
+            after.setdefault(earlier, []).append(later)
+        waiting = [(root, 0) for root in reversed(self.roots)]
+        while waiting:
+            each, depth = waiting.pop()
+            following = after.get(each, [])
+            lines.append(f"{'  ' * depth}{self._label(each)}{' …' if each in drawn and following else ''}")
             if each not in drawn:
                 drawn.add(each)
-                for after in self._after(each):
-                    draw(after, depth + 1)
-
-        for root in self.roots:
-            draw(root, 0)
+                waiting += [(later, depth + 1) for later in reversed(following)]
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.text()
 
     def dot(self) -> str:
         """For Graphviz."""
@@ -96,9 +98,6 @@ class ResultGraph:
         nodes = [f'  {number[each]}["{self._label(each)}"]' for each in self.states]
         edges = [f"  {number[before]} --> {number[after]}" for before, after in self.edges]
         return "\n".join(["flowchart TD", *nodes, *edges])
-
-    def _after(self, each: str) -> list[str]:
-        return [after for before, after in self.edges if before == each]
 
     def _label(self, each: str) -> str:
         shown = f"{self.names[each]} " if each in self.names else ""

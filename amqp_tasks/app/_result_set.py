@@ -25,13 +25,19 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
         self._results = tuple(results)
 
     def get(
-        self, timeout: float | None = None, propagate: bool = True, *, disable_sync_subtasks: bool = True
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        *,
+        progress: bool = False,
+        disable_sync_subtasks: bool = True,
     ) -> list[R_co]:
         """All values, in call order.
 
         Args:
             timeout: seconds for all together.
             propagate: raise the first failure in call order; False puts exception objects in their places.
+            progress: show on stderr how many have ended: a bar on a terminal, else a line for each quarter.
             disable_sync_subtasks: see `AsyncResult.get`.
 
         Raises:
@@ -39,10 +45,24 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
             Exception: as `AsyncResult.get`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        if progress:
+            self._show(deadline, propagate, disable_sync_subtasks)
         return [
             result.get(_left(deadline), propagate, disable_sync_subtasks=disable_sync_subtasks)
             for result in self._results
         ]
+
+    def _show(self, deadline: float | None, propagate: bool, disable_sync_subtasks: bool) -> None:
+        """Draw a bar until all have ended, or one of them not well that is to be raised."""
+        from amqp_tasks.app._bar import Bar
+
+        ended = self.as_completed(_left(deadline), disable_sync_subtasks=disable_sync_subtasks)
+        with Bar(f"{len(self)} tasks", line="{done} of {total} tasks have ended") as bar:
+            bar.move(0, len(self))
+            for count, result in enumerate(ended, 1):
+                bar.move(count, len(self))
+                if propagate and not result.successful():
+                    return
 
     join = get
     """The same as `get`."""

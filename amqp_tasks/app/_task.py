@@ -8,21 +8,17 @@ from inspect import isasyncgenfunction, isgeneratorfunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
-from amqp_tasks.app._options import (
-    CallOptions,
-    check_call_options,
-    check_destination,
-    check_retry_plan,
-    check_task_options,
-)
-from amqp_tasks.app._request import FRAME, Frame, Request
+from amqp_tasks.app._declaration import declare
+from amqp_tasks.app._given import keywords, positional
+from amqp_tasks.app._options import CallOptions, check_call_options
+from amqp_tasks.app._request import FRAME, Frame, Request, enclosing_frame
+from amqp_tasks.app._task_hooks import HOOKS, TaskHooks
 from amqp_tasks.errors import ConfigurationError, Replaced, Retry
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
     from amqp_tasks.app._arguments import Parameters
     from amqp_tasks.app._eager import EagerResult
-    from amqp_tasks.app._hooks import ExceptionInfo
     from amqp_tasks.app._result import AsyncResult
     from amqp_tasks.app._result_set import ResultSet
     from amqp_tasks.app._retry_plan import RetryPlan
@@ -35,12 +31,9 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 _DIRECT = Request(called_directly=True)
-_CLASSES = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
-_TUPLES = _CLASSES | {"sensitive"}
-_HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return", "on_dead")
 
 
-class Task(Generic[P, R_co]):
+class Task(TaskHooks, Generic[P, R_co]):
     """A registered function with the options of its messages.
 
     Made by `@app.task`, or by subclassing with a `run` method and `app.register_task`. A subclass may set any option
@@ -58,8 +51,12 @@ class Task(Generic[P, R_co]):
         expires: seconds after the call from which it is not started any more.
         ignore_result: no result is sent.
         store_errors_even_if_ignored: an error is sent although results are ignored.
+        store_eager_result: the result of a run in the caller goes to the result backend as well.
         acks_late: its message is acked after the run (the default) or before.
+        acks_on_failure: False: when it has failed, its message is kept in the dead letters as well, to be put back.
+        acks_on_timeout: the same for its hard time limit.
         track_started: a STARTED state is sent when it begins.
+        idempotent: a call without an `idempotency_key` has its task's id as one; needs `task_idempotency_store`.
         throws: exception classes that it is known to raise: logged without a traceback, re-created at the caller.
         time_limit: seconds after which its process is ended.
         soft_time_limit: seconds after which an exception is raised in it.
@@ -68,6 +65,8 @@ class Task(Generic[P, R_co]):
         typing: calls are checked against the signature and its annotations.
         pydantic: annotations beyond plain builtins are checked by pydantic, and arguments are coerced to them.
         pydantic_strict: pydantic does not convert between types.
+        pydantic_context: what validators find in `info.context`, beside `celery_app` and `celery_task_name`.
+        pydantic_dump_kwargs: arguments of pydantic's `model_dump` for the value that it returns, e.g. `{"by_alias": True}`.
         sensitive: names of parameters that logs do not show.
         resultrepr_maxsize: characters of the result in logs.
         trail: calls made while it runs are listed in its result's `children`.
@@ -95,7 +94,10 @@ class Task(Generic[P, R_co]):
     expires: float | None = None
     ignore_result: bool | None = None
     store_errors_even_if_ignored: bool | None = None
+    store_eager_result: bool | None = None
     acks_late: bool | None = None
+    acks_on_failure: bool | None = None
+    acks_on_timeout: bool | None = None
     track_started: bool | None = None
     throws: tuple[type[Exception], ...] = ()
     time_limit: float | None = None
@@ -104,6 +106,8 @@ class Task(Generic[P, R_co]):
     typing: bool = True
     pydantic: bool = True
     pydantic_strict: bool = False
+    pydantic_context: Mapping[str, Any] | None = None
+    pydantic_dump_kwargs: Mapping[str, Any] | None = None
     sensitive: tuple[str, ...] = ()
     resultrepr_maxsize: int = 1024
     trail: bool = True
@@ -116,6 +120,7 @@ class Task(Generic[P, R_co]):
     retry_backoff_max: float = 600
     retry_jitter: bool = True
     retry_plan: RetryPlan | None = None
+    idempotent: bool = False
 
     _app: App | None = None
     _function: Callable[..., Any] | None = None
@@ -211,7 +216,7 @@ class Task(Generic[P, R_co]):
         """Like `delay`, with options of the call; see `CallOptions`.
 
         Raises:
-            ConfigurationError: an unknown option, one that is not supported yet, or a value that cannot be.
+            ConfigurationError: an unknown option, or a value that cannot be.
             TypeError: `args` is a string, or not a sequence.
         """
         check_call_options(options)
@@ -221,7 +226,7 @@ class Task(Generic[P, R_co]):
         """The task with options for its next calls; keeps the typed signature: `add.options(queue="hipri").delay(1, 2)`.
 
         Raises:
-            ConfigurationError: an unknown option, or one that is not supported yet.
+            ConfigurationError: an unknown option, or a value that cannot be.
         """
         check_call_options(options)
         return TaskCall(self, options)
@@ -248,8 +253,12 @@ class Task(Generic[P, R_co]):
         from amqp_tasks.canvas import Signature
 
         check_call_options(options)
+        stamps = options.pop("stamps", None)
         given = positional(args)
-        return Signature(self.name, given, keywords(kwargs), options, immutable=immutable, sender=self.app)
+        made = Signature(
+            self.name, given, keywords(kwargs), options, immutable=immutable, sender=self.app.sender
+        )
+        return made.with_stamps(stamps) if stamps else made
 
     subtask = signature
     """The same as `signature`."""
@@ -368,9 +377,22 @@ class Task(Generic[P, R_co]):
             options=options,
         )  # fmt: skip
 
+    def cancelled(self) -> bool:
+        """Whether the running task has been revoked meanwhile: ask now and then in a long one, and clean up.
+
+        It goes on all the same; raise `TaskRevokedError` to end it as revoked, so that whoever waits is told. Costs no I/O.
+        Also false where nobody can know: outside of a worker, and in one that cannot read the journal.
+
+        Thread safety: any thread that has the task's context.
+
+        See: Celery's `AbortableTask.is_aborted`, which asks the result store.
+        """
+        frame = enclosing_frame()
+        return frame is not None and frame.is_revoked()
+
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Tell who waits for the running task how far it has got; see `AsyncResult.updates`. At most ten times a second
-        is sent, and when `done` has come to `total`.
+        is sent, and when `done` has come to `total`; what is not finite (`nan`, `inf`) is not sent, and the task goes on.
 
         Raises:
             ConfigurationError: called directly.
@@ -397,74 +419,51 @@ class Task(Generic[P, R_co]):
 
         Raises:
             Replaced: always.
-            ConfigurationError: it is no signature, or the task was called directly.
+            ConfigurationError: it is no signature, the task was called directly, or it has called `add_to_chord`.
         """
         from amqp_tasks.app._replacing import replacement
 
         raise Replaced(replacement(self, signature))
 
+    def signature_from_request(
+        self,
+        request: Request | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Signature:
+        """The call that a request is of, packed up: its id, arguments, queue, callbacks, errbacks, stamps and other options.
+
+        The steps of a chain that follow it, and a chord that it is in, are not part of it: `raise self.replace(...)` with
+        it goes on with them, as `retry` does.
+
+        Args:
+            request: of this task; None: that of the running one.
+            args: other positional arguments.
+            kwargs: other keyword arguments.
+            options: of the call, which win over those of the request.
+
+        Raises:
+            ConfigurationError: an unknown option, or a value that cannot be.
+        """
+        from amqp_tasks.app._replacing import signature_of_request
+
+        return signature_of_request(self, request or self.request, args, kwargs, options)
+
+    subtask_from_request = signature_from_request
+    """The same as `signature_from_request`."""
+
     def add_to_chord(self, signature: Any) -> AsyncResult[Any]:
         """Send a call as one more member of the chord whose header the running task is in; its value comes last.
 
         Raises:
-            ConfigurationError: the task is in no chord's header, or it is no signature of a single task.
+            ConfigurationError: the task is in no chord's header, is followed by other steps of a chain in it, or it is no
+                signature of a single task.
             NotSent, SendUnknown: as `delay`.
         """
         from amqp_tasks.app._replacing import add_to_chord
 
         return add_to_chord(self, signature)
-
-    # Hooks. An exception in one is logged and changes nothing, but for `before_start`.
-
-    def before_start(self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Override: called before each run. What it raises is the outcome: the function is not called."""
-
-    def on_success(self, retval: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Override: called in the worker when the function has returned, before its result is sent."""
-
-    def on_failure(
-        self,
-        exc: Exception,
-        task_id: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        einfo: ExceptionInfo,
-    ) -> None:
-        """Override: called in the worker when the task has failed for good, before that is sent."""
-
-    def on_retry(
-        self,
-        exc: Exception | None,
-        task_id: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        einfo: ExceptionInfo,
-    ) -> None:
-        """Override: called in the worker when the task is to run again; `exc` is the reason given, if any."""
-
-    def after_return(
-        self,
-        status: str,
-        retval: Any,
-        task_id: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        einfo: ExceptionInfo | None,
-    ) -> None:
-        """Override: called last, with SUCCESS, FAILURE or RETRY; `retval` is the value or the exception."""
-
-    def on_dead(
-        self,
-        exc: Exception,
-        task_id: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        einfo: ExceptionInfo,
-    ) -> None:
-        """Override, or give a function as the option `on_dead`: called in the worker when the task has ended without success and
-        is not run again, however it ended: also where none of the other hooks can be called (crashes, hard time
-        limit, `Reject`, what cannot be read). `exc` is what a caller gets; arguments that cannot be read are empty.
-        """
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R_co]:  # noqa: N802 - the field's name
         """The result of a call by its id; see `App.AsyncResult`."""
@@ -488,56 +487,15 @@ class Task(Generic[P, R_co]):
         self.name = name
         self._app = app
         self._hooks = frozenset(
-            hook for hook in _HOOKS if getattr(type(self), hook) is not getattr(Task, hook)
+            hook for hook in HOOKS if getattr(type(self), hook) is not getattr(Task, hook)
         )
-        options = dict(options)
-        self._take_on_dead(options.pop("on_dead", None))
-        inherited = self._class_options()
-        check_task_options(inherited, Task._known_options(), name)
-        check_retry_plan(inherited, inherited, name)
-        check_retry_plan({**inherited, **options}, options, name)
-        self._set_options({**{key: getattr(self, key) for key in _TUPLES}, **options})
+        declare(self, options, base=Task)
         function = self._function or self.run
         _refuse_generator(function, name)
         if self.sensitive:
             from amqp_tasks.app._arguments import check_sensitive
 
             check_sensitive(self, function, skip_first=self._is_bound)
-
-    def _take_on_dead(self, given: object) -> None:
-        """A function given as the option is a hook like a method of its class, and wins over that."""
-        if given is not None:
-            setattr(self, "on_dead", given)  # noqa: B010 - in place of a method
-            self._hooks |= {"on_dead"}
-        if not callable(getattr(self, "on_dead")):  # noqa: B009 - a class attribute may be anything
-            raise ConfigurationError(
-                f"option of task {self.name!r}: on_dead must be a function of (exc, task_id, args, kwargs, einfo), got"
-                f" {getattr(self, 'on_dead')!r:.60}"  # noqa: B009
-            )
-
-    def _set_options(self, options: Mapping[str, Any]) -> None:
-        check_task_options(options, type(self)._known_options(), self.name)
-        for key, value in options.items():
-            setattr(self, key, _several(key, value, self.name) if key in _TUPLES else value)
-        check_destination(self.queue, self.exchange, f"option of task {self.name!r}: ")
-
-    @classmethod
-    def _class_options(cls) -> dict[str, Any]:
-        """Options of ours that a subclass sets as class attributes: they are checked like a decorator's."""
-        if cls is Task:
-            return {}
-        ours = Task._known_options() - {"name"}
-        given = {key: value for key in ours if (value := getattr(cls, key)) is not getattr(Task, key)}
-        return {key: value for key, value in given.items() if not isinstance(value, property)}
-
-    @classmethod
-    def _known_options(cls) -> frozenset[str]:
-        return frozenset(
-            key
-            for base in cls.__mro__
-            for key, value in vars(base).items()
-            if not key.startswith("_") and not callable(value) and not isinstance(value, property)
-        )
 
 
 class TaskCall(Generic[P, R_co]):
@@ -561,53 +519,8 @@ def _refuse_generator(function: Callable[..., Any], task_name: str) -> None:
         )
 
 
-def _several(option: str, value: Any, task_name: str) -> tuple[Any, ...]:
-    # A lone text would be taken apart into characters: a password that is named so would stand in the logs.
-    if isinstance(value, str | type) or not isinstance(value, Iterable):
-        raise ConfigurationError(
-            f"option of task {task_name!r}: {option} takes several, got {value!r}: write {option}=(...,)"
-        )
-    items: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - any values
-    if option in _CLASSES and not all(
-        isinstance(item, type) and issubclass(item, Exception) for item in items
-    ):
-        raise ConfigurationError(
-            f"option of task {task_name!r}: {option} takes exception classes, got {items!r}"
-        )
-    return items
-
-
 def _as_args(call: Any) -> tuple[Any, ...]:
     return call if isinstance(call, tuple) else (call,)  # pyright: ignore[reportUnknownVariableType] - any values
-
-
-def positional(args: Sequence[Any] | None) -> Sequence[Any]:
-    """`args` of a call, checked: a string would be taken apart into characters.
-
-    Raises:
-        TypeError: not a list, tuple or similar.
-    """
-    if args is None:
-        return ()
-    if isinstance(args, list | tuple):
-        return args
-    # Callers without a type checker pass anything.
-    if isinstance(args, str | bytes | bytearray) or not isinstance(args, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"args must be a list or tuple, got {type(args).__name__}: write args=(value,)")
-    return args
-
-
-def keywords(kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """`kwargs` of a call, checked.
-
-    Raises:
-        TypeError: not a mapping.
-    """
-    if kwargs is None:
-        return {}
-    if not isinstance(kwargs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - see positional
-        raise TypeError(f"kwargs must be a mapping, got {type(kwargs).__name__}")
-    return kwargs
 
 
 def _task_by_name(name: str) -> Task[..., Any]:

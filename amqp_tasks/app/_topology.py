@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqp_routing import Binding, DestinationKind, Exchange, ExchangeType, Queue, QueueType, Topology
 from amqp_tasks.errors import ConfigurationError, UnknownQueue
-from amqp_tasks.message import DEAD_SUFFIX, dead_letter_queue_name, journal_queue
+from amqp_tasks.events import events_exchange
+from amqp_tasks.message import (
+    DEAD_SUFFIX,
+    account_queue,
+    dead_letter_queue_name,
+    delayed_queue,
+    journal_queue,
+)
 
 if TYPE_CHECKING:
     from amqp_routing import Router
@@ -24,7 +31,7 @@ _BINDING_FIELDS = frozenset({"exchange", "exchange_type", "routing_key", "bindin
 
 
 class Topologies:
-    """What to declare, as a whole (`with_journal` or without) and for single queues. Immutable; built anew when the settings change.
+    """What to declare, as a whole (`with_shared`: and the journal and the events of all apps) and for single queues. Immutable; built anew when the settings change.
 
     Every task queue gets a `<queue>.dead` beside it for what workers set aside (`task_dead_letter_queues`), and for what
     the broker dead-letters, unless the queue names a dead-letter exchange itself.
@@ -46,8 +53,9 @@ class Topologies:
         self.whole = _assembled(parts)
         for name in router.queue_names:
             self.refuse_dead_letters(name)
-        journal = Topology(queues=(journal_queue(settings.worker.journal_max_age),))
-        self.with_journal = self.whole.merged(journal)
+        index = (delayed_queue(),) if settings.task.delayed_index else ()
+        streams = (journal_queue(settings.worker.journal_max_age), account_queue(), *index)
+        self.with_shared = self.whole.merged(Topology(exchanges=(events_exchange(),), queues=streams))
 
     def for_queues(self, names: Iterable[str]) -> Topology:
         """What the queues `names` need: themselves, their dead-letter queues, exchanges and bindings.

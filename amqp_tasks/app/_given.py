@@ -1,0 +1,42 @@
+"""Arguments of a call as they were given, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ("keywords", "positional", "several")
+
+
+def positional(args: Sequence[Any] | None) -> Sequence[Any]:
+    """`args` of a call, checked: a string would be taken apart into characters.
+
+    Raises:
+        TypeError: not a list, tuple or similar.
+    """
+    if args is None:
+        return ()
+    if isinstance(args, list | tuple):
+        return args
+    # Callers without a type checker pass anything.
+    if isinstance(args, str | bytes | bytearray) or not isinstance(args, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"args must be a list or tuple, got {type(args).__name__}: write args=(value,)")
+    return args
+
+
+def keywords(kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """`kwargs` of a call, checked.
+
+    Raises:
+        TypeError: not a mapping.
+    """
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - see positional
+        raise TypeError(f"kwargs must be a mapping, got {type(kwargs).__name__}")
+    return kwargs
+
+
+def several(given: str | Iterable[str]) -> list[str]:
+    """One text or several, each once: one is not taken apart into characters."""
+    return list(dict.fromkeys((given,) if isinstance(given, str) else given))
