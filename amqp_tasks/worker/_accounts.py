@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.app._request import arguments_of
 from amqp_tasks.errors import (
     MalformedMessage,
     NotRegistered,
@@ -18,7 +19,7 @@ from amqp_tasks.message import DeadLetterReason, OutgoingMessage, ResultRecord, 
 if TYPE_CHECKING:
     from amqp_tasks.app import Request
     from amqp_tasks.app._execution import Outcome
-    from amqp_tasks.errors import Retry
+    from amqp_tasks.errors import Reject, Retry
     from amqp_tasks.message import Envelope
     from amqp_tasks.worker._job import Job
 
@@ -31,6 +32,7 @@ __all__ = (
     "failure_refusal",
     "outcome_record",
     "refusal_record",
+    "requeue_refusal",
     "retry_record",
     "started_record",
 )
@@ -41,7 +43,7 @@ UNWANTED = frozenset({DeadLetterReason.EXPIRED, DeadLetterReason.REVOKED})
 
 
 def outcome_record(
-    job: Job, request: Request, outcome: Outcome, *, now: datetime, is_extended: bool
+    job: Job, request: Request, outcome: Outcome, *, now: datetime, hostname: str, is_extended: bool
 ) -> ResultRecord:
     """What is stored of a run."""
     envelope = _envelope(job)
@@ -56,12 +58,9 @@ def outcome_record(
         parent_id=envelope.parent_id,
     )
     if is_extended:
-        record.name, record.worker, record.retries = envelope.task, request.hostname, envelope.retries
-        record.queue, record.args, record.kwargs = (
-            job.delivery.routing_key,
-            list(request.args),
-            request.kwargs,
-        )
+        args, kwargs = arguments_of(request)
+        record.name, record.worker, record.retries = envelope.task, hostname, envelope.retries
+        record.queue, record.args, record.kwargs = job.delivery.routing_key, list(args), dict(kwargs)
     return record
 
 
@@ -115,10 +114,19 @@ def crash_refusal(task_id: str, crashes: int, cause: str) -> MalformedMessage:
     )
 
 
-def failure_refusal(outcome: Outcome) -> MalformedMessage:
+def requeue_refusal(task_id: str, count: int, signal: Reject) -> MalformedMessage:
+    """Why a task that goes back to its queue again and again does so no more."""
+    return MalformedMessage(
+        DeadLetterReason.REQUEUE_LIMIT,
+        f"sent back to its queue {count} times (task_requeue_limit): {signal.reason or 'no reason given'}",
+        task_id=task_id,
+    )
+
+
+def failure_refusal(failure: Exception) -> MalformedMessage:
     """Why a failed task is kept, when its failure goes to nobody else."""
-    error = MalformedMessage(DeadLetterReason.FAILED, error_text(outcome.exception))
-    error.__cause__ = outcome.exception
+    error = MalformedMessage(DeadLetterReason.FAILED, error_text(failure))
+    error.__cause__ = failure
     return error
 
 

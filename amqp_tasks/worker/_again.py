@@ -9,6 +9,7 @@ from amqp_tasks.errors import MessageTooLarge
 from amqp_tasks.message import (
     FIRST_ERROR_TIME,
     RATE_HEADER,
+    REQUEUES_HEADER,
     SNOOZES_HEADER,
     OutgoingMessage,
     new_body,
@@ -27,8 +28,10 @@ _MAX_HEADERS = 120 * 1024
 """Bytes; with the other properties they must fit one frame (128 KiB)."""
 
 
-def message_of(job: Job, again: Again, payload: Payload, *, now: datetime, max_bytes: int) -> OutgoingMessage:
-    """The next run's message.
+def message_of(
+    job: Job, again: Again, payload: Payload | None, *, now: datetime, max_bytes: int
+) -> OutgoingMessage:
+    """The next run's message; one whose body was not read keeps its arguments.
 
     Raises:
         EncodeError, MessageTooLarge, ConfigurationError: new arguments or headers that cannot be sent.
@@ -47,7 +50,7 @@ def message_of(job: Job, again: Again, payload: Payload, *, now: datetime, max_b
     else:
         changes[SNOOZES_HEADER] = envelope.snoozes + 1
     body = delivery.body
-    if again.args is not None and again.kwargs is not None:
+    if payload is not None and again.args is not None and again.kwargs is not None:
         body = new_body(envelope, again.args, again.kwargs, payload.embed, max_bytes=max_bytes)
     if again.labels is not None:
         changes["argsrepr"], changes["kwargsrepr"] = again.labels
@@ -76,14 +79,19 @@ def _check_size(message: OutgoingMessage) -> None:
 
 
 def requeued(job: Job) -> OutgoingMessage:
-    """The same once more, at once; a snooze of no time."""
-    assert job.envelope is not None
+    """The same once more, at once: a snooze of no time that is counted, as such a task may say the same for ever."""
+    envelope = job.envelope
+    assert envelope is not None
     return run_again(
         job.delivery.properties,
         job.delivery.body,
         exchange="",
         routing_key=job.delivery.queue_name,
-        changes={**_noted(job.envelope), SNOOZES_HEADER: job.envelope.snoozes + 1},
+        changes={
+            **_noted(envelope),
+            SNOOZES_HEADER: envelope.snoozes + 1,
+            REQUEUES_HEADER: envelope.requeues + 1,
+        },
     )
 
 

@@ -11,6 +11,7 @@ from amqp_tasks.worker._verdicts import UNKNOWN, CrashTable, RecentKeys, Verdict
 
 if TYPE_CHECKING:
     from amqp_tasks.clock import Clock
+    from amqp_tasks.worker._claims import Claims
 
 __all__ = ("Answers", "Whereabouts")
 
@@ -52,6 +53,7 @@ class Answers:
     Args:
         reply: sends an answer: asking process, number of its question, verdicts of the keys that are known.
         tell: lets other nodes know: kind, id and facts of an entry of the journal.
+        claims: the long runs of this node and of others.
         clock: time.
     """
 
@@ -63,9 +65,10 @@ class Answers:
         *,
         reply: Callable[[int, int, dict[str, Verdict]], None],
         tell: Callable[[str, str, dict[str, Any]], None],
+        claims: Claims,
         clock: Clock,
     ) -> None:
-        self._reply, self._tell, self._clock = reply, tell, clock
+        self._reply, self._tell, self._claims, self._clock = reply, tell, claims, clock
         self._crashes = CrashTable(clock=clock)
         self._finished, self._timed_out = RecentKeys(clock=clock), RecentKeys(clock=clock)
         self._places: dict[int, Whereabouts] = {}
@@ -92,9 +95,16 @@ class Answers:
                 for key in place.running()
                 if key not in overdue and key not in ended
             )
+        self._claims.left(process)
         self._waiting = [question for question in self._waiting if question.asker != process]
         self.review()
         return charged
+
+    def look(self) -> None:
+        """To be called twice a second or so: long runs are claimed."""
+        self._claims.look(
+            (process, {*place.running(), *place.open}) for process, place in self._places.items()
+        )
 
     def time_out(self, keys: Iterable[str]) -> None:
         """These have passed their hard limits, and whoever gets one again is to say so."""
@@ -113,7 +123,9 @@ class Answers:
         if entry.kind == TIMED_OUT:
             self._timed_out.add(fact_texts(entry, "keys"), age=age)
         else:
-            self._crashes.charge(fact_text(entry, "key"), fact_text(entry, "cause"), entry.id, age=age)
+            key = fact_text(entry, "key")
+            self._crashes.charge(key, fact_text(entry, "cause"), entry.id, age=age)
+            self._claims.crashed(key)
         self.review()
 
     def entries(self) -> tuple[JournalEntry, ...]:
@@ -123,7 +135,9 @@ class Answers:
     def tell_open(self, process: int, keys: Iterable[str]) -> None:
         """A process still has these after it lost its connection."""
         if (place := self._places.get(process)) is not None:
-            place.open.update(keys)
+            found = set(keys)
+            place.open.update(found)
+            self._claims.claim(process, found.intersection(place.running()))
         self.review()
 
     def tell_finished(self, process: int, keys: Sequence[str]) -> None:
@@ -131,6 +145,7 @@ class Answers:
         if (place := self._places.get(process)) is not None:
             place.open.difference_update(keys)
         self._finished.add(keys)
+        self._claims.finished(keys)
         self.review()
 
     def ask(self, process: int, number: int, keys: Sequence[str]) -> None:
@@ -180,9 +195,10 @@ class Answers:
         return Verdict(
             crashes=len(crashes.ids),
             cause=crashes.cause,
-            is_finished=key in self._finished,
+            is_finished=key in self._finished or self._claims.is_finished(key),
             is_timed_out=key in self._timed_out,
-            is_running=any(
+            is_running=self._claims.is_elsewhere(key)
+            or any(
                 key in place.open or key in place.running()
                 for process, place in self._places.items()
                 if process != asker

@@ -179,6 +179,13 @@ class Dispatcher:
                 self._turn(Flow.OPEN, plan)
         self._carry_out(plan)
 
+    def restart_prefetch(self) -> None:
+        """Forget how long tasks took, and prefetch one for each slot at first."""
+        plan = _Plan()
+        with self._lock:
+            self._restart_prefetch(plan)
+        self._carry_out(plan)
+
     def close(self) -> None:
         """Start nothing more and hand back what was not started; idempotent."""
         plan = _Plan()

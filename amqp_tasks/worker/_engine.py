@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.errors import MalformedMessage
-from amqp_tasks.message import DeadLetterReason, printable
+from amqp_tasks.message import WATCH_TASK, DeadLetterReason, printable
 from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement
 from amqp_tasks.worker._accounts import (
     UNWANTED,
@@ -25,14 +25,17 @@ from amqp_tasks.worker._accounts import (
     refusal_record,
 )
 from amqp_tasks.worker._again import sent_round
+from amqp_tasks.worker._breaker import BreakerRules, Breakers
 from amqp_tasks.worker._dispatcher import Dispatcher
 from amqp_tasks.worker._early import Early
+from amqp_tasks.worker._ends import Ends
 from amqp_tasks.worker._follow_ups import FollowUps
 from amqp_tasks.worker._guards import Guards
 from amqp_tasks.worker._holding import Holding
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._limits import Timekeeper
+from amqp_tasks.worker._once import Once
 from amqp_tasks.worker._pacing import Pacing
 from amqp_tasks.worker._prefetch import PrefetchTotal
 from amqp_tasks.worker._redeliveries import Redeliveries
@@ -43,10 +46,9 @@ from amqp_tasks.worker._settler import Settler, SettlerParts
 if TYPE_CHECKING:
     from amqp_routing import Topology
     from amqp_tasks.app import App
-    from amqp_tasks.app._execution import Outcome
     from amqp_tasks.backend import ResultBackend
     from amqp_tasks.clock import Clock
-    from amqp_tasks.message import OutgoingMessage, ResultRecord
+    from amqp_tasks.message import Envelope, OutgoingMessage, ResultRecord
     from amqp_tasks.transport import Consumer, ConsumerEvent, Delivery, Transport
     from amqp_tasks.worker._prefetch import Prefetch
     from amqp_tasks.worker._rates import RateLimits
@@ -71,6 +73,7 @@ class EngineRules:
         dead_letter_queues: whether refused messages go to `<queue>.dead`; else the broker drops them.
         consumer_arguments: by queue.
         in_flight: how many acks a broken connection can lose.
+        breaker: when a queue is left alone because its tasks fail.
     """
 
     queue_names: tuple[str, ...]
@@ -80,6 +83,7 @@ class EngineRules:
     dead_letter_queues: bool
     consumer_arguments: Mapping[str, Mapping[str, Any]]
     in_flight: int
+    breaker: BreakerRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,8 @@ class Engine:
                 verdicts=parts.verdicts,
                 call_later=parts.call_later,
                 on_settled=parts.on_settled,
+                count=parts.transport.tally.add,
+                keep=self._keep_failure,
             )
         )
         self._holding = Holding(
@@ -136,9 +142,13 @@ class Engine:
             limits=parts.rate_limits, holding=self._holding, effects=self, clock=parts.clock
         )
         self._follow_ups = FollowUps(
-            parts.app, parts.call_later, accept=parts.run_rules.accept, limits=parts.run_rules.limits
-        )
+            parts.app, parts.call_later, accept=parts.run_rules.accept, limits=parts.run_rules.limits,
+            hostname=parts.run_rules.hostname, has_dead_letters=rules.dead_letter_queues,
+        )  # fmt: skip
+        self._ends = Ends(parts.app.events, parts.run_rules.hostname, parts.call_later)
+        self._once = Once(parts.app.idempotency_store, seconds=parts.app.settings.task.idempotency_expires)
         self._runs = Runs()
+        self._breakers = Breakers(rules.breaker, call_later=parts.call_later, on_change=self._follow_breakers)
         self._runner = Runner(
             rules=parts.run_rules,
             settler=self._settler,
@@ -152,10 +162,14 @@ class Engine:
                 runs=self._runs,
             ),
             runs=self._runs,
+            once=self._once,
             check=parts.guards.check_start,
+            is_revoked=parts.guards.is_revoked,
             follow_ups=self._follow_ups,
+            ends=self._ends,
             refuse=self._refuse_open,
             keep=self._keep_failure,
+            judge=self._breakers.observe,
             on_done=self._done,
             clock=parts.clock,
         )
@@ -204,9 +218,17 @@ class Engine:
     def pause_queues(self, queue_names: frozenset[str]) -> None:
         """Run nothing more of these queues and hand back what has not begun, until another call says otherwise. By the thread
         that calls `start`, before or after it."""
-        if queue_names == self._paused_queues:
-            return
-        self._paused_queues = queue_names
+        if queue_names != self._paused_queues:
+            self._paused_queues = queue_names
+            self._pause_and_resume()
+
+    def _follow_breakers(self) -> None:
+        # Back to a delivery for each slot: a queue that is tried again should not give many only to get them back.
+        self._dispatcher.restart_prefetch()
+        self._pause_and_resume()
+
+    def _pause_and_resume(self) -> None:
+        queue_names = self._paused_queues | self._breakers.queue_names
         if self._consumer is not None:
             self._consumer.pause_queues(queue_names)
         # After that, or the broker would send them right back.
@@ -220,6 +242,7 @@ class Engine:
 
     def drain(self) -> None:
         """Take nothing more; idempotent."""
+        self._breakers.close()
         self._dispatcher.close()
         self._redeliveries.close()
         self._holding.close()
@@ -230,14 +253,10 @@ class Engine:
         is_waiting = self._redeliveries.count or self._holding.count
         return not self._dispatcher.running and not self._ledger.count and not is_waiting
 
-    @property
-    def unfinished(self) -> int:
-        """Deliveries begun and not settled."""
-        return self._ledger.count
-
     def close(self, *, timeout: float) -> None:
         """Flush settlements and close the consuming connection; what is not settled goes back to the broker."""
         self._follow_ups.close(timeout=timeout)
+        self._once.close(timeout=timeout)
         if self._consumer is not None:
             self._consumer.close(timeout=timeout)
 
@@ -290,9 +309,13 @@ class Engine:
         try:
             guards.check_size(delivery)
             envelope = guards.read(delivery)
+            if envelope.task == WATCH_TASK:
+                self._watch(Job(delivery, envelope))
+                return None
             task = guards.find_task(envelope)
-            if not delivery.redelivered:
-                guards.check_revoked(envelope)
+            # With a key in a slot, where others are let have it.
+            if not delivery.redelivered and not self._once.heeds(task, envelope):
+                guards.check_start(envelope)
         except MalformedMessage as exc:
             self._refuse(Job(delivery, envelope), exc)
             return None
@@ -308,6 +331,13 @@ class Engine:
             )  # fmt: skip
         job = Job(delivery, envelope, task, self._runner.run)
         return None if envelope.eta is not None and self._early.keeps(job, envelope.eta) else job
+
+    def _watch(self, job: Job) -> None:
+        """Not for a slot: a look at a join, which others do as well as this process."""
+        job.key = ""  # when it comes again it is no duplicate
+        self._ledger.open(job)
+        settle = partial(self._settler.acknowledge, job)
+        self._follow_ups.watch(job, settle, partial(self._refuse_alone, job))
 
     def _refuse(self, job: Job, error: MalformedMessage) -> None:
         self._ledger.open(job)
@@ -328,17 +358,29 @@ class Engine:
         now = self._parts.clock.now()
         record = refusal_record(job, error, now=now, hostname=rules.hostname)
         is_unwanted = error.reason in UNWANTED
+        if is_unwanted:
+            job.end = "expired" if error.reason == DeadLetterReason.EXPIRED else "revoked"
         if error.reason != DeadLetterReason.REJECTED:  # that is the task's own wish, and told as its outcome
             _log_refusal(job, error, is_unwanted=is_unwanted)
         if is_unwanted or not self._rules.dead_letter_queues:
+            if job.envelope is not None:
+                self._ends.of_refusal(job.envelope, error)
             self._finish_refusal(job, record, is_unwanted=is_unwanted)
             return
         self._set_aside(job, error, record)
 
-    def _keep_failure(self, job: Job, outcome: Outcome) -> None:
-        """Set a task aside that failed and whose failure goes to nobody else."""
+    def _keep_failure(
+        self, job: Job, error: Exception, traceback: str | None, record: ResultRecord | None = None
+    ) -> None:
+        """Set a task aside that failed: its failure goes to nobody else, or it may be resumed or put back and who waits is told."""
+        assert job.task is not None
         if self._rules.dead_letter_queues:
-            self._set_aside(job, failure_refusal(outcome), None, outcome.traceback_text)
+            self._set_aside(job, failure_refusal(error), record, traceback)
+            return
+        if job.envelope is not None:
+            self._ends.of_failure(job.envelope, error)
+        if self._parts.run_rules.keeps(job.task, error):
+            self._settler.drop(job, record)
         else:
             self._settler.acknowledge(job)
 
@@ -346,6 +388,8 @@ class Engine:
         self, job: Job, error: MalformedMessage, record: ResultRecord | None, traceback: str | None = None
     ) -> None:
         now, hostname = self._parts.clock.now(), self._parts.run_rules.hostname
+        if job.envelope is not None:
+            self._ends.of_death(job.envelope, job.delivery.queue_name, error)
         try:
             message = dead_letter_of(job, error, now=now, hostname=hostname, traceback=traceback)
         except Exception:
@@ -377,10 +421,10 @@ class Engine:
         self._runner.time_out(job, tells=True)
         self._dispatcher.done(job, 0.0)
 
-    def terminate(self, task_ids: Collection[str]) -> bool:
-        """End those of these tasks that run here; whether there was one. On the control thread."""
+    def terminate(self, is_meant: Callable[[Envelope], bool]) -> bool:
+        """End those of the meant tasks that run here; whether there was one. On the control thread."""
         is_ended = False
-        for job in self._runs.find(task_ids):
+        for job in self._runs.find(is_meant):
             if not self._parts.run_rules.can_end_a_task:
                 logger.warning(
                     "task %s is to be terminated, which only the pool 'prefork' can do: it goes on", job.key,
@@ -441,21 +485,23 @@ class Engine:
         """See `RedeliveryEffects.acknowledge_duplicate`."""
         logger.info("task %s had finished; its redelivery is acked", job.key, extra={"action": "duplicate"})
         self._ledger.open(job)
+        job.end = ""
         self._settler.acknowledge(job)
 
     def give_up(self, job: Job, verdict: Verdict) -> None:
         """See `RedeliveryEffects.give_up`."""
         task_id = job.envelope.id if job.envelope is not None else ""
         error = crash_refusal(task_id, verdict.crashes, verdict.cause)
-        # Once more means that the last words themselves ended the process.
-        if job.has_last_words and verdict.crashes == self._rules.crash_limit:
-            self._dispatcher.take([job.instead(partial(self._runner.bury, error))])
+        if self._runner.needs_slot(job):
+            # Once more means that the last words themselves ended the process.
+            is_silent = verdict.crashes > self._rules.crash_limit
+            self._dispatcher.take([job.instead(partial(self._runner.bury, error, is_silent=is_silent))])
         else:
             self._refuse(job, error)
 
     def time_out(self, job: Job) -> None:
         """See `RedeliveryEffects.time_out`."""
-        if job.has_last_words and job.crashes < self._rules.crash_limit:
+        if job.crashes < self._rules.crash_limit and self._runner.needs_slot(job):
             self._dispatcher.take([job.instead(self._runner.bury_overdue)])
             return
         self._ledger.open(job)

@@ -7,7 +7,6 @@ them twice, under the same ids, and never not at all. See `docs/explanation/work
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,19 +14,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from amqp_tasks.app._execution import request_from
 from amqp_tasks.canvas import Join
-from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError
+from amqp_tasks.errors import MalformedMessage, TaskRevokedError
 from amqp_tasks.message import (
     JOINS_HEADER,
+    DeadLetterReason,
     Limits,
-    OutgoingMessage,
-    ResultRecord,
     State,
     printable,
     read_joins,
+    read_mark,
     read_payload,
+    read_watch,
 )
+from amqp_tasks.worker._job import key_of
 from amqp_tasks.worker._joiner import Joiner
-from amqp_tasks.worker._steps import StepMaker, Steps, Whose, is_too_late
+from amqp_tasks.worker._sending import Closing, Sending
+from amqp_tasks.worker._steps import StepMaker, Steps, Whose
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App, Request
@@ -41,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 _NOTHING_FOLLOWS = b'{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 _REFUSED_LIMITS = Limits(max_message_bytes=1024 * 1024, max_decompressed_bytes=1024 * 1024)
-_FIRST_PAUSE, _MAX_PAUSE = 0.5, 30.0
 
 
 class Ended(Protocol):
@@ -81,6 +82,8 @@ class FollowUps:
         call_later: runs something on the control thread after some seconds.
         accept: content types whose bodies may be decoded.
         limits: of the messages in a join.
+        hostname: the node.
+        has_dead_letters: whether failures can be kept.
     """
 
     def __init__(
@@ -90,13 +93,20 @@ class FollowUps:
         *,
         accept: tuple[str, ...],
         limits: Limits,
+        hostname: str,
+        has_dead_letters: bool,
     ) -> None:
-        self._app, self._call_later, self._accept = app, call_later, accept
-        self._maker = StepMaker(app)
-        self._joiner = Joiner(app, self._maker, limits, call_later)
+        self._accept, self._has_dead_letters = accept, has_dead_letters
+        self._limits = limits
+        self._maker = StepMaker(app, hostname=hostname, has_dead_letters=has_dead_letters)
+        self._sending = Sending(app, call_later, aside=self._aside)
+        self._joiner = Joiner(
+            app, self._maker, self._sending, limits, call_later, keeps_failures=has_dead_letters
+        )
 
     def close(self, *, timeout: float) -> None:
-        """Begin nothing more."""
+        """Begin nothing more, and let nobody wait for the broker any longer: see `Closing`."""
+        self._sending.close()
         self._joiner.close(timeout=timeout)
 
     @staticmethod
@@ -105,42 +115,84 @@ class FollowUps:
         if JOINS_HEADER in envelope.headers:
             return True
         embed = payload.embed if payload is not None else {}
-        return any(embed.get(name) for name in ("callbacks", "errbacks", "chain"))
+        return any(embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord"))
 
-    def of_outcome(self, envelope: Envelope, payload: Payload | None, outcome: Ended, request: Any) -> Steps:
-        """The steps after a run that has ended for good. Waits for the broker where it has to be asked."""
+    def of_outcome(
+        self, job: Job, payload: Payload | None, outcome: Ended, request: Request, *, in_slot: bool = True
+    ) -> Steps:
+        """The steps after a run that has ended for good. Waits for the broker where it has to be asked, then calls errbacks.
+
+        Args:
+            job, payload: the task's message; no payload where its body cannot be read.
+            outcome: how it ended.
+            request: of the task.
+            in_slot: whether this is called in the slot of that run; see `Whose`.
+
+        Raises:
+            Closing: the worker closes meanwhile.
+        """
+        envelope = job.envelope
+        assert envelope is not None
         embed: dict[str, Any] = payload.embed if payload is not None else {}
         joins = _joins_of(envelope)
-        whose = Whose(task_id=envelope.id, root_id=envelope.root_id, request=request, added=outcome.added)
+        whose = Whose(
+            task_id=envelope.id, root_id=envelope.root_id, request=request, in_slot=in_slot,
+            added=outcome.added, mark=read_mark(envelope.headers), kept_as=self._kept_as(envelope, outcome),
+            queue_name=job.delivery.queue_name,
+        )  # fmt: skip
         rest: Sequence[Any] = embed.get("chain") or ()
         if outcome.state == State.SUCCESS:
-            return _until_broker_is_back(
+            return self._sending.until_broker_is_back(
                 lambda: self._maker.after_success(whose, embed, rest, joins, outcome.value)
             )
         error = outcome.exception or RuntimeError("the task has failed")
-        return _until_broker_is_back(
+        if embed.get("chord"):
+            rest = (embed["chord"], *rest)  # its body will not run either
+        steps = self._sending.until_broker_is_back(
             lambda: self._maker.after_failure(
                 whose, embed.get("errbacks"), rest, joins, error, outcome.traceback_text
             )
         )
+        for call in steps.calls:
+            call()
+        return steps
+
+    def keeps_failure_of(self, envelope: Envelope) -> bool:
+        """Whether it is kept in the dead letters when it fails, even though somebody is told: as a step that can be resumed."""
+        return self._has_dead_letters and read_mark(envelope.headers) is not None
+
+    def _kept_as(self, envelope: Envelope, outcome: Ended) -> str:
+        # What was revoked, or has expired, is not wanted any more, and no dead letter.
+        is_unwanted = isinstance(outcome.exception, TaskRevokedError)
+        if outcome.state == State.SUCCESS or is_unwanted or not self.keeps_failure_of(envelope):
+            return ""
+        return key_of(envelope.id, envelope.retries, envelope.snoozes)
 
     def of_ignoring(self, envelope: Envelope, payload: Payload) -> Steps:
         """The steps after a task that raised `Ignore`."""
-        whose = Whose(task_id=envelope.id, root_id=envelope.root_id)
+        whose = Whose(task_id=envelope.id, root_id=envelope.root_id, mark=read_mark(envelope.headers))
         return self._maker.after_ignoring(whose, payload.embed.get("chain") or (), _joins_of(envelope))
 
-    def of_replacement(
-        self, envelope: Envelope, payload: Payload, request: Request, part: Signature
-    ) -> Steps:
-        """What takes the place of a task. Waits for the broker where it has to be asked."""
+    def of_replacement(self, job: Job, payload: Payload, request: Request, part: Signature) -> Steps:
+        """What takes the place of a task. Waits for the broker where it has to be asked.
+
+        Raises:
+            Closing: the worker closes meanwhile.
+        """
+        envelope = job.envelope
+        assert envelope is not None
         whose = Whose(
             task_id=envelope.id,
             root_id=envelope.root_id,
             request=request,
             nesting=request.replaced_task_nesting + 1,
+            mark=read_mark(envelope.headers),
+            queue_name=job.delivery.queue_name,
         )
         joins = _joins_of(envelope)
-        return _until_broker_is_back(lambda: self._maker.in_place(whose, part, payload.embed, joins, request))
+        return self._sending.until_broker_is_back(
+            lambda: self._maker.in_place(whose, part, payload.embed, joins, request)
+        )
 
     def after_refusal(self, job: Job, error: Exception, then: Callable[[], None]) -> None:
         """Tell the rest of a workflow that one of its tasks will not run, then call `then`; at once when there is none.
@@ -162,7 +214,12 @@ class FollowUps:
             return
         try:
             request = request_from(envelope, delivery_info={}, hostname="")
-            steps = self.of_outcome(envelope, payload, _Failed(exception=error), request)
+            if payload is not None:
+                request.args, request.kwargs = tuple(payload.args), dict(payload.kwargs)
+            failed = _Failed(exception=error)
+            steps = self.of_outcome(job, payload, failed, request, in_slot=False)
+        except Closing:
+            return
         except Exception:
             logger.exception("what follows task %s cannot be told of its end", printable(envelope.id))
             then()
@@ -176,64 +233,44 @@ class FollowUps:
         except Exception:  # noqa: BLE001 - it is refused already
             return None
 
+    def watch(self, job: Job, then: Callable[[], None], refuse: Callable[[MalformedMessage], None]) -> None:
+        """Look at the join that a message is about, then call `then`; or `refuse`, where it is about none, or gives up one that
+        may still go on.
+
+        Thread safety: any thread. All of it is done aside.
+        """
+        self._joiner.run(partial(self._watch, job, then, refuse))
+
+    def _watch(self, job: Job, then: Callable[[], None], refuse: Callable[[MalformedMessage], None]) -> None:
+        assert job.envelope is not None
+        try:
+            watch = read_watch(job.envelope, job.delivery.body, limits=self._limits)
+        except MalformedMessage as exc:
+            refuse(exc)
+            return
+        if job.envelope.snoozes:  # it comes from the dead letters
+            watch = watch.anew
+        queue_name = job.delivery.queue_name
+        self._joiner.watch(watch, queue_name, then, partial(_set_aside, refuse, job.envelope.id))
+
     # -- publishing
 
     def publish(self, job: Job, steps: Steps, then: Callable[[], None]) -> None:
         """Publish all of it, until it is confirmed, then call `then`, once, on some thread; joins are looked at before the job
         is acked, when its own outcome is stored, so that who gets the body's result finds those of the members."""
+        if steps.joins or steps.instead:
+            job.last_step = partial(self._look, steps, job.delivery.queue_name)
+        self._sending.send(steps, then)
+
+    def _look(self, steps: Steps, queue_name: str, then: Callable[[], None]) -> None:
+        """What was published instead of something may have told joins, too."""
         if steps.joins:
-            job.last_step = partial(self._joiner.look, steps.joins)
-        waits = len(steps.messages) + len(steps.records)
-        if not waits:
+            self._joiner.look(steps.joins, queue_name, then)
+        else:
             then()
-            return
-        count = _Countdown(waits, then)
-        for message in steps.messages:
-            self._publish(message, count, _FIRST_PAUSE)
-        for record, reply_to in steps.records:
-            self._store(record, reply_to, count, _FIRST_PAUSE)
 
-    def _publish(self, message: OutgoingMessage, count: _Countdown, pause: float) -> None:
-        again = partial(self._publish, message, count, min(_MAX_PAUSE, pause * 2))
-        report = partial(self._published, message, count, pause, again)
-        try:
-            self._app.transport.publish_nowait(message, report)
-        except Exception as exc:  # noqa: BLE001 - kept and tried again
-            report(exc)
-
-    def _published(
-        self,
-        message: OutgoingMessage,
-        count: _Countdown,
-        pause: float,
-        again: Callable[[], None],
-        error: Exception | None,
-    ) -> None:
-        """On the I/O thread."""
-        if error is None or is_too_late(message, error):
-            count.down()
-            return
-        logger.warning(
-            "a message of a workflow is not sent to %r yet, trying again in %.1f s: %s",
-            message.routing_key, pause, error, extra={"action": "publish_again"},
-        )  # fmt: skip
-        self._call_later(pause, again)
-
-    def _store(self, record: ResultRecord, reply_to: str, count: _Countdown, pause: float) -> None:
-        def stored(error: Exception | None) -> None:
-            if error is None or not isinstance(error, AmqpTasksError):
-                count.down()
-            else:
-                again = partial(self._store, record, reply_to, count, min(_MAX_PAUSE, pause * 2))
-                self._call_later(pause, again)
-
-        try:
-            self._app.backend.store_nowait(
-                record, reply_to=reply_to, correlation_id=record.task_id, on_stored=stored
-            )
-        except Exception:
-            logger.warning("the end of task %s cannot be told", printable(record.task_id), exc_info=True)
-            count.down()
+    def _aside(self, work: Callable[[], None]) -> None:
+        self._joiner.run(work)
 
 
 @dataclass(slots=True)
@@ -245,35 +282,11 @@ class _Failed:
     added: int = 0
 
 
+def _set_aside(refuse: Callable[[MalformedMessage], None], watch_id: str, why: str) -> None:
+    refuse(MalformedMessage(DeadLetterReason.STEP_LOST, why, task_id=watch_id))
+
+
 def _joins_of(envelope: Envelope) -> tuple[Join, ...]:
     return tuple(
         Join(queue=queue, index=index, size=size) for queue, index, size in read_joins(envelope.headers)
     )
-
-
-class _Countdown:
-    """Calls `then` when as many things have happened as it waits for. Thread safety: any thread."""
-
-    def __init__(self, waits: int, then: Callable[[], None]) -> None:
-        self._waits, self._then = waits, then
-        self._lock = threading.Lock()
-
-    def down(self) -> None:
-        with self._lock:
-            self._waits -= 1
-            is_last = self._waits == 0
-        if is_last:
-            self._then()
-
-
-def _until_broker_is_back(make: Callable[[], Steps]) -> Steps:
-    """The slot waits: its task has run, and nothing else of this process could be settled either."""
-    pause = threading.Event()
-    seconds = _FIRST_PAUSE
-    while True:
-        try:
-            return make()
-        except BrokerConnectionError as exc:
-            logger.warning("what follows a task cannot be sent yet, trying again in %.1f s: %s", seconds, exc)
-        pause.wait(seconds)
-        seconds = min(_MAX_PAUSE, seconds * 2)

@@ -12,9 +12,27 @@ from amqp_tasks.message import DeadLetterReason, Envelope, printable, read_envel
 
 if TYPE_CHECKING:
     from amqp_tasks.app import Task
+    from amqp_tasks.message import Payload
     from amqp_tasks.transport import Delivery
 
-__all__ = ("Guards", "check_expiry")
+__all__ = ("Guards", "check_chord", "check_expiry")
+
+
+_NO_STORE = "that stock Celery counts in a result store, and there is none here: send the chord with amqp-tasks, or move the message to a queue of stock workers"
+_OF_CELERY = {
+    "celery.chord_unlock": (
+        DeadLetterReason.CHORD_REFUSED,
+        f"it waits for the members of a chord {_NO_STORE}",
+    ),
+    **{
+        f"celery.{kind}": (
+            DeadLetterReason.UNKNOWN_TASK,
+            f"celery.{kind} is no task here, and none that Celery's clients send: send the {kind} itself, {kind}(...).delay()",
+        )
+        for kind in ("group", "chain", "chord")
+    },
+}
+"""Celery's built-in tasks that are not run here: why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +44,14 @@ class Guards:
         accept: content types whose bodies may be decoded.
         max_message_bytes: of a body as received.
         now: the present (aware).
-        is_revoked: whether a task id is revoked.
+        is_revoked: whether a task is revoked, by its id or a stamp.
     """
 
     tasks: Mapping[str, Task[..., Any]]
     accept: frozenset[str]
     max_message_bytes: int
     now: Callable[[], datetime]
-    is_revoked: Callable[[str], bool]
+    is_revoked: Callable[[Envelope], bool]
 
     def check_size(self, delivery: Delivery) -> None:
         """Before anything else is looked at.
@@ -56,13 +74,15 @@ class Guards:
         return read_envelope(delivery.properties)
 
     def find_task(self, envelope: Envelope) -> Task[..., Any]:
-        """The task that it is for, when everything in the headers allows to run it.
+        """The task that it is for, when this worker can run it at all.
 
         Raises:
-            MalformedMessage: `unknown-task`, `content-type-refused` or `expired`.
+            MalformedMessage: `unknown-task` or `content-type-refused`.
         """
         # Looked up in the registry only: a name from a message never imports anything.
         task = self.tasks.get(envelope.task)
+        if task is None and envelope.task in _OF_CELERY:
+            raise self._refusal(*_OF_CELERY[envelope.task], envelope)
         if task is None:
             raise self._refusal(
                 DeadLetterReason.UNKNOWN_TASK,
@@ -76,26 +96,17 @@ class Guards:
                 f"content type {printable(envelope.content_type)} is not accepted here (accepted: {accepted})",
                 envelope,
             )
-        if envelope.expires is not None:
-            check_expiry(envelope, self.now())
         return task
 
-    def check_revoked(self, envelope: Envelope) -> None:
-        """Refuse what is revoked. Not for a redelivery before it is known where it may still run.
-
-        Raises:
-            MalformedMessage: `revoked`.
-        """
-        if self.is_revoked(envelope.id):
-            raise self._refusal(DeadLetterReason.REVOKED, "revoked", envelope)
-
     def check_start(self, envelope: Envelope) -> None:
-        """What must be asked again when a slot is about to run it.
+        """Refuse what should not begin any more. Asked again when a slot is about to run it, and for a redelivery only then:
+        before that it is not known whether its first run goes on.
 
         Raises:
             MalformedMessage: `revoked` or `expired`.
         """
-        self.check_revoked(envelope)
+        if self.is_revoked(envelope):
+            raise self._refusal(DeadLetterReason.REVOKED, "revoked", envelope)
         if envelope.expires is not None:
             check_expiry(envelope, self.now())
 
@@ -115,4 +126,17 @@ def check_expiry(envelope: Envelope, now: datetime) -> None:
             DeadLetterReason.EXPIRED,
             f"expired at {envelope.expires.isoformat()}, came up at {now.isoformat()}",
             task_id=envelope.id,
+        )
+
+
+def check_chord(payload: Payload) -> None:
+    """Refuse a member of a chord of stock Celery: run here, its end would be counted nowhere, and the body never be run.
+
+    Raises:
+        MalformedMessage: `chord-refused`.
+    """
+    if payload.embed.get("chord"):
+        raise MalformedMessage(
+            DeadLetterReason.CHORD_REFUSED,
+            f"it is in the header of a chord {_NO_STORE}",
         )

@@ -46,7 +46,9 @@ class Job:
         key: see `key_of`.
         crashes: how often its process died; above zero it runs alone.
         is_acked: acked before it ran (`acks_late=False`).
+        is_kept: it lies elsewhere as well, as a dead letter or as its next run, or is about to.
         is_refused: its end is no ack; the queue's own dead-letter exchange, if any, gets the message.
+        end: as what it is counted when it is settled, one of `amqp_tasks.message.ENDS`; "": it goes on elsewhere, or was counted before.
         last_step: what must be done after its outcome is stored and before its ack; gets what goes on with that.
         turn: monotonic time of its turn under its task's rate limit; 0.0: it has none.
     """
@@ -55,8 +57,10 @@ class Job:
         "_run",
         "crashes",
         "delivery",
+        "end",
         "envelope",
         "is_acked",
+        "is_kept",
         "is_refused",
         "key",
         "last_step",
@@ -76,7 +80,8 @@ class Job:
         self.task = task
         self.key = key_of(envelope.id, envelope.retries, envelope.snoozes) if envelope is not None else ""
         self.crashes = 0
-        self.is_acked = self.is_refused = False
+        self.is_acked = self.is_kept = self.is_refused = False
+        self.end = "done"
         self.last_step: Callable[[Callable[[], None]], None] | None = None
         self.turn = 0.0
         self._run = run

@@ -4,7 +4,8 @@
 will be the last, and its worker looks. 3. Else the queue is taken: read without acks, up to all that it held. Who comes second
 reads nothing, or what is left, and looks again later (quorum queues let in a second consumer, `exclusive` or not). Duplicates are left
 out. 4. All there: what follows is published and confirmed, then the queue is deleted. 5. Not all there (some came
-twice): everything goes back, and if more came meanwhile the look begins anew, as whoever brought it saw too few.
+twice), or a named step has failed and may be resumed: everything goes back, and if more came meanwhile the look begins anew, as
+whoever brought it saw too few.
 Only then the task that the outcome is of is settled, so that a crash anywhere leads to another look.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -21,13 +22,35 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from amqp_tasks.canvas import Join, added_index
 from amqp_tasks.errors import AmqpTasksError, ChordError, MalformedMessage
-from amqp_tasks.message import JoinOutcome, Limits, printable, read_join
+from amqp_tasks.message import (
+    JoinOutcome,
+    JoinTold,
+    JoinWatch,
+    Limits,
+    OutgoingMessage,
+    printable,
+    read_join,
+    told_message,
+    told_outcome,
+    watch_message,
+)
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
-from amqp_tasks.worker._steps import StepMaker, Steps, Whose, is_too_late
+from amqp_tasks.worker._named_steps import (
+    emptied_steps,
+    ids_in,
+    joins_before,
+    joins_behind,
+    joins_in,
+    lost_steps,
+    named_steps,
+)
+from amqp_tasks.worker._sending import Sending
+from amqp_tasks.worker._steps import StepMaker, Steps, Whose
+from amqp_tasks.worker._watch import next_watch
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
-    from amqp_tasks.transport import ConsumerEvent, Delivery, Transport
+    from amqp_tasks.transport import ConsumerEvent, Delivery, QueueStatus, Transport
 
 __all__ = ("Joiner",)
 
@@ -38,16 +61,37 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE, _MAX_PAUSE = 0.2, 15.0
 _READ_TIMEOUT = 10.0
 _BACK_WITHIN = 5.0
+_WATCH_PAUSE = 5.0
+_LAST_DOUBT = 4.0
+"""After a look that failed, pauses up to this are made while nothing is counted: six seconds in all, more than a broker takes."""
 _MAX_PREFETCH = 65_535
+
+
+class _NothingCounted(AmqpTasksError):
+    """Another holds all of a join, or the broker has come back and does not count its messages yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """A join to be looked at, and what is called then."""
+    """A join to be looked at, the queue of the task that brought its outcome, and what is called then."""
 
     join: Join
+    queue_name: str
     then: Callable[[], None]
     pause: float = _FIRST_PAUSE
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What became of a join whose outcomes were all there.
+
+    Attributes:
+        joins: those that it has told something.
+        is_over: nothing can come any more; False where a task that has failed may be resumed.
+    """
+
+    joins: Sequence[Join]
+    is_over: bool
 
 
 class Joiner:
@@ -56,27 +100,73 @@ class Joiner:
     Args:
         app: whose workflows they are.
         maker: makes what follows.
+        sending: sends it.
         limits: of the messages in a join.
         call_later: runs something on the control thread after some seconds.
+        keeps_failures: whether steps of which nothing comes are kept, as failed ones are.
     """
 
     def __init__(
         self,
         app: App,
         maker: StepMaker,
+        sending: Sending,
         limits: Limits,
         call_later: Callable[[float, Callable[[], None]], object],
+        *,
+        keeps_failures: bool,
     ) -> None:
-        self._app, self._maker, self._limits, self._call_later = app, maker, limits, call_later
+        self._app, self._maker, self._sending = app, maker, sending
+        self._limits, self._call_later, self._keeps_failures = limits, call_later, keeps_failures
         self._todo: SimpleQueue[_Item | None] = SimpleQueue()
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        # Of the task that brought the outcome, or the watch, that is being dealt with. That thread alone writes and reads it.
+        self._queue_name = ""
 
-    def look(self, joins: Sequence[Join], then: Callable[[], None]) -> None:
-        """Look at the joins that got an outcome, then call `then`. Any thread; returns at once."""
+    def look(self, joins: Sequence[Join], queue_name: str, then: Callable[[], None]) -> None:
+        """Look at the joins that got an outcome, then call `then`. Any thread; returns at once.
+
+        Args:
+            joins: which.
+            queue_name: the queue of the task that they got it from: what cannot be sent is kept in its dead letters.
+            then: called when all is done.
+        """
         first, *others = joins
-        self._put(_Look(first, partial(self.look, others, then) if others else then))
+        following = partial(self.look, others, queue_name, then) if others else then
+        self._put(_Look(first, queue_name, following))
+
+    def watch(
+        self,
+        watch: JoinWatch,
+        queue_name: str,
+        then: Callable[[], None],
+        set_aside: Callable[[str], None],
+    ) -> None:
+        """Look at a join by the clock, then call `then`: see `next_watch`. On this thread, see `run`.
+
+        Args:
+            watch: what the look before has found.
+            queue_name: the queue that brought it, and is to bring the next look.
+            then: called once, when the join has ended or the message of the next look is confirmed.
+            set_aside: called in its place, with the reason, when the join stays and is not looked at before somebody asks for it.
+        """
+        self._queue_name = queue_name
+        try:
+            following = self._watch_once(watch)
+            if isinstance(following, JoinWatch):
+                message = watch_message(following, exchange="", routing_key=queue_name)
+                self._sending.send_once(Steps(messages=[message]))
+        except Exception as exc:  # noqa: BLE001 - the watch must not be forgotten
+            _log_again(watch.queue, _WATCH_PAUSE, exc)
+            again = partial(self.run, partial(self.watch, watch, queue_name, then, set_aside))
+            self._call_later(_WATCH_PAUSE, again)
+        else:
+            if isinstance(following, str):
+                set_aside(following)
+            else:
+                then()
 
     def run(self, work: Callable[[], None]) -> None:
         """Do something that may wait for the broker, aside. Any thread; returns at once."""
@@ -119,14 +209,12 @@ class Joiner:
 
     def _look_for(self, queue: str, waiting: Sequence[_Look]) -> None:
         """A join that cannot be looked at now is looked at later: others do not wait for it."""
+        pause = max(look.pause for look in waiting)
+        self._queue_name = waiting[0].queue_name
         try:
-            self._look_at(queue, waiting[0].join.size)
+            self._look_through(queue, waiting[0].join.size, doubts=_FIRST_PAUSE < pause <= _LAST_DOUBT)
         except Exception as exc:  # noqa: BLE001 - the outcome is stored; the look must not be forgotten
-            pause = max(look.pause for look in waiting)
-            logger.warning(
-                "join %s cannot be looked at yet, trying again in %.1f s: %s",
-                printable(queue), pause, printable(str(exc), 1024), extra={"action": "join_again"},
-            )  # fmt: skip
+            _log_again(queue, pause, exc)
             for look in waiting:
                 again = replace(look, pause=min(_MAX_PAUSE, pause * 2))
                 self._call_later(pause, partial(self._put, again))
@@ -134,44 +222,176 @@ class Joiner:
             for look in waiting:
                 _safely(look.then)
 
-    def _look_at(self, queue: str, size: int) -> None:
+    def _look_through(self, queue: str, size: int, *, doubts: bool = False) -> None:
+        """Look at a join, and at those that wait for it if it tells them something, however far that goes.
+
+        One that has told others goes after them: a death in between has its look begin anew, and theirs with it.
+        """
+        self._follow(queue, self._look_at(queue, size, doubts=doubts))
+
+    def _follow(self, queue: str, found: _Found | None) -> None:
+        told: list[str] = []
+        looked = [(queue, found)]
+        for name, seen in looked:  # grows
+            if seen is not None:
+                looked += [(join.queue, self._look_at(join.queue, join.size)) for join in seen.joins]
+                if seen.is_over and seen.joins:
+                    told.append(name)
+        for name in reversed(told):
+            self._app.transport.delete_queue(name)
+
+    def _look_at(self, queue: str, size: int, *, doubts: bool = False) -> _Found | None:
+        """Take a join if all may be there.
+
+        Args:
+            queue: its queue.
+            size: how many outcomes it waits for, at least.
+            doubts: its broker may have come back just now.
+
+        Raises:
+            _NothingCounted: with `doubts`, not even the outcome is counted that was confirmed before.
+            AmqpTasksError: it cannot be taken now.
+        """
         transport = self._app.transport
         seen = size  # outcomes and the definition must be more than this
+        found = None
         while True:
             status = transport.queue_status(queue)
+            if status is not None and doubts and not status.messages:
+                raise _NothingCounted("nothing is counted in it")
             if status is None or status.messages <= seen:
-                return
+                return found
             with _Taking(transport, queue, status.messages, self._limits) as taking:
-                taking.read()
+                try:
+                    taking.read()
+                except AmqpTasksError:
+                    if transport.queue_status(queue) is None:
+                        return found  # another was quicker
+                    raise
                 if taking.is_complete:
-                    self._conclude(queue, taking)
-                    return
+                    found = self._conclude(queue, taking)
+                    if found.is_over:
+                        return found
                 seen = taking.count
             _wait_until_back(transport, queue, seen)
 
-    def _conclude(self, queue: str, taking: _Taking) -> None:
+    def _watch_once(self, watch: JoinWatch) -> JoinWatch | str | None:
+        """The next look; None when the join has ended, or why it stays without being watched."""
+        self._look_through(watch.queue, watch.definition["size"])
+        status = self._app.transport.queue_status(watch.queue)
+        if status is None:
+            return None
+        following = next_watch(watch, status, time.time(), self._app.settings.task.chord_timeout)
+        return self._give_up(watch, status, following) if isinstance(following, str) else following
+
+    def _give_up(self, watch: JoinWatch, status: QueueStatus, why: str) -> JoinWatch | str | None:
+        """End a join that cannot complete, or have it tell what is lost, unless what is found when it is held says otherwise."""
+        again = watch.after(watch.pause, seen=status.messages, is_suspect=False)
+        following: JoinWatch | str | None = None
+        with _Taking(self._app.transport, watch.queue, status.messages, self._limits) as taking:
+            taking.read()
+            known = taking.definition
+            if known is not None and ids_in(known) != ids_in(watch.definition):
+                return None  # of a later workflow with the same id, which has a watch of its own
+            taking.definition = known or dict(watch.definition)
+            missing, count = list(taking.missing()), taking.definition["size"] + taking.added
+            why = f"{count - len(missing)} of {count} outcomes are there, and {why}"
+            if not missing:
+                found = self._conclude(watch.queue, taking)
+                following = None if found.is_over else replace(again, since=time.time())
+            elif known is not None and status.messages < watch.seen:
+                return again  # others held a part of it at the looks before
+            elif known is None or "steps" not in known:
+                _log_given_up(watch.queue, why)
+                found = self._end(watch.queue, self._lost(taking.definition, why))
+            elif any(map(self._is_there, joins_before(known, missing))):
+                return replace(again, since=time.time())
+            else:
+                _log_given_up(watch.queue, why)
+                kept_as = f"{watch.queue} lost {watch.since}" if self._keeps_failures else ""
+                lost = lost_steps(watch.queue, known, missing, why, kept_as=kept_as)
+                self._sending.send_once(lost)
+                taking.note(lost.messages)
+                found = self._conclude(watch.queue, taking)
+                following = None if found.is_over else why
+        self._follow(watch.queue, found)
+        return following
+
+    def _is_there(self, queue: str) -> bool:
+        return self._app.transport.queue_status(queue) is not None
+
+    def _end(self, queue: str, steps: Steps) -> _Found:
+        self._sending.send_once(steps)
+        if not steps.joins:
+            self._app.transport.delete_queue(queue)
+        return _Found(steps.joins, is_over=True)
+
+    def _conclude(self, queue: str, taking: _Taking) -> _Found:
+        """Publish what follows."""
         definition = taking.definition
         assert definition is not None
-        steps = self._steps(definition, taking.wanted())
-        _publish(self._app, steps)
-        self._app.transport.delete_queue(queue)
-        for join in steps.joins:
-            self._look_at(join.queue, join.size)
+        failures = taking.kept_failures() if "steps" in definition else frozenset[str]()
+        if failures and failures <= taking.told:
+            # Those that wait may not have been looked at since.
+            return _Found(joins_behind(definition), is_over=False)
+        steps = self._steps(queue, definition, taking.wanted(), failures)
+        self._sending.send_once(steps)
+        if failures:
+            # Only now that it is told: a death in between has it told twice, and never not at all.
+            self._sending.send_once(Steps(messages=[told_message(queue, failures)]))
+        elif not steps.joins:
+            self._app.transport.delete_queue(queue)
+        return _Found(steps.joins, is_over=not failures)
 
-    def _steps(self, definition: dict[str, Any], ordered: Sequence[JoinOutcome]) -> Steps:
-        steps = Steps()
-        whose = Whose(task_id=str(definition.get("parent_id") or ""), root_id=definition.get("root_id"))
-        joins = tuple(
-            Join(queue=queue, index=index, size=size) for queue, index, size in definition.get("joins") or ()
-        )
-        rest = definition.get("chain") or ()
-        failed = next((outcome for outcome in ordered if outcome.error is not None), None)
-        if failed is None:
-            values = [outcome.value for outcome in ordered]
-            self._maker.start(steps, whose, definition["body"], args=(values,), rest=rest, joins=joins)
+    def _steps(
+        self,
+        queue: str,
+        definition: dict[str, Any],
+        ordered: Sequence[JoinOutcome],
+        failures: frozenset[str],
+    ) -> Steps:
+        if "steps" in definition:
+            whose = Whose.of_join(definition, self._queue_name)
+            return named_steps(self._maker, whose, queue, definition, ordered, failures)
+        if definition.get("on_complete"):
+            values: list[Any] = [told_outcome(each.task_id, each.value, each.error) for each in ordered]
         else:
-            self._maker.give_up(steps, whose, definition["body"], rest, joins, _chord_error(failed))
+            failed = next((outcome for outcome in ordered if outcome.error is not None), None)
+            if failed is not None:
+                return self._failure(definition, _chord_error(failed))
+            values = [outcome.value for outcome in ordered]
+        steps = Steps()
+        self._maker.start(
+            steps, Whose.of_join(definition, self._queue_name), definition["body"], f"body of {queue}", args=(values,),
+            rest=definition.get("chain") or (), joins=joins_in(definition),
+        )  # fmt: skip
         return steps
+
+    def _lost(self, definition: dict[str, Any], why: str) -> Steps:
+        """The steps of a join whose outcomes are lost."""
+        if "steps" in definition:
+            whose = Whose.of_join(definition, self._queue_name)
+            return emptied_steps(self._maker, whose, definition, why)
+        return self._failure(definition, ChordError(f"the chord was given up: {why}"))
+
+    def _failure(self, definition: dict[str, Any], error: ChordError) -> Steps:
+        steps, rest = Steps(), definition.get("chain") or ()
+        whose = Whose.of_join(definition, self._queue_name)
+        self._maker.give_up(steps, whose, definition["body"], rest, joins_in(definition), error)
+        return steps
+
+
+def _log_again(queue: str, pause: float, error: Exception) -> None:
+    is_usual = pause <= _FIRST_PAUSE or isinstance(error, _NothingCounted)  # another worker has it
+    logger.log(
+        logging.DEBUG if is_usual else logging.WARNING,
+        "join %s cannot be looked at yet, trying again in %.1f s: %s",
+        printable(queue), pause, printable(str(error), 1024), extra={"action": "join_again"},
+    )  # fmt: skip
+
+
+def _log_given_up(queue: str, why: str) -> None:
+    logger.error("join %s is given up: %s", printable(queue), why, extra={"action": "join_given_up"})
 
 
 def _chord_error(failed: JoinOutcome) -> ChordError:
@@ -179,26 +399,6 @@ def _chord_error(failed: JoinOutcome) -> ChordError:
     said = error.get("exc_message")
     arguments = ", ".join(map(repr, said)) if isinstance(said, list) else repr(said)  # pyright: ignore[reportUnknownArgumentType]
     return ChordError(f"Dependency {failed.task_id} raised {error.get('exc_type')}({arguments})")
-
-
-def _publish(app: App, steps: Steps) -> None:
-    """Publish it and wait.
-
-    Raises:
-        AmqpTasksError: something was not accepted.
-    """
-    outcomes = app.transport.publish_many(steps.messages)
-    for message, error in zip(steps.messages, outcomes, strict=True):
-        if error is not None and not is_too_late(message, error):
-            raise error
-    for record, reply_to in steps.records:
-        stored: SimpleQueue[Exception | None] = SimpleQueue()
-        app.backend.store_nowait(
-            record, reply_to=reply_to, correlation_id=record.task_id, on_stored=stored.put
-        )
-        refusal = stored.get()
-        if refusal is not None:
-            raise refusal
 
 
 def _wait_until_back(transport: Transport, queue: str, held: int) -> None:
@@ -229,6 +429,8 @@ class _Taking:
     limits: Limits
     definition: dict[str, Any] | None = None
     outcomes: dict[int, JoinOutcome] = field(default_factory=dict[int, JoinOutcome])
+    kept: dict[int, set[str]] = field(default_factory=dict[int, set[str]])
+    told: frozenset[str] = frozenset()
     count: int = 0
     added: int = 0
     _inbox: SimpleQueue[Any] = field(default_factory=SimpleQueue[Any])
@@ -237,7 +439,7 @@ class _Taking:
     def __enter__(self) -> Self:
         self._consumer = self.transport.consume(
             [self.queue],
-            ConsumerOptions(prefetch=min(_MAX_PREFETCH, self.expected), exclusive=True),
+            ConsumerOptions(prefetch=min(_MAX_PREFETCH, max(1, self.expected)), exclusive=True),
             on_deliveries=self._inbox.put,
             on_event=self._on_event,
         )
@@ -258,14 +460,19 @@ class _Taking:
 
     def read(self) -> None:
         """Read until all are here that were counted, or enough."""
-        while not self.is_complete and self.count < self.expected:
+        while not self._is_decided and self.count < self.expected:
             found = self._next()
             if found is None or isinstance(found, ConsumerState):
                 # Another holds it, or nobody, and the connection was lost: the next look tells which.
                 raise AmqpTasksError(
                     f"join {self.queue!r} could not be read to its end: {found or 'nothing came'}"
                 )
-            self._note(found)
+            self.note(found)
+
+    @property
+    def _is_decided(self) -> bool:
+        """Whether nothing that may still be read changes anything."""
+        return self.is_complete and not any(found.kept_as for found in self.wanted())
 
     @property
     def is_complete(self) -> bool:
@@ -274,30 +481,43 @@ class _Taking:
         # Counted first: this is asked after each read, and looking for each outcome takes longer.
         if definition is None or len(self.outcomes) < definition["size"] + self.added:
             return False
-        return not any(found is None for found in self._found())
+        return all(found is not None for _, found in self._found())
+
+    def missing(self) -> Iterator[int]:
+        """The indexes of those that have not ended, or of which it was only said that they are lost."""
+        return (index for index, found in self._found() if found is None or found.is_lost)
+
+    def kept_failures(self) -> frozenset[str]:
+        """The failures of tasks that may be resumed; none where another has failed for good, as then nothing can come of it."""
+        failed = [found for found in self.wanted() if found.error is not None]
+        if not all(found.kept_as for found in failed):
+            return frozenset()
+        return frozenset(each for found in failed for each in self.kept[found.index])
 
     def wanted(self) -> list[JoinOutcome]:
         """The outcomes of the header, then those that were added, in order. What a run added that was run again and then did
         not add it, is left out."""
-        return [found for found in self._found() if found is not None]
+        return [found for _, found in self._found() if found is not None]
 
-    def _found(self) -> Iterator[JoinOutcome | None]:
+    def _found(self) -> Iterator[tuple[int, JoinOutcome | None]]:
         assert self.definition is not None
         adding: list[JoinOutcome] = []
         for index in range(self.definition["size"]):
             found = self.outcomes.get(index)
-            yield found
+            yield index, found
             if found is not None and found.added > 0:
                 adding.append(found)
         for each in adding:  # grows: who was added may add
             for number in range(each.added):
-                found = self.outcomes.get(added_index(each.index, number))
-                yield found
+                index = added_index(each.index, number)
+                found = self.outcomes.get(index)
+                yield index, found
                 if found is not None and found.added > 0:
                     adding.append(found)
 
-    def _note(self, deliveries: Any) -> None:
-        for delivery in deliveries:
+    def note(self, messages: Iterable[Delivery | OutgoingMessage]) -> None:
+        """Count what lies in the queue, or has just been put there."""
+        for delivery in messages:
             self.count += 1
             try:
                 found = read_join(delivery.properties, delivery.body, limits=self.limits)
@@ -308,8 +528,21 @@ class _Taking:
                     printable(str(exc), 1024),
                 )
                 continue
-            if not isinstance(found, JoinOutcome):
-                self.definition = found
-            elif found.index not in self.outcomes:
-                self.outcomes[found.index] = found
-                self.added += found.added
+            match found:
+                case JoinOutcome():
+                    self._note_outcome(found)
+                case JoinTold():
+                    self.told |= found.failures
+                case _:
+                    self.definition = found
+
+    def _note_outcome(self, found: JoinOutcome) -> None:
+        """The first counts; but a failure that is kept gives way to whatever comes of the task when it is resumed."""
+        known = self.outcomes.get(found.index)
+        if found.kept_as:
+            self.kept.setdefault(found.index, set()).add(found.kept_as)
+        if known is None:
+            self.added += found.added
+        elif not known.kept_as:
+            return
+        self.outcomes[found.index] = found

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 MARK = "mark"
 READ_LIMIT = 10.0
 """Seconds that a node waits at its start until it has read the journal; and that a mark may be on its way."""
+READ_AGAIN_AFTER = 30.0
+"""Seconds between attempts to read a journal that could not be read, or to write a mark that could not be written."""
 _PREFETCH = 100
 _CLOSE_TIMEOUT = 1.0
 _SLICE = 0.1
@@ -103,7 +105,8 @@ class JournalFollower:
     """Reads the journal from its first entry and goes on until closed.
 
     Life: 1. made; 2. `start` begins to consume; 3. `wait_until_read` returns once all is read that was there at the start, or not
-    in time; 4. `close`. In between `on_entries` gets the entries in order, on the I/O thread.
+    in time; 4. `close`. In between `on_entries` gets the entries in order, on the I/O thread: as they come, or, where it has to
+    read from the first entry again, those that it has not had yet, in one piece.
 
     Thread safety: `start`, `wait_until_read` and `close` by any thread, one after the other.
 
@@ -131,6 +134,9 @@ class JournalFollower:
         # Written and read on the I/O thread.
         self._mark = ""
         self._has_read_since_mark = self._has_warned = self._has_told = False
+        self._last = ""  # id of the last entry that was passed on
+        # What came since it began to read again; made by the owner's loop while nothing is consumed.
+        self._again: list[JournalEntry] | None = None
         self._is_settled = threading.Event()
         self._is_read = False
 
@@ -193,7 +199,9 @@ class JournalFollower:
             # It is looked for again and again, so that it is read when somebody makes it.
             self._go_on_without(None)
         elif event.state is ConsumerState.FAILED:
+            # Whatever it was, a right that is missing or the death of the I/O thread, may be over some time.
             self._go_on_without(event.error)
+            self._call_later(READ_AGAIN_AFTER, self._open_again)
 
     def _write_mark(self) -> None:
         mark = self._writer.entry(MARK)
@@ -204,7 +212,10 @@ class JournalFollower:
         if error is None:
             self._call_later(READ_LIMIT, partial(self._check_mark, mark))
         elif mark == self._mark and not self._is_closed:
+            self._catch_up()  # as nothing will say where its end is
             self._go_on_without(error)
+            # Without a mark nobody would notice that we stand beyond the end of another stream.
+            self._call_later(READ_AGAIN_AFTER, partial(self._mark_again, mark))
 
     def _on_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         with self._lock:
@@ -222,13 +233,29 @@ class JournalFollower:
             is_mark_read = is_mark_read or entry.id == self._mark
             if entry.kind != MARK:
                 entries.append(entry)
-                self._log(entry)
         self._has_read_since_mark = True
-        if entries:
-            self._on_entries(entries)
+        if self._again is None:
+            self._pass_on(entries)
+        else:
+            self._again += entries
         if is_mark_read:
+            self._catch_up()
             self._is_read = True
             self._is_settled.set()
+
+    def _catch_up(self) -> None:
+        """Pass on what reading again has brought: in one piece, or an entry would be acted on that a later one takes back."""
+        entries, self._again = self._again or [], None
+        known = next((place for place, entry in enumerate(entries, 1) if entry.id == self._last), 0)
+        self._pass_on(entries[known:])
+
+    def _pass_on(self, entries: Sequence[JournalEntry]) -> None:
+        if not entries:
+            return
+        for entry in entries:
+            self._log(entry)
+        self._last = entries[-1].id
+        self._on_entries(entries)
 
     def _read(self, delivery: Delivery) -> JournalEntry | None:
         try:
@@ -267,11 +294,31 @@ class JournalFollower:
 
     def _check_mark(self, mark: str) -> None:
         """A mark was confirmed some time ago. When nothing has come since, we stand beyond the end of another stream."""
-        if mark != self._mark or self._has_read_since_mark:
+        if mark == self._mark and not self._has_read_since_mark and self._consumer is not None:
+            self._open_again()
+
+    def _mark_again(self, mark: str) -> None:
+        if mark != self._mark or self._is_closed:
             return
+        try:
+            self._write_mark()
+        except AmqpTasksError as exc:
+            self._note_end(exc)
+
+    def _open_again(self) -> None:
+        """Read from the first entry: it may be another stream."""
         with self._lock:
             consumer, self._consumer = self._consumer, None
         if consumer is not None:
             logger.warning("the journal is read from its first entry again", extra={"action": "journal"})
             consumer.close(timeout=_CLOSE_TIMEOUT)
+        self._again = []
+        try:
             self._open()
+        except AmqpTasksError as exc:
+            self._note_end(exc)
+
+    @staticmethod
+    def _note_end(error: AmqpTasksError) -> None:
+        """The transport is closed, as the node ends."""
+        logger.debug("the journal is not read any more: %s", error, extra={"action": "journal"})

@@ -2,7 +2,8 @@
 
 Life of a watch: 1. made by the slot, with the limits of this run; 2. `open`: the task's function is about to be called, the
 clock runs; 3. `close`: it has returned or raised. In between the soft limit may interrupt it, and only then: `close` waits
-for an interruption that is under way, so that none ever hits the worker's own code or the next task; 4. `finish`: the
+for an interruption that is under way, so that none ever hits the worker's own code or the next task. One that strikes where
+the interpreter lets no exception out (`__del__`, a callback of the garbage collector) comes again a moment later; 4. `finish`: the
 slot answers for the run, unless the control thread does already because the hard limit has passed.
 """
 
@@ -12,6 +13,7 @@ import ctypes
 import logging
 import math
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -26,7 +28,16 @@ if TYPE_CHECKING:
     from amqp_tasks.worker._records import Records
     from amqp_tasks.worker._runs import Runs
 
-__all__ = ("KILL_AFTER", "OVERDUE_GRACE", "SOFT_SIGNAL", "Overdue", "Timekeeper", "Watch", "soft_signal_kept")
+__all__ = (
+    "KILL_AFTER",
+    "OVERDUE_GRACE",
+    "SOFT_SIGNAL",
+    "Overdue",
+    "Timekeeper",
+    "Watch",
+    "soft_signal_kept",
+    "swallowed_noticed",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +51,8 @@ KILL_AFTER = 2.0
 
 _LONGEST_WAIT = 1.0
 """Seconds between looks at least, while something is watched: timers that became pointless do not pile up."""
+_AGAIN_AFTER, _MAX_AGAIN = 0.1, 20
+"""Seconds after which an interruption that was swallowed comes again, and how often."""
 _ARRIVAL_PAUSE, _ARRIVAL_PAUSES = 0.001, 5000
 
 
@@ -59,6 +72,7 @@ class Watch:
     """
 
     __slots__ = (
+        "_again",
         "_before",
         "_hard",
         "_hard_due",
@@ -66,6 +80,7 @@ class Watch:
         "_is_claimed",
         "_job",
         "_keeper",
+        "_raised",
         "_slot",
         "_soft",
         "_soft_due",
@@ -83,6 +98,8 @@ class Watch:
         self._window = threading.Lock()
         self._window.acquire()
         self._is_claimed = self._is_arrived = False
+        self._again = 0
+        self._raised: SoftTimeLimitExceeded | None = None
         self._before: signal._HANDLER = None
         self._thread = threading.get_ident()
 
@@ -97,12 +114,14 @@ class Watch:
         if self._soft:
             self._soft_due = now + self._soft
         self._keeper.begin(self._slot, self)
+        _watched[self._thread] = self
         # Last: an interruption between the keeper's noting a timer and setting it would end all its looks.
         self._window.release()
 
     def close(self) -> None:
         """See `Guard.close`."""
         try:
+            _watched.pop(self._thread, None)
             self._keeper.end(self._slot)
             if not self._window.acquire(blocking=False):
                 self._await_arrival()
@@ -174,7 +193,20 @@ class Watch:
 
     def _arrive(self) -> SoftTimeLimitExceeded:
         self._is_arrived = True
-        return SoftTimeLimitExceeded(self._soft)
+        self._raised = SoftTimeLimitExceeded(self._soft)
+        return self._raised
+
+    def swallowed(self, error: BaseException | None) -> bool:
+        """The interpreter drops an exception in this thread: whether it was the interruption, which is due again then."""
+        if error is None or error is not self._raised:
+            return False
+        if self._again < _MAX_AGAIN:
+            self._again += 1
+            self._is_claimed = self._is_arrived = False
+            self._soft_due = self._keeper.now + _AGAIN_AFTER
+            self._keeper.wake_for(self._soft_due)
+            self._window.release()
+        return True
 
 
 class Timekeeper:
@@ -215,13 +247,14 @@ class Timekeeper:
     def begin(self, slot: int, watch: Watch) -> None:
         """Look after `watch` from now on."""
         self._watches[slot] = watch
-        self._wake_for(watch.due)
+        self.wake_for(watch.due)
 
     def end(self, slot: int) -> None:
         """Its task has ended; idempotent."""
         self._watches.pop(slot, None)
 
-    def _wake_for(self, due: float) -> None:
+    def wake_for(self, due: float) -> None:
+        """Look when that is due, at the latest."""
         due = min(due, self.now + _LONGEST_WAIT)
         if due >= self._wakes_at:
             return
@@ -243,7 +276,28 @@ class Timekeeper:
             watch.check(now)
         due = min((watch.due for watch in tuple(self._watches.values())), default=math.inf)
         if due < math.inf:
-            self._wake_for(due)
+            self.wake_for(due)
+
+
+_watched: dict[int, Watch] = {}
+"""The open watch of each thread. Written by that thread; for a hook of the interpreter, which is one for the process."""
+
+
+@contextmanager
+def swallowed_noticed() -> Generator[None]:
+    """Let a soft limit that strikes where no exception gets out strike again; whatever else is dropped there is told as before."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs, /) -> None:
+        watch = _watched.get(threading.get_ident())
+        if watch is None or not watch.swallowed(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

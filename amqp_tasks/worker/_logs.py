@@ -125,7 +125,7 @@ class LogSetup:
             # The real one: what goes through `sys.stderr` may be captured, and would come back here.
             return logging.StreamHandler(sys.__stderr__)
         try:
-            return logging.FileHandler(self._logfile, encoding="utf-8")
+            return logging.FileHandler(self._logfile, encoding="utf-8", errors="backslashreplace")
         except OSError as exc:
             raise ConfigurationError(f"cannot open logfile {self._logfile!r}: {exc.strerror}") from exc
 

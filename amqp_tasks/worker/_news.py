@@ -1,10 +1,12 @@
-"""What a supervisor tells other nodes by the journal, and how long it waits until that is told."""
+"""What a node tells other nodes by the journal, and how long it waits until that is told."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.message import printable
@@ -20,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 LIMIT = 2.0
 """Seconds after which whoever waits goes on: the entry follows when the broker takes it, or is given up at last."""
+
+
+def _nobody_waits() -> None:
+    pass
 
 
 class News:
@@ -41,7 +47,7 @@ class News:
         """Have something told with the next `send`."""
         self._added.append((kind, entry_id, facts))
 
-    def send(self, then: Callable[[], None]) -> None:
+    def send(self, then: Callable[[], None] = _nobody_waits) -> None:
         """Tell what was added; call `then` once it is told, at once when it is nothing, and at the latest after `LIMIT`."""
         added, self._added = self._added, []
         if self._writer is None or not added:
@@ -56,20 +62,49 @@ class News:
             except Exception as exc:  # noqa: BLE001 - a closed transport, say: the supervisor goes on
                 self._count(waiting, exc)
 
+    def send_last(self) -> None:
+        """Tell what was added before the loop ends; returns when it is told, or after `LIMIT`.
+
+        What the broker has not taken by then is not taken back: where the transport lives on, what was told before may still go out,
+        and this has to follow it.
+        """
+        added, self._added = self._added, []
+        if self._writer is None or not added:
+            return
+        told: SimpleQueue[Exception | None] = SimpleQueue()
+        for kind, entry_id, facts in added:
+            try:
+                self._writer.write_nowait(self._writer.entry(kind, facts, entry_id=entry_id), told.put)
+            except Exception as exc:  # noqa: BLE001 - as in `send`: the end goes on
+                told.put(exc)
+        deadline = time.monotonic() + LIMIT
+        for _ in added:
+            try:
+                error = told.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                self._warn(TimeoutError(f"the broker has not confirmed it within {LIMIT:g} s"))
+                return
+            if error is not None:
+                self._warn(error)
+
     def _outcome(self, waiting: _Waiting, error: AmqpTasksError | None) -> None:
         """On the I/O thread."""
         self._loop.call_soon(partial(self._count, waiting, error))
 
     def _count(self, waiting: _Waiting, error: Exception | None) -> None:
-        if error is not None and not self._has_warned:
+        if error is not None:
+            self._warn(error)
+        waiting.left -= 1
+        if not waiting.left:
+            waiting.end()
+
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "other nodes are not told what happened to processes of this one: %s", printable(f"{error}", 512),
                 extra={"action": "journal"},
             )  # fmt: skip
-        waiting.left -= 1
-        if not waiting.left:
-            waiting.end()
 
 
 class _Waiting:

@@ -74,7 +74,7 @@ def node_name(pattern: str | None) -> str:
     """Expand `%h` (host), `%n` (its first part), `%d` (its domain) and `%%`; a name without `@` gets the host.
 
     Raises:
-        ConfigurationError: it is empty.
+        ConfigurationError: it is empty, or cannot be written as UTF-8.
     """
     if pattern is None:
         pattern = DEFAULT_NODE
@@ -82,6 +82,10 @@ def node_name(pattern: str | None) -> str:
         raise ConfigurationError(
             f"the name of a worker is empty: give one, or leave it out for {DEFAULT_NODE}"
         )
+    try:
+        pattern.encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigurationError(f"the name of a worker {pattern!r} cannot be written as UTF-8") from exc
     host = socket.gethostname()
     first, _, domain = host.partition(".")
     if "@" not in pattern:

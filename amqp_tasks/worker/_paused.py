@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from amqp_tasks.app._journal import JournalWriter
+from amqp_tasks.errors import QueueNotRunning
 from amqp_tasks.message import JOURNAL_NAME, JournalEntry, fact_texts, new_task_id
 from amqp_tasks.worker._journal import JournalFollower, JournalState
 
@@ -49,8 +50,11 @@ def read_paused_queues(app: App, of: Collection[str]) -> frozenset[str] | None:
     Raises:
         BrokerConnectionError, BrokerOperationError: the broker cannot be asked.
     """
-    if app.transport.queue_status(JOURNAL_NAME) is None:
-        return frozenset()
+    try:
+        if app.transport.queue_status(JOURNAL_NAME) is None:
+            return frozenset()
+    except QueueNotRunning:
+        return None
     paused = PausedQueues(of)
     state = JournalState((paused,))
 

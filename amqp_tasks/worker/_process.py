@@ -14,33 +14,39 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amqp_routing import DelayedRetryType
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.message import Limits
 from amqp_tasks.serialization import content_types
 from amqp_tasks.transport import ConsumerEvent, ConsumerState, TopologyMode
+from amqp_tasks.worker._breaker import BreakerRules
 from amqp_tasks.worker._engine import Engine, EngineParts, EngineRules
 from amqp_tasks.worker._guards import Guards
-from amqp_tasks.worker._journal import JournalState
-from amqp_tasks.worker._limits import OVERDUE_GRACE, soft_signal_kept
+from amqp_tasks.worker._journal import JournalState, Register
+from amqp_tasks.worker._limits import OVERDUE_GRACE, soft_signal_kept, swallowed_noticed
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import WorkerOptions
 from amqp_tasks.worker._paused import PausedQueues
 from amqp_tasks.worker._prefetch import Prefetch
 from amqp_tasks.worker._rates import RateLimitChanges, RateLimits
 from amqp_tasks.worker._records import Records
-from amqp_tasks.worker._revocations import Revocations, termination_in
+from amqp_tasks.worker._revocations import Revocations
+from amqp_tasks.worker._revoked_stamps import RevokedStamps
 from amqp_tasks.worker._runner import RunRules
 from amqp_tasks.worker._template import has_own_handler
+from amqp_tasks.worker._termination import termination_in
 from amqp_tasks.worker._unacked import consumer_arguments
 from amqp_tasks.worker._verdicts import Verdicts
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
-    from amqp_tasks.message import JournalEntry
+    from amqp_tasks.message import Envelope, JournalEntry
     from amqp_tasks.settings import Settings
+    from amqp_tasks.worker._termination import Termination
 
 __all__ = ("ProcessReports", "WorkerProcess", "resident_kib")
 
@@ -49,6 +55,7 @@ logger = logging.getLogger(__name__)
 _TICK = 0.2
 _CLOSE_TIMEOUT = 5.0
 _CUT_TIMEOUT = 1.0
+_DELAYING = frozenset({DelayedRetryType.FAILED, DelayedRetryType.ALL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,7 @@ class ProcessReports:
 
 
 class WorkerProcess:
-    """See the module's docstring.
+    """See the module's docstring. Its `registers` are what it heeds of the journal without a supervisor.
 
     Thread safety: `begin`, `learn`, `stop`, `cut` and `loop.call_soon` from any thread; `run` once.
     """
@@ -83,14 +90,22 @@ class WorkerProcess:
         reports: ProcessReports,
         loop: Loop,
         owns_transport: bool,
+        registers: Sequence[Register] = (),
     ) -> None:
         self._app, self._options, self._reports, self.loop = app, options, reports, loop
         self._owns_transport = owns_transport
         self._pool = options.pool(options.layout.slots)
         self.revocations = Revocations(max_age=app.settings.worker.journal_max_age, clock=SYSTEM_CLOCK)
+        self._revoked_stamps = RevokedStamps(max_age=app.settings.worker.journal_max_age, clock=SYSTEM_CLOCK)
         self._paused_queues = PausedQueues(options.queue_names)
         self._journal = JournalState(
-            (self.revocations, self._paused_queues, RateLimitChanges(rate_limits)),
+            (
+                self.revocations,
+                self._revoked_stamps,
+                self._paused_queues,
+                RateLimitChanges(rate_limits),
+                *registers,
+            ),
         )
         self._engine = _build_engine(app, options, records, verdicts, rate_limits, self)
         self._tasks_left = options.max_tasks
@@ -109,7 +124,7 @@ class WorkerProcess:
     def run(self) -> bool:
         """Consume and run tasks until stopped; lends the calling thread to the pool. True: nothing was left unfinished."""
         control = threading.Thread(target=self._control, name="amqp-tasks-control", daemon=True)
-        with soft_signal_kept():
+        with soft_signal_kept(), swallowed_noticed():
             self._pool.start()
             control.start()
             self._pool.serve()
@@ -125,6 +140,10 @@ class WorkerProcess:
         if number is not None and has_own_handler(number):
             signal.pthread_kill(threading.main_thread().ident or 0, number)
             self._engine.wait_for_abandoned(OVERDUE_GRACE)
+
+    def is_revoked(self, envelope: Envelope) -> bool:
+        """Whether a task must not be run. Any thread."""
+        return self.revocations.has(envelope.id) or self._revoked_stamps.has(envelope)
 
     def learn(self, entries: Sequence[JournalEntry]) -> None:
         """Take entries of the journal into account, before anything that is asked for later."""
@@ -161,9 +180,13 @@ class WorkerProcess:
         for entry in self._journal.learn(entries):
             logger.debug("heeds journal entry: %s", entry.kind, extra={"action": "journal"})
             wish = termination_in(entry)
-            if wish is not None and self._engine.terminate(wish.ids):
+            if wish is not None and self._engine.terminate(partial(self._is_to_end, wish)):
                 self._end_signal = wish.signal
         self._engine.pause_queues(self._paused_queues.names)
+
+    def _is_to_end(self, wish: Termination, envelope: Envelope) -> bool:
+        """By what is known now: the wish may be too old, or taken back by a later entry."""
+        return wish.is_meant(envelope) and self.is_revoked(envelope)
 
     def _begin(self) -> None:
         if self._is_stopping or self._is_ended:
@@ -304,7 +327,7 @@ def _build_engine(
             accept=content_types(settings.app.accept_content),
             max_message_bytes=settings.app.max_message_bytes,
             now=SYSTEM_CLOCK.now,
-            is_revoked=process.revocations.has,
+            is_revoked=process.is_revoked,
         ),
         run_rules=run_rules(settings, options),
         records=records,
@@ -325,6 +348,11 @@ def _build_engine(
         dead_letter_queues=settings.task.dead_letter_queues,
         consumer_arguments=consumer_arguments(app, options),
         in_flight=in_flight,
+        breaker=BreakerRules(
+            ratio=settings.worker.breaker_ratio,
+            runs=settings.worker.breaker_runs,
+            pause=settings.worker.breaker_pause,
+        ),
     )
     return Engine(parts, rules)
 
@@ -338,6 +366,8 @@ def run_rules(settings: Settings, options: WorkerOptions) -> RunRules:
         limits=Limits(max_message_bytes=settings.app.max_message_bytes),
         acks_late=task.acks_late,
         ignore_result=task.ignore_result,
+        acks_on_failure=task.acks_on_failure,
+        acks_on_timeout=task.acks_on_timeout,
         store_errors_even_if_ignored=task.store_errors_even_if_ignored,
         track_started=task.track_started,
         result_extended=settings.result.extended,
@@ -345,4 +375,8 @@ def run_rules(settings: Settings, options: WorkerOptions) -> RunRules:
         time_limit=options.time_limit,
         soft_time_limit=options.soft_time_limit,
         can_end_a_task=options.pool.capabilities.end_a_task,
+        requeue_limit=task.requeue_limit,
+        delaying_queues=frozenset(
+            queue.name for queue in options.topology.queues if queue.delayed_retry_type in _DELAYING
+        ),
     )

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable
 from typing import Protocol
 
-__all__ = ("MAX_KEY", "NoRecords", "ProcessRecords", "RecordTable", "Records")
+__all__ = ("MAX_KEY", "ProcessRecords", "RecordTable", "Records")
 
 MAX_KEY = 320
 """Bytes: a task id is an AMQP short string (255), and retries and snoozes add their numbers."""
@@ -35,19 +35,6 @@ class Records(Protocol):
 
     def limit(self, slot: int, due: float) -> None:
         """Say that what `slot` runs must have ended by `due` (monotonic seconds); 0: there is no such time."""
-
-
-class NoRecords:
-    """For pools in the supervisor's own process, where nobody is left to read them."""
-
-    def mark(self, slot: int, key: str) -> None:
-        """See `Records.mark`."""
-
-    def clear(self, slot: int) -> None:
-        """See `Records.clear`."""
-
-    def limit(self, slot: int, due: float) -> None:
-        """See `Records.limit`."""
 
 
 class RecordTable:

@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from amqp_tasks.errors import MalformedMessage
-from amqp_tasks.message import DeadLetterReason, JournalEntry, fact_texts, new_task_id
+from amqp_tasks.message import JournalEntry, fact_texts, new_task_id
+from amqp_tasks.worker._aging import AgingKeys
 from amqp_tasks.worker._job import first_key, key_of
+from amqp_tasks.worker._termination import termination_in
 
 if TYPE_CHECKING:
     from amqp_tasks.clock import Clock
 
-__all__ = ("MAX_REVOKED", "Revocations", "Termination", "termination_in")
+__all__ = ("MAX_REVOKED", "Revocations")
 
-logger = logging.getLogger(__name__)
 
 MAX_REVOKED = 50_000
 _CHUNK = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Termination:
-    """That running tasks are to be ended.
-
-    Attributes:
-        ids: which.
-        signal: what their process gets, if it has a handler.
-    """
-
-    ids: tuple[str, ...]
-    signal: signal.Signals
-
-
-def termination_in(entry: JournalEntry) -> Termination | None:
-    """What an entry says of running tasks; None: nothing.
-
-    Raises:
-        MalformedMessage: it is a `revoke` entry with facts of other types.
-    """
-    if entry.kind != "revoke":
-        return None
-    wanted = entry.facts.get("terminate", False)
-    if not isinstance(wanted, bool):
-        raise MalformedMessage(DeadLetterReason.BAD_BODY, "'terminate' of a 'revoke' entry is no boolean")
-    if not wanted:
-        return None
-    # A name that this system does not know: the task is ended all the same.
-    number = getattr(signal.Signals, str(entry.facts.get("signal")), signal.SIGTERM)
-    return Termination(ids=fact_texts(entry, "ids"), signal=number)
 
 
 class Revocations:
@@ -72,17 +37,15 @@ class Revocations:
     is_for_processes = True
 
     def __init__(self, *, max_age: float, clock: Clock, maximum: int = MAX_REVOKED) -> None:
-        self._max_age, self._clock, self._maximum = max_age, clock, maximum
-        # Ids, each with when it was revoked, in seconds since 1970.
-        self._revoked: OrderedDict[str, float] = OrderedDict()
+        self._revoked: AgingKeys[str] = AgingKeys(
+            "tasks", max_age=max_age, clock=clock, maximum=maximum, on_forgotten=self._forgotten
+        )
         # Of those that are to be terminated, as `key_of` names them.
         self._terminated: set[str] = set()
-        self._is_full = False
 
     def has(self, task_id: str) -> bool:
         """Whether the task must not be run."""
-        time = self._revoked.get(task_id)
-        return time is not None and not self._is_old(time)
+        return task_id in self._revoked
 
     def is_terminated(self, key: str) -> bool:
         """Whether the run with this key (see `key_of`) is to be ended. Owner thread only."""
@@ -92,20 +55,16 @@ class Revocations:
         """See `Register.apply`."""
         ids, termination = fact_texts(entry, "ids"), termination_in(entry)
         for task_id in ids:
-            self._forget(task_id)
-        if entry.kind == "unrevoke":
+            self._revoked.forget(task_id)
+        if entry.kind == "unrevoke" or not self._revoked.add(ids, entry.time):
             return
-        time = min(entry.time, self._clock.now().timestamp())
-        if self._is_old(time):
-            return
-        self._revoked.update(dict.fromkeys(ids, time))
         if termination is not None:
             self._terminated.update(key_of(task_id, 0) for task_id in ids)
-        self._drop_surplus()
+        self._revoked.drop_surplus()
 
     def entries(self) -> Iterator[JournalEntry]:
         """See `Register.entries`."""
-        left = iter(tuple(self._revoked.items()))
+        left = iter(self._revoked.items())
         while chunk := list(islice(left, _CHUNK)):
             yield JournalEntry(
                 kind="revoke",
@@ -115,21 +74,5 @@ class Revocations:
                 facts={"ids": [task_id for task_id, _ in chunk]},
             )
 
-    def _forget(self, task_id: str) -> None:
-        if self._revoked.pop(task_id, None) is not None:
-            self._terminated.discard(key_of(task_id, 0))
-
-    def _is_old(self, time: float) -> bool:
-        return self._clock.now().timestamp() - time > self._max_age
-
-    def _drop_surplus(self) -> None:
-        while len(self._revoked) > self._maximum:
-            self._forget(next(iter(self._revoked)))
-            if not self._is_full:
-                self._is_full = True
-                logger.warning(
-                    "more than %d tasks are revoked: the oldest revocations are forgotten", self._maximum,
-                    extra={"action": "revocations"},
-                )  # fmt: skip
-        while self._revoked and self._is_old(next(iter(self._revoked.values()))):
-            self._forget(next(iter(self._revoked)))
+    def _forgotten(self, task_id: str) -> None:
+        self._terminated.discard(key_of(task_id, 0))

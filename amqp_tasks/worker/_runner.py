@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ from amqp_tasks.message import (
     Limits,
     OutgoingMessage,
     Payload,
+    ResultRecord,
     State,
-    bounded_repr,
     printable,
     read_payload,
 )
@@ -29,16 +29,22 @@ from amqp_tasks.worker._accounts import (
     as_waiter_sees,
     error_text,
     outcome_record,
+    requeue_refusal,
     retry_record,
     started_record,
 )
 from amqp_tasks.worker._again import message_of, requeued
+from amqp_tasks.worker._ends import Ends
 from amqp_tasks.worker._follow_ups import FollowUps
+from amqp_tasks.worker._guards import check_chord
 from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._last_words import LastWords
 from amqp_tasks.worker._limits import Overdue, Timekeeper, Watch
+from amqp_tasks.worker._once import Once
 from amqp_tasks.worker._records import Records
+from amqp_tasks.worker._run_log import log_outcome, log_terminated
 from amqp_tasks.worker._runs import Runs
+from amqp_tasks.worker._sending import Closing
 from amqp_tasks.worker._settler import Settler
 
 if TYPE_CHECKING:
@@ -58,6 +64,8 @@ class RunRules:
     accept: tuple[str, ...]
     limits: Limits
     acks_late: bool
+    acks_on_failure: bool
+    acks_on_timeout: bool
     ignore_result: bool
     store_errors_even_if_ignored: bool
     track_started: bool
@@ -66,10 +74,21 @@ class RunRules:
     time_limit: float | None
     soft_time_limit: float | None
     can_end_a_task: bool
+    requeue_limit: int
+    delaying_queues: frozenset[str]
+    """Those in which the broker lets a rejected message wait."""
 
     def is_acked_late(self, task: Task[..., Any]) -> bool:
         """Whether the ack comes after the run."""
         return self.acks_late if task.acks_late is None else task.acks_late
+
+    def keeps(self, task: Task[..., Any], error: Exception) -> bool:
+        """Whether the message of a failed task is kept, although its failure is told."""
+        if isinstance(error, TimeLimitExceeded):
+            acks = self.acks_on_timeout if task.acks_on_timeout is None else task.acks_on_timeout
+        else:
+            acks = self.acks_on_failure if task.acks_on_failure is None else task.acks_on_failure
+        return not acks
 
     def is_tracked(self, task: Task[..., Any]) -> bool:
         """Whether STARTED is sent."""
@@ -108,10 +127,14 @@ class Runner:
         records: says which task runs in which slot.
         timekeeper: sees to time limits.
         runs: who answers for what.
+        once: which of them have been done.
         check: whether it may start: raises for what is revoked, or has expired.
+        is_revoked: whether a task is revoked; for one that runs and asks.
         refuse: what to do with a body that cannot be read, arguments that do not fit, or what may not start.
         follow_ups: makes and sends what follows a task in a workflow.
-        keep: what to do with a failure that goes to nobody.
+        ends: tells those who follow a task how it has ended.
+        keep: what to do with a failure that goes to nobody, or is to be kept all the same; with what is told to whoever waits.
+        judge: told of how each run has ended.
         on_done: called after each job, with its seconds and whether it left the process short of memory.
         clock: time.
     """
@@ -125,49 +148,56 @@ class Runner:
         records: Records,
         timekeeper: Timekeeper,
         runs: Runs,
+        once: Once,
         check: Callable[[Envelope], None],
+        is_revoked: Callable[[Envelope], bool],
         follow_ups: FollowUps,
+        ends: Ends,
         refuse: Callable[[Job, MalformedMessage], None],
-        keep: Callable[[Job, Outcome], None],
+        keep: Callable[[Job, Exception, str | None, ResultRecord | None], None],
+        judge: Callable[[str, Outcome], None],
         on_done: Callable[[Job, float, bool], None],
         clock: Clock,
     ) -> None:
         self._rules, self._settler, self._records = rules, settler, records
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
         self._timekeeper, self._runs, self._check, self._began = timekeeper, runs, check, began
-        self._follow_ups = follow_ups
+        self._follow_ups, self._ends, self._once, self._judge = follow_ups, ends, once, judge
+        self._is_revoked = is_revoked
         self._last_words = LastWords(request_of=self._request, accept=rules.accept, limits=rules.limits)
         self._warned: set[str] = set()
         self._pid = os.getpid()
 
     def run(self, job: Job, slot: int) -> None:
-        """Run it and settle it; raises nothing."""
+        """Run it and settle it; raises nothing. Where the worker closes first it stays open, and is delivered again."""
         started = self._clock.monotonic()
-        is_short_of_memory = is_overdue = False
+        is_short_of_memory = is_given_up = False
         try:
             is_short_of_memory = self._attempt(job, slot)
         except Overdue:
-            is_overdue = True
+            is_given_up = True
             self._runs.abandoned.set()
+        except Closing:
+            is_given_up = True
         except MalformedMessage as exc:
+            self._give_up_key(job)
             self._refuse(job, exc)
         except Exception as exc:
             # Not the task's: `execute` keeps those. What cannot be handled is set aside, not tried for ever.
             logger.exception("unexpected error around task %s", job.key, extra={"action": "runner_error"})
             error = MalformedMessage(DeadLetterReason.FAILED, f"unexpected error in the worker: {exc!r}")
             error.__cause__ = exc
+            self._give_up_key(job)
             self._refuse(job, error)
         finally:
-            if not is_overdue:
+            if not is_given_up:
                 self._on_done(job, self._clock.monotonic() - started, is_short_of_memory)
 
     def revoke_running(self, job: Job) -> None:
         """Answer for a job whose run is terminated and will not answer itself; any thread."""
         assert job.envelope is not None
-        logger.warning(
-            "Task %s[%s] is terminated", printable(job.envelope.shadow or job.envelope.task), printable(job.envelope.id),
-            extra=_about("terminated", job.envelope),
-        )  # fmt: skip
+        log_terminated(job.envelope)
+        self._give_up_key(job)
         self._refuse(job, MalformedMessage(DeadLetterReason.REVOKED, "terminated", task_id=job.envelope.id))
 
     def time_out(self, job: Job, *, tells: bool = False) -> None:
@@ -175,7 +205,7 @@ class Runner:
 
         Args:
             job: what ran.
-            tells: give its `on_dead` some time first; only where waiting harms nobody.
+            tells: it ran in this process, where waiting harms nobody: give its `on_dead` some time first.
         """
         task, envelope = job.task, job.envelope
         assert task is not None
@@ -185,35 +215,57 @@ class Runner:
             self._last_words.say_in_time(job, error)
         request = self._request(job, envelope)
         outcome = Outcome(state=State.FAILURE, exception=error)
+        if tells:
+            self._once.after(task, envelope, outcome)
+        else:
+            self._give_up_key(job, is_over=True)
         conclude = partial(self._conclude, job, task, request, outcome, None, None)
         self._follow_ups.after_refusal(job, error, conclude)
 
+    def needs_slot(self, job: Job) -> bool:
+        """Whether the end of a job that is not run any more may have to wait: for its `on_dead`, or for the idempotency store."""
+        assert job.task is not None
+        assert job.envelope is not None
+        return job.has_last_words or self._once.heeds(job.task, job.envelope)
+
     def bury_overdue(self, job: Job, slot: int) -> None:
-        """`time_out` in a slot, where `on_dead` may take its time; raises nothing."""
+        """`time_out` in a slot, where `on_dead` and the store may take their time; raises nothing."""
         assert job.task is not None
         assert job.envelope is not None
         error = TimeLimitExceeded(self._rules.hard_limit(job.task, job.envelope))
         self._bury(job, slot, error, lambda: self.time_out(job))
 
-    def bury(self, error: MalformedMessage, job: Job, slot: int) -> None:
-        """Call the `on_dead` of a job that is not run any more, then refuse it; raises nothing."""
+    def bury(self, error: MalformedMessage, job: Job, slot: int, *, is_silent: bool = False) -> None:
+        """Call the `on_dead` of a job that crashed too often, unless `is_silent`, let others have its key, then refuse it; raises
+        nothing."""
         assert job.envelope is not None
-        self._bury(job, slot, as_waiter_sees(error, job.envelope), lambda: self._refuse(job, error))
 
-    def _bury(self, job: Job, slot: int, error: Exception, then: Callable[[], None]) -> None:
+        def refuse() -> None:
+            self._give_up_key(job, is_over=True)
+            self._refuse(job, error)
+
+        self._bury(job, slot, None if is_silent else as_waiter_sees(error, job.envelope), refuse)
+
+    def _bury(self, job: Job, slot: int, error: Exception | None, then: Callable[[], None]) -> None:
         started = self._clock.monotonic()
         self._records.mark(slot, job.key)  # a hook that ends the process is charged to it
         try:
-            self._last_words.say(job, error)
+            if error is not None:
+                self._last_words.say(job, error)
         finally:
             self._records.clear(slot)
             then()
             self._on_done(job, self._clock.monotonic() - started, False)
 
-    def _request(self, job: Job, envelope: Envelope) -> Request:
-        return request_from(
-            envelope, delivery_info=_delivery_info(job, envelope), hostname=self._rules.hostname
-        )
+    def _give_up_key(self, job: Job, *, is_over: bool = False) -> bool:
+        """See `Once.give_up`; a run that ended its process is over."""
+        assert job.task is not None
+        assert job.envelope is not None
+        return self._once.give_up(job.task, job.envelope, is_over=is_over or job.crashes > 0)
+
+    def _request(self, job: Job, envelope: Envelope, embed: Mapping[str, Any] | None = None) -> Request:
+        info, hostname = _delivery_info(job, envelope), self._rules.hostname
+        return request_from(envelope, delivery_info=info, hostname=hostname, embed=embed or {})
 
     def _attempt(self, job: Job, slot: int) -> bool:
         task, envelope = job.task, job.envelope
@@ -237,32 +289,52 @@ class Runner:
                 watch.finish()
             elif not self._runs.take(job):
                 raise Overdue
+        if outcome.was_run:
+            self._judge(job.delivery.queue_name, outcome)
         again = None
         if outcome.again is not None:
             outcome, again = self._prepare_again(job, task, payload, outcome)
-        if task.hooks:
+        if task.hooks and outcome.was_run:
             run_hooks(task, request, outcome)
+        self._once.after(task, envelope, outcome)
+        if outcome.state == State.REVOKED:
+            raise MalformedMessage(
+                DeadLetterReason.REVOKED, error_text(outcome.exception) or "cancelled", task_id=envelope.id
+            )
         self._conclude(job, task, request, outcome, again, payload)
         return isinstance(outcome.exception, MemoryError)
 
     def _read_and_run(
         self, job: Job, task: Task[..., Any], envelope: Envelope, watch: Watch | None
-    ) -> tuple[Request, Payload, Outcome]:
+    ) -> tuple[Request, Payload | None, Outcome]:
         rules = self._rules
-        self._check(envelope)
+        try:
+            self._check(envelope)
+        except MalformedMessage:
+            if not job.delivery.redelivered or self._give_up_key(job):
+                raise
+            # Its last run was killed by us, or has died unseen, and nobody could free the key after this delivery.
+            return (
+                UnreadRequest(lambda: self._request(job, envelope)),
+                None,
+                self._once.until_leases_end(envelope),
+            )
         try:
             payload = read_payload(envelope, job.delivery.body, accept=rules.accept, limits=rules.limits)
+            check_chord(payload)
         except MalformedMessage as exc:
             self._last_words.say(job, as_waiter_sees(exc, envelope))
             raise
-        request = UnreadRequest(lambda: self._request(job, envelope))
+        request = UnreadRequest(lambda: self._request(job, envelope, payload.embed))
+        if (outcome := self._once.before(task, envelope, is_successor=job.crashes > 0)) is not None:
+            return request, payload, outcome
         if job.turn:
             self._began(job)
         if rules.is_tracked(task) and envelope.reply_to:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):
             self._settler.acknowledge_early(job)
-        return request, payload, _execute(task, request, payload, watch)
+        return request, payload, _execute(task, request, payload, watch, partial(self._is_revoked, envelope))
 
     def _watch(self, job: Job, slot: int) -> Watch | None:
         """What looks after the run's limits; None when it has none."""
@@ -289,7 +361,7 @@ class Runner:
             )  # fmt: skip
 
     def _prepare_again(
-        self, job: Job, task: Task[..., Any], payload: Payload, outcome: Outcome
+        self, job: Job, task: Task[..., Any], payload: Payload | None, outcome: Outcome
     ) -> tuple[Outcome, OutgoingMessage | None]:
         """The message of the next run; where there can be none, the task has failed."""
         assert outcome.again is not None
@@ -313,9 +385,11 @@ class Runner:
         again: OutgoingMessage | None,
         payload: Payload | None,
     ) -> None:
-        _log_outcome(job, task, outcome)
+        log_outcome(job, task, outcome)
         envelope = job.envelope
         assert envelope is not None
+        if not outcome.is_invalid:
+            self._ends.of_run(envelope, task, outcome)
         if outcome.is_invalid:
             error = MalformedMessage(
                 DeadLetterReason.INVALID_ARGUMENTS, str(outcome.exception), task_id=envelope.id
@@ -327,7 +401,7 @@ class Runner:
         if payload is None or again is not None or not self._follow_ups.concern(envelope, payload):
             self._store_outcome(job, task, request, outcome, again)
             return
-        steps = self._follow_ups.of_outcome(envelope, payload, outcome, request)
+        steps = self._follow_ups.of_outcome(job, payload, outcome, request)
         outcome.children += tuple(steps.children)
         self._follow_ups.publish(job, steps, partial(self._store_outcome, job, task, request, outcome, None))
 
@@ -343,18 +417,39 @@ class Runner:
         assert envelope is not None
         rules, record = self._rules, None
         is_failure = outcome.state == State.FAILURE
+        if is_failure:
+            job.end = "failed"
         if rules.is_stored(task, envelope, is_failure=is_failure):
             record = outcome_record(
-                job, request, outcome, now=self._clock.now(), is_extended=rules.result_extended
+                job,
+                request,
+                outcome,
+                now=self._clock.now(),
+                hostname=rules.hostname,
+                is_extended=rules.result_extended,
             )
         if again is not None:
             self._settler.forward(job, again, record)
-        elif record is not None:
+            return
+        if self._is_kept(task, envelope, outcome, record):
+            assert outcome.exception is not None
+            self._keep(job, outcome.exception, outcome.traceback_text, record)
+            return
+        if outcome.exception is not None:
+            self._ends.of_failure(envelope, outcome.exception)
+        if record is not None:
             self._settler.store(job, record)
-        elif is_failure:
-            self._keep(job, outcome)
         else:
             self._settler.acknowledge(job)
+
+    def _is_kept(
+        self, task: Task[..., Any], envelope: Envelope, outcome: Outcome, record: ResultRecord | None
+    ) -> bool:
+        """Whether a failure goes to the dead letters: nobody is told, or it may be resumed, or it is not to be acked."""
+        error = outcome.exception
+        if outcome.state != State.FAILURE or error is None:
+            return False
+        return record is None or self._follow_ups.keeps_failure_of(envelope) or self._rules.keeps(task, error)
 
     def _obey(
         self,
@@ -369,11 +464,7 @@ class Runner:
         signal, envelope = outcome.exception, job.envelope
         assert envelope is not None
         if isinstance(signal, Reject):
-            if not signal.requeue:
-                raise MalformedMessage(
-                    DeadLetterReason.REJECTED, f"{signal.reason}", task_id=envelope.id
-                ) from signal
-            self._settler.requeue(job, requeued(job))
+            self._reject(job, envelope, signal)
             return
         rules = self._rules
         if isinstance(signal, Retry) and rules.is_stored(task, envelope, is_failure=False):
@@ -387,18 +478,42 @@ class Runner:
         assert payload is not None
         settle = partial(self._settler.acknowledge, job)
         if isinstance(signal, Replaced):
-            steps = self._follow_ups.of_replacement(envelope, payload, request, signal.signature)
+            steps = self._follow_ups.of_replacement(job, payload, request, signal.signature)
             self._follow_ups.publish(job, steps, settle)
         elif self._follow_ups.concern(envelope, payload):
             self._follow_ups.publish(job, self._follow_ups.of_ignoring(envelope, payload), settle)
         else:
             settle()
 
+    def _reject(self, job: Job, envelope: Envelope, signal: Reject) -> None:
+        if not signal.requeue:
+            raise MalformedMessage(
+                DeadLetterReason.REJECTED, f"{signal.reason}", task_id=envelope.id
+            ) from signal
+        is_delayed = job.delivery.queue_name in self._rules.delaying_queues
+        # Only there is a delivery given back, so only there the broker's count is that of such runs (and of crashes).
+        count = envelope.requeues + (envelope.delivery_count if is_delayed else 0)
+        if count >= self._rules.requeue_limit:
+            error = requeue_refusal(envelope.id, count, signal)
+            self._last_words.say(job, as_waiter_sees(error, envelope))
+            raise error from signal
+        if is_delayed:
+            self._settler.give_back(job, requeued(job))
+        else:
+            # Not by nack, which RabbitMQ does not count from 4.3 on, and which puts it before all others again.
+            self._settler.forward(job, requeued(job), None)
 
-def _execute(task: Task[..., Any], request: Request, payload: Payload, watch: Watch | None) -> Outcome:
+
+def _execute(
+    task: Task[..., Any],
+    request: Request,
+    payload: Payload,
+    watch: Watch | None,
+    is_revoked: Callable[[], bool],
+) -> Outcome:
     """Run it; a task that asks the process to exit has failed, and the process goes on."""
     try:
-        return execute(task, request, payload, guard=watch)
+        return execute(task, request, payload, guard=watch, is_revoked=is_revoked)
     except BaseException as exc:  # noqa: BLE001 - nothing a task raises may leave its delivery open
         error = RuntimeError(
             f"the task raised {type(exc).__name__}({exc}); a task cannot end its worker this way"
@@ -415,49 +530,3 @@ def _delivery_info(job: Job, envelope: Envelope) -> DeliveryInfo:
         "redelivered": delivery.redelivered,
         "queue": delivery.queue_name,
     }
-
-
-def _log_outcome(job: Job, task: Task[..., Any], outcome: Outcome) -> None:
-    envelope = job.envelope
-    if envelope is None or outcome.is_invalid:
-        return
-    if outcome.exception is None:
-        if logger.isEnabledFor(logging.INFO):
-            shown = printable(bounded_repr(outcome.retval, task.resultrepr_maxsize), task.resultrepr_maxsize)
-            logger.info(
-                "Task %s[%s] succeeded in %.6fs: %s",
-                printable(envelope.shadow or task.name), printable(envelope.id), outcome.runtime, shown,
-                extra=_about("succeeded", envelope),
-            )  # fmt: skip
-        return
-    if isinstance(outcome.exception, TaskPredicate):
-        _log_signal(envelope, outcome.exception, outcome.state)
-        return
-    _log_failure(envelope, task, outcome)
-
-
-def _log_signal(envelope: Envelope, signal: TaskPredicate, state: str) -> None:
-    logger.info(
-        "Task %s[%s] %s: %s",
-        printable(envelope.shadow or envelope.task), printable(envelope.id), state.lower(),
-        printable(f"{signal}", 1024), extra=_about(state.lower(), envelope),
-    )  # fmt: skip
-
-
-def _log_failure(envelope: Envelope, task: Task[..., Any], outcome: Outcome) -> None:
-    error = outcome.exception
-    shown = printable(f"{type(error).__name__}({error_text(error)})", 1024)
-    name, task_id = printable(envelope.shadow or task.name), printable(envelope.id)
-    if outcome.is_expected:
-        logger.info("Task %s[%s] raised expected: %s", name, task_id, shown, extra=_about("failed", envelope))
-        return
-    # The text comes from users' code; line by line, so that it can neither move the cursor nor forge a record.
-    lines = (printable(line, 4096) for line in (outcome.traceback_text or "").splitlines())
-    logger.error(
-        "Task %s[%s] raised unexpected: %s\n%s", name, task_id, shown, "\n".join(lines),
-        extra=_about("failed", envelope),
-    )  # fmt: skip
-
-
-def _about(action: str, envelope: Envelope) -> dict[str, Any]:
-    return {"action": action, "task_id": envelope.id, "task_name": envelope.task}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from amqp_tasks.message import Envelope
     from amqp_tasks.worker._job import Job
 
 __all__ = ("Runs",)
@@ -31,8 +32,6 @@ class Runs:
         """Answer for a run from here on; False when somebody else does."""
         return self._running.pop(job, self) is not self
 
-    def find(self, task_ids: Collection[str]) -> list[Job]:
-        """The running jobs with one of these ids."""
-        return [
-            job for job in tuple(self._running) if job.envelope is not None and job.envelope.id in task_ids
-        ]
+    def find(self, is_meant: Callable[[Envelope], bool]) -> list[Job]:
+        """The running jobs that are meant."""
+        return [job for job in tuple(self._running) if job.envelope is not None and is_meant(job.envelope)]

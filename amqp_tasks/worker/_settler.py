@@ -28,6 +28,7 @@ __all__ = ("MAX_PAUSE", "Settler", "SettlerParts")
 logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.5
+_FLUSH_WITHIN = 5.0
 MAX_PAUSE = 30.0
 # A reply queue that still refuses after the publisher's own tries, twice, has lost its node: its reader has been told of
 # that, and the worker has others to serve. Ten seconds in all.
@@ -45,6 +46,8 @@ class SettlerParts:
         verdicts: is told of outcomes whose acks may be lost.
         call_later: runs something on the control thread after some seconds.
         on_settled: called after each settlement.
+        count: told of each end, see `Job.end`.
+        keep: sets a job aside whose failure can be told to nobody, see `Settler.set_aside`.
     """
 
     transport: Transport
@@ -53,6 +56,8 @@ class SettlerParts:
     verdicts: Verdicts
     call_later: Callable[[float, Callable[[], None]], object]
     on_settled: Callable[[], None]
+    count: Callable[[str], None]
+    keep: Callable[[Job, Exception, str | None], None]
 
 
 class Settler:
@@ -68,9 +73,13 @@ class Settler:
         self._close(job)
 
     def acknowledge_early(self, job: Job) -> None:
-        """Ack before the run (`acks_late=False`); the job stays open until its outcome is stored."""
+        """Ack before the run (`acks_late=False`); the job stays open until its outcome is stored.
+
+        The ack is on its way when this returns: a task that ends its process would take back one that is still gathered.
+        """
         job.is_acked = True
         self.consumer.settle(job.delivery, Settlement.ACK)
+        self.consumer.flush(timeout=_FLUSH_WITHIN)
 
     def hand_back(self, job: Job) -> None:
         """Requeue a delivery that was not started and so is not open."""
@@ -95,6 +104,7 @@ class Settler:
 
     def set_aside(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
         """Publish a dead letter, then tell who waits, then ack."""
+        job.is_kept, job.end = True, ""
         self._set_aside(job, message, record, _FIRST_PAUSE)
 
     def forward(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
@@ -102,20 +112,21 @@ class Settler:
 
         A crash in between leaves the task twice, under one id, and never not at all.
         """
+        job.is_kept, job.end = True, ""
         self._set_aside(job, message, record, _FIRST_PAUSE)
 
-    def requeue(self, job: Job, copy: OutgoingMessage) -> None:
-        """Give the delivery back to its queue; `copy` takes its place where that is not possible any more."""
+    def give_back(self, job: Job, copy: OutgoingMessage) -> None:
+        """Leave it to the queue when the delivery comes again; `copy` takes its place where that is not possible any more."""
         delivery = None if job.is_acked else self._parts.ledger.release(job)
         if delivery is None:
-            self._set_aside(job, copy, None, _FIRST_PAUSE)
+            self.forward(job, copy, None)
             return
-        self.consumer.settle(delivery, Settlement.REQUEUE)
+        self.consumer.settle(delivery, Settlement.RETURN)
         self._parts.on_settled()
 
     def drop(self, job: Job, record: ResultRecord | None) -> None:
         """Tell who waits, then refuse without a dead letter of ours: the queue's own dead-letter exchange, if any, gets it."""
-        job.is_refused = True
+        job.is_refused, job.end = True, ""
         if record is not None:
             self._store(job, record, _FIRST_PAUSE)
         else:
@@ -132,6 +143,8 @@ class Settler:
         delivery, must_tell = self._parts.ledger.close(job)
         if must_tell and job.key:
             self._parts.verdicts.tell_finished((job.key,))
+        if job.end:
+            self._parts.count(job.end)
         if not job.is_acked:
             self.consumer.settle(delivery, Settlement.DROP if job.is_refused else Settlement.ACK)
         self._parts.on_settled()
@@ -157,8 +170,9 @@ class Settler:
         """Store a FAILURE in place of a result that cannot be sent; once."""
         if isinstance(record.result, EncodeError | MessageTooLarge):
             # Even that cannot be: then it is the caller's address that is wrong.
-            self._close(job)
+            self._give_up(job, record)
             return
+        job.end = job.end and "failed"
         self._store(job, _failure_instead(record, error), pause)
 
     def _stored(self, job: Job, record: ResultRecord, pause: float, error: Exception | None) -> None:
@@ -172,13 +186,21 @@ class Settler:
                 "the result of task %s is given up: %s", record.task_id, error,
                 extra={"action": "result_given_up", "task_id": record.task_id},
             )  # fmt: skip
-            self._close(job)
+            self._give_up(job, record)
         else:
             logger.warning(
                 "the result of task %s is not stored yet, trying again in %.1f s: %s", job.key, pause, error,
                 extra={"action": "store_again", "task_id": record.task_id},
             )  # fmt: skip
             self._parts.call_later(pause, partial(self._store, job, record, min(MAX_PAUSE, pause * 2)))
+
+    def _give_up(self, job: Job, record: ResultRecord) -> None:
+        """Nobody can be told of the outcome. A failure is always somewhere: then among the dead letters."""
+        is_somewhere = record.status != State.FAILURE or job.is_kept or job.is_refused
+        if not is_somewhere and isinstance(record.result, Exception):
+            self._parts.keep(job, record.result, record.traceback)
+        else:
+            self._close(job)
 
     def _set_aside(
         self, job: Job, message: OutgoingMessage, record: ResultRecord | None, pause: float

@@ -19,11 +19,12 @@ from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.worker._asks import Answers
 from amqp_tasks.worker._children import ChildProcess, Restarts
+from amqp_tasks.worker._claims import Claims
 from amqp_tasks.worker._journal import JournalState
-from amqp_tasks.worker._limits import KILL_AFTER
 from amqp_tasks.worker._link import Link, LinkClosed, Message, journal_news
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._news import News
+from amqp_tasks.worker._patrol import Patrol
 from amqp_tasks.worker._template import END_TIMEOUT, ChildMain, end_template, fork_template
 from amqp_tasks.worker._verdicts import Verdict, describe_status
 
@@ -31,17 +32,13 @@ if TYPE_CHECKING:
     from amqp_tasks.app._journal import JournalWriter
     from amqp_tasks.message import JournalEntry
     from amqp_tasks.worker._journal import Register
-    from amqp_tasks.worker._records import ProcessRecords, RecordTable
+    from amqp_tasks.worker._records import RecordTable
 
 __all__ = ("StopState", "Supervisor", "SupervisorRules")
 
 logger = logging.getLogger(__name__)
 
 _REVIEW = 0.1
-_NEWS_LEAD = 0.25
-"""Seconds between what the journal says of a hung process and its end: other nodes read it meanwhile."""
-_PATROL = 0.5
-"""Seconds between looks for processes that cannot end themselves at a hard time limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +52,7 @@ class SupervisorRules:
         cold_stop_timeout: seconds of a cold one, until processes are killed.
         alive_timeout: seconds in which a new process must say something.
         lost_wait: seconds in which a process that closed its link must be gone.
+        claim_after: seconds after which other nodes are told of a run; infinite: never.
         places: rows of the table of records: one for each process and its successor.
     """
 
@@ -64,6 +62,7 @@ class SupervisorRules:
     cold_stop_timeout: float
     alive_timeout: float
     lost_wait: float
+    claim_after: float
 
     @property
     def places(self) -> int:
@@ -106,7 +105,6 @@ class Supervisor:
         on_ready: Callable[[], None],
     ) -> None:
         self._rules, self._records, self._child_main = rules, records, child_main
-        self._is_terminated = is_terminated
         self._prepare, self._on_ready = prepare, on_ready
         self._processes: dict[int, ChildProcess] = {}
         self._serial = 0
@@ -119,8 +117,17 @@ class Supervisor:
         self._error: Exception | None = None
         self.loop = Loop()
         self._news = News(writer, self.loop)
-        self._answers = Answers(reply=self._reply, tell=self._news.add, clock=SYSTEM_CLOCK)
-        self._journal = JournalState((*registers, self._answers))
+        claims = Claims(after=rules.claim_after, tell=self._news.add, clock=SYSTEM_CLOCK)
+        self._answers = Answers(reply=self._reply, tell=self._news.add, claims=claims, clock=SYSTEM_CLOCK)
+        self._journal = JournalState((*registers, self._answers, claims))
+        self._patrol = Patrol(
+            processes=self._processes,
+            records=records,
+            is_terminated=is_terminated,
+            answers=self._answers,
+            news=self._news,
+            loop=self.loop,
+        )
         self._is_review_planned = False
 
     @property
@@ -139,7 +146,7 @@ class Supervisor:
         try:
             self.loop.add_reader(self._template.socket.fileno(), self._on_template)
             threading.Thread(target=self._prepare_aside, name="amqp-tasks-prepare", daemon=True).start()
-            self.loop.call_later(_PATROL, self._patrol)
+            self._patrol.start()
             self.loop.run()
         finally:
             self._is_finished = True
@@ -307,6 +314,7 @@ class Supervisor:
             self._plan_review()
         elif kind == "open":
             self._answers.tell_open(process.serial, message["keys"])
+            self._news.send()
         elif kind == "finished":
             self._answers.tell_finished(process.serial, message["keys"])
 
@@ -344,39 +352,6 @@ class Supervisor:
         self._answers.review()
         self._plan_review()
 
-    def _patrol(self) -> None:
-        now = SYSTEM_CLOCK.monotonic()
-        for process in self._processes.values():
-            if process.is_killed:
-                continue
-            records = self._records.of_process(process.index)
-            ended = self._terminated_in(records)
-            if overdue := [key for key in records.overdue(now - KILL_AFTER) if key not in ended]:
-                self._answers.time_out(overdue)
-                self._kill_hung(process, "beyond the time limit of", overdue[0])
-            elif process.is_late_to_terminate(now, is_wanted=bool(ended)):
-                self._kill_hung(process, "though it is to terminate", ended[0])
-        self.loop.call_later(_PATROL, self._patrol)
-
-    def _kill_hung(self, process: ChildProcess, how: str, key: str) -> None:
-        logger.error(
-            "process %d is killed, as it hangs %s task %s", process.pid, how, key,
-            extra={"action": "hung", "task_id": key},
-        )  # fmt: skip
-        process.is_killed = True
-        # First, or the redelivery would be on another node before the news.
-        self._news.send(partial(self._kill_soon, process))
-
-    def _kill_soon(self, process: ChildProcess) -> None:
-        self.loop.call_later(_NEWS_LEAD, partial(self._kill_if_there, process))
-
-    def _kill_if_there(self, process: ChildProcess) -> None:
-        if process.serial in self._processes:
-            process.kill()
-
-    def _terminated_in(self, records: ProcessRecords) -> list[str]:
-        return [key for key in records.running() if self._is_terminated(key)]
-
     # Ends of processes.
 
     def _exited(self, pid: int, status: int) -> None:
@@ -409,11 +384,9 @@ class Supervisor:
             if message["kind"] == "finished":
                 self._answers.tell_finished(process.serial, message["keys"])
         process.link.close()
-        records = self._records.of_process(process.index)
-        ended = self._terminated_in(records)
-        overdue = [key for key in records.overdue(SYSTEM_CLOCK.monotonic()) if key not in ended]
-        process.has_crashed = bool(overdue or ended)
-        for key, crashes in self._answers.left(process.serial, cause, overdue, ended):
+        terminated, overdue = self._patrol.must_have_ended(process, by=SYSTEM_CLOCK.monotonic())
+        process.has_crashed = bool(overdue or terminated)
+        for key, crashes in self._answers.left(process.serial, cause, overdue, terminated):
             logger.error(
                 "process %d died (%s) while it ran task %s, for the %d. time", process.pid, cause, key, crashes,
                 extra={"action": "crashed", "task_id": key},

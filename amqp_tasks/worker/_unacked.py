@@ -6,6 +6,7 @@ consumer timeout": RabbitMQ takes it back after its `consumer_timeout`; nothing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from amqp_tasks.transport import ServerInfo
     from amqp_tasks.worker._options import WorkerOptions
 
-__all__ = ("consumer_arguments", "timeout_note", "unlimited_tasks")
+__all__ = ("claim_after", "consumer_arguments", "timeout_note", "unlimited_tasks")
 
 MARGIN = 60.0
 """Seconds beyond the run: the broker looks once a minute, and the outcome must be stored before the ack."""
@@ -56,6 +57,13 @@ def consumer_arguments(app: App, options: WorkerOptions) -> Mapping[str, Mapping
         for queue in _too_short(app, options, is_queue_heeded=True)
         if queue.type is QueueType.QUORUM
     }
+
+
+def claim_after(app: App, options: WorkerOptions) -> float:
+    """Seconds after which a run may come to be delivered again, with room for the news to be everywhere by then; infinite: never."""
+    queues = (options.topology.queue(name) for name in options.queue_names)
+    allowed = (_allowed(app, queue, is_queue_heeded=True) for queue in queues if queue is not None)
+    return min((seconds for seconds in allowed if seconds is not None), default=math.inf) / 2
 
 
 def timeout_note(app: App, options: WorkerOptions, server: ServerInfo) -> str | None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 
-__all__ = ("UNKNOWN", "CrashTable", "NoVerdicts", "RecentKeys", "Verdict", "Verdicts", "describe_status")
+__all__ = ("UNKNOWN", "Answer", "CrashTable", "RecentKeys", "Verdict", "Verdicts", "describe_status")
 
 MAX_IDS = 20_000
 
@@ -61,20 +61,6 @@ class Verdicts(Protocol):
 
     def tell_finished(self, task_ids: Sequence[str]) -> None:
         """These are finished and their outcomes stored, but their acks may be lost."""
-
-
-class NoVerdicts:
-    """For a node without worker processes: what one process knows it need not ask."""
-
-    def ask(self, task_ids: Sequence[str], on_answer: Answer) -> None:
-        """See `Verdicts.ask`."""
-        on_answer({})
-
-    def tell_open(self, task_ids: Sequence[str]) -> None:
-        """See `Verdicts.tell_open`."""
-
-    def tell_finished(self, task_ids: Sequence[str]) -> None:
-        """See `Verdicts.tell_finished`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,16 +13,17 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from amqp_tasks.app._dead_letters import dead_letter_counts
+from amqp_tasks.app._account import declare_account
+from amqp_tasks.app._indexing import declare_index
 from amqp_tasks.app._journal import JournalWriter
 from amqp_tasks.clock import SYSTEM_CLOCK
-from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, ConfigurationError
-from amqp_tasks.message import dead_letter_note, printable
+from amqp_tasks.errors import BrokerConnectionError, ConfigurationError, UnknownQueue
 from amqp_tasks.settings import Level
 from amqp_tasks.transport import ConsumerState, TopologyMode
 from amqp_tasks.transport._connect import connect
-from amqp_tasks.worker._banner import banner
+from amqp_tasks.worker._alone import Alone
 from amqp_tasks.worker._child import Shared, make_child_main
+from amqp_tasks.worker._introduction import introduce, warn_of_root
 from amqp_tasks.worker._journal import JournalFollower, JournalState
 from amqp_tasks.worker._logs import LogSetup
 from amqp_tasks.worker._loop import Loop
@@ -31,18 +32,19 @@ from amqp_tasks.worker._orphans import reap_strays
 from amqp_tasks.worker._paused import PausedQueues
 from amqp_tasks.worker._process import ProcessReports, WorkerProcess
 from amqp_tasks.worker._rates import RateLimitChanges, rates_of
-from amqp_tasks.worker._records import NoRecords, RecordTable
+from amqp_tasks.worker._records import RecordTable
+from amqp_tasks.worker._releases import Releases
 from amqp_tasks.worker._revocations import Revocations
+from amqp_tasks.worker._revoked_stamps import RevokedStamps
 from amqp_tasks.worker._signals import acting_on_signals, is_term_cold, noting_signals
 from amqp_tasks.worker._supervisor import Supervisor, SupervisorRules
 from amqp_tasks.worker._titles import set_title
-from amqp_tasks.worker._unacked import timeout_note, unlimited_tasks
-from amqp_tasks.worker._verdicts import NoVerdicts
+from amqp_tasks.worker._unacked import claim_after
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
     from amqp_tasks.message import JournalEntry
-    from amqp_tasks.transport import ConsumerEvent, ServerInfo, Transport
+    from amqp_tasks.transport import ConsumerEvent, Transport
 
 __all__ = ("Worker",)
 
@@ -69,6 +71,8 @@ class Worker:
         app: whose tasks.
         queues: names of the queues to consume; None: all of the app's.
         exclude_queues: not these.
+        purge: remove the waiting messages of the queues that it consumes, once, before it does; dead letters and delayed tasks
+            stay.
         concurrency: tasks at the same time; None: setting `worker_concurrency`, else the usable CPUs.
         pool: `prefork`, `threads` or `solo`; None: setting `worker_pool`.
         hostname: name of the node; `%h`, `%n` and `%d` are host, its first part and its domain. Default `worker@%h`.
@@ -91,6 +95,7 @@ class Worker:
         *,
         queues: Sequence[str] | None = None,
         exclude_queues: Collection[str] = (),
+        purge: bool = False,
         concurrency: int | None = None,
         pool: str | None = None,
         hostname: str | None = None,
@@ -117,6 +122,7 @@ class Worker:
             time_limit=time_limit,
             soft_time_limit=soft_time_limit,
         )
+        self._purges = purge
         self._loglevel, self._logfile, self._show_banner = loglevel, logfile, show_banner
         self._logs: LogSetup | None = None
         self._stopped = threading.Event()
@@ -125,9 +131,7 @@ class Worker:
         self._is_consuming: Callable[[], bool] = bool
         self._was_started = False
         self._is_stopping = False
-        # What was opened aside, by the helper thread too; guarded by the lock.
-        self._releases: list[Callable[[], None]] = []
-        self._is_released = False
+        self._releases = Releases()
 
     @property
     def is_consuming(self) -> bool:
@@ -176,10 +180,11 @@ class Worker:
         app.load_imports()
         app.finalize()
         settings = app.settings
+        app.idempotency_store  # noqa: B018 - made here, so that what is wrong with it is told now and for all processes
         if self._loglevel is not None:
             self._logs = LogSetup(settings, level=self._loglevel, logfile=self._logfile)
             self._logs.install()
-        _warn_of_root()
+        warn_of_root()
         is_embedded = settings.broker.url[0].scheme == "memory"
         options = resolve(app, self._asked, default_pool=self._default_pool(is_embedded))
         if is_embedded and options.pool.name == "prefork":
@@ -215,23 +220,30 @@ class Worker:
             cold_stop_timeout=worker.cold_stop_timeout,
             alive_timeout=worker.proc_alive_timeout,
             lost_wait=worker.lost_wait,
+            claim_after=claim_after(self.app, options),
         )
         revocations = Revocations(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK)
+        stamps = RevokedStamps(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK)
         shared = Shared(
             records=RecordTable(rules.places, options.layout.slots),
             rate_limits=rates_of(self.app, clock=SYSTEM_CLOCK),
         )
-        self._on_end(shared.rate_limits.close)
+        self._releases.add(shared.rate_limits.close)
         # Made here, as it does nothing before its first use: that comes after the fork.
         transport = connect(self.app.settings)
-        self._on_end(partial(transport.close, timeout=1.0))
+        self._releases.add(partial(transport.close, timeout=1.0))
         writer = JournalWriter(transport, self.app.settings, sender=options.node)
         _preload(self.app)
         supervisor = Supervisor(
             rules,
             records=shared.records,
             child_main=make_child_main(self.app, options, shared, partial(self._enter_process, options.node)),
-            registers=(revocations, PausedQueues(options.queue_names), RateLimitChanges(shared.rate_limits)),
+            registers=(
+                revocations,
+                stamps,
+                PausedQueues(options.queue_names),
+                RateLimitChanges(shared.rate_limits),
+            ),
             writer=writer,
             is_terminated=revocations.is_terminated if options.pool.capabilities.end_a_task else _never,
             prepare=lambda: self._prepare_aside(options, supervisor, writer, transport),
@@ -249,7 +261,7 @@ class Worker:
             ):
                 return supervisor.run()
         finally:
-            self._release()
+            self._releases.release()
 
     def _is_term_cold(self) -> bool:
         """As in Celery, where a time for a soft stop comes before a cold one."""
@@ -293,30 +305,38 @@ class Worker:
             else:
                 consuming.clear()
 
+        def on_ended(is_clean: bool) -> None:
+            alone.close()
+            self._ended_here(is_clean)
+
         rate_limits = rates_of(self.app, clock=SYSTEM_CLOCK)
+        records = RecordTable(1, options.layout.slots).of_process(0)
+        transport = self.app.transport
+        writer = JournalWriter(transport, self.app.settings, sender=options.node)
+        alone = Alone(writer, records, claim_after=claim_after(self.app, options), loop=loop)
         process = WorkerProcess(
             self.app,
             options,
-            records=NoRecords(),
-            verdicts=NoVerdicts(),
+            records=records,
+            verdicts=alone,
             rate_limits=rate_limits,
-            reports=ProcessReports(event=on_event, recycling=_ignore, ended=self._ended_here),
+            reports=ProcessReports(event=on_event, recycling=_ignore, ended=on_ended),
             loop=loop,
             owns_transport=False,
+            registers=alone.registers,
         )
         try:
             with noting_signals(self._note_stop):
-                self._prepare(self.app.transport, options)
-                transport = self.app.transport
-                writer = JournalWriter(transport, self.app.settings, sender=options.node)
+                self._prepare(transport, options)
                 self._follow_journal(transport, writer, options, loop, process.learn)
                 self._offer_stop(partial(self._stop_here, process, options.node), consuming.is_set)
+                alone.start()
                 process.begin()
                 is_clean = self._serve(process, loop, options)
         except _StoppedEarly:
             return 0
         finally:
-            self._release()
+            self._releases.release()
             loop.close()
             rate_limits.close()
         if failure and not self.ready.is_set():
@@ -349,10 +369,16 @@ class Worker:
     # Both.
 
     def _prepare(self, transport: Transport, options: WorkerOptions) -> None:
-        """Connect and see to the topology."""
+        """Connect, see to the topology, and purge the queues if that was asked for."""
         self._open(transport)
         settings = self.app.settings
-        transport.ensure_topology(options.topology, mode=TopologyMode(settings.app.topology))
+        mode = TopologyMode(settings.app.topology)
+        transport.ensure_topology(options.topology, mode=mode)
+        declare_account(transport, mode)
+        if settings.task.delayed_index and mode is not TopologyMode.NONE:
+            declare_index(transport, mode)
+        if self._purges:
+            _purge(transport, options.queue_names)
 
     def _follow_journal(
         self,
@@ -376,56 +402,12 @@ class Worker:
             on_entries(entries)
 
         follower = JournalFollower(transport, writer, on_entries=on_read, call_later=loop.call_later)
-        self._on_end(follower.close)
+        self._releases.add(follower.close)
         follower.start()
         follower.wait_until_read(is_over=lambda: self._is_over)
         if self._is_over:
             raise _StoppedEarly
-        self._introduce(transport, options, paused.names)
-
-    def _introduce(
-        self, transport: Transport, options: WorkerOptions, paused_queues: Collection[str]
-    ) -> None:
-        """Print the banner and what else a person should know."""
-        server = transport.open(timeout=5.0)
-        if self._show_banner:
-            text = banner(self.app, options, server, paused_queues=paused_queues, now=SYSTEM_CLOCK.now())
-            print(text, file=sys.__stdout__, flush=True)
-        for name in sorted(paused_queues):
-            logger.warning(
-                "queue %s is paused, nothing of it is run; to go on: amqp-tasks resume %s", name, name,
-                extra={"action": "paused", "queue": name},
-            )  # fmt: skip
-        self._note_timeouts(options, server)
-        _warn_of_dead_letters(transport, options.queue_names)
-
-    def _note_timeouts(self, options: WorkerOptions, server: ServerInfo) -> None:
-        """Say which tasks the broker may deliver again while they run."""
-        if self.app.settings.broker.url[0].scheme == "memory":
-            return
-        if note := timeout_note(self.app, options, server):
-            logger.warning("%s", note, extra={"action": "consumer_timeout"})
-        if unlimited := unlimited_tasks(self.app, options):
-            logger.info(
-                "%d tasks have no time limit; a run that is longer than the broker's consumer_timeout is delivered again,"
-                " and not run twice by this node", len(unlimited),
-                extra={"action": "consumer_timeout"},
-            )  # fmt: skip
-
-    def _on_end(self, release: Callable[[], None]) -> None:
-        """Have something released at the end; at once, when that has come while a helper thread was preparing."""
-        with self._lock:
-            if not self._is_released:
-                self._releases.append(release)
-                return
-        release()
-
-    def _release(self) -> None:
-        with self._lock:
-            self._is_released = True
-            releases, self._releases = self._releases, []
-        for release in reversed(releases):
-            release()
+        introduce(self.app, options, transport, paused_queues=paused.names, shows_banner=self._show_banner)
 
     def _open(self, transport: Transport) -> None:
         """Connect, however long the broker takes to come up, unless settings or a stop say otherwise.
@@ -477,6 +459,17 @@ class Worker:
             stop(None)
 
 
+def _purge(transport: Transport, queue_names: Sequence[str]) -> None:
+    for name in queue_names:
+        try:
+            count = transport.purge_queue(name)
+        except UnknownQueue:
+            continue  # with the setting topology="none" nobody has made it yet
+        logger.warning(
+            "%d messages of queue %s were discarded", count, name, extra={"action": "purge", "queue": name}
+        )
+
+
 _PRELOADED = (
     "amqp_tasks.transport.rabbitmq",
     "amqp_tasks.backends.rpc",
@@ -501,29 +494,6 @@ def _preload(app: App) -> None:
 def _has_terminal() -> bool:
     """Whether a HUP means that the terminal was closed: a worker that went on would go on unseen."""
     return sys.__stdout__ is not None and sys.__stdout__.isatty()
-
-
-def _warn_of_root() -> None:
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and os.getpid() != 1:
-        logger.warning(
-            "running as root: a task that is tricked into something can do everything; use an own user",
-            extra={"action": "root"},
-        )
-
-
-def _warn_of_dead_letters(transport: Transport, queue_names: Sequence[str]) -> None:
-    try:
-        counts = dead_letter_counts(transport, queue_names)
-    except AmqpTasksError as exc:
-        logger.debug("dead letters cannot be counted: %s", exc, extra={"action": "dead_letters"})
-        return
-    for name, count in counts.items():
-        if count:
-            logger.warning(
-                "%s",
-                printable(dead_letter_note(name, count), 1024),
-                extra={"action": "dead_letters", "queue": name},
-            )
 
 
 def _never(key: str) -> bool:

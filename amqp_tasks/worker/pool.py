@@ -24,12 +24,10 @@ class Capabilities:
 
     Attributes:
         recycle: its process can be replaced (`worker_max_tasks_per_child`, `worker_max_memory_per_child`).
-        survive_crash: a task that ends its process does not end the node.
         end_a_task: a running task can be ended with its process and nothing else (`task_time_limit`).
     """
 
     recycle: bool
-    survive_crash: bool
     end_a_task: bool
 
 

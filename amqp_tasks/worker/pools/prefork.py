@@ -10,7 +10,7 @@ class PreforkPool(CallerPool):
     """The slot of one of N worker processes."""
 
     name = "prefork"
-    capabilities = Capabilities(recycle=True, survive_crash=True, end_a_task=True)
+    capabilities = Capabilities(recycle=True, end_a_task=True)
 
     @classmethod
     def layout(cls, concurrency: int) -> Layout:

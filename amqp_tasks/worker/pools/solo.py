@@ -10,7 +10,7 @@ class SoloPool(CallerPool):
     """The calling thread. A task that ends the process ends the node."""
 
     name = "solo"
-    capabilities = Capabilities(recycle=False, survive_crash=False, end_a_task=False)
+    capabilities = Capabilities(recycle=False, end_a_task=False)
 
     @classmethod
     def layout(cls, concurrency: int) -> Layout:

@@ -14,7 +14,7 @@ class ThreadsPool(Pool):
     """Slots are threads; the thread in `serve` only waits for their end."""
 
     name = "threads"
-    capabilities = Capabilities(recycle=True, survive_crash=True, end_a_task=False)
+    capabilities = Capabilities(recycle=True, end_a_task=False)
 
     def __init__(self, slots: int) -> None:
         super().__init__(slots)

@@ -1,0 +1,168 @@
+"""Which long runs go on where: what keeps a node from starting the redelivery of a task that runs on another one.
+
+The states and the rule for each failure: `docs/explanation/reliability.md`, "Longer than the consumer timeout".
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from amqp_tasks.errors import MalformedMessage
+from amqp_tasks.message import DeadLetterReason, JournalEntry, fact_text, fact_texts, new_task_id
+from amqp_tasks.worker._verdicts import MAX_IDS, RecentKeys
+
+if TYPE_CHECKING:
+    from amqp_tasks.clock import Clock
+
+__all__ = ("BEAT", "CLAIM", "LEASE", "RELEASE", "SETTLED_AFTER", "Claims")
+
+CLAIM, RELEASE = "claim", "release"
+BEAT = 60.0
+"""Seconds between the entries of a supervisor whose node has long runs."""
+LEASE = 180.0
+"""Seconds after the last entry of a supervisor for which others believe that it lives."""
+SETTLED_AFTER = 60.0
+"""Seconds after the end of a run for which nobody has said that its ack may be lost, until it is taken for settled."""
+
+
+@dataclass(slots=True)
+class _Run:
+    process: int
+    began: float
+    seen: float
+    is_claimed: bool = False
+
+
+class Claims:
+    """The long runs of this node, and of others. Thread safety: the supervisor's loop only.
+
+    Args:
+        after: seconds after which a run is a long one; infinite: never.
+        tell: adds an entry to the journal: kind, id, facts.
+        clock: time.
+    """
+
+    kinds = (CLAIM, RELEASE)
+    is_for_processes = False
+
+    def __init__(
+        self, *, after: float, tell: Callable[[str, str, dict[str, Any]], None], clock: Clock
+    ) -> None:
+        self._after, self._tell, self._clock = after, tell, clock
+        # A node that is started anew under its name is another one: it knows nothing of these runs.
+        self._id = new_task_id()
+        self._runs: dict[str, _Run] = {}
+        self._told = -math.inf
+        self._claimed = RecentKeys(clock=clock)
+        self._elsewhere: OrderedDict[str, str] = OrderedDict()
+        self._heard: dict[str, float] = {}
+        self._finished = RecentKeys(clock=clock)
+
+    # This node's.
+
+    def look(self, places: Iterable[tuple[int, Collection[str]]]) -> None:
+        """Note what each process has now, claim the long runs, and say from time to time that we live."""
+        now, fresh = self._clock.monotonic(), list[str]()
+        for process, keys in places:
+            for key in keys:
+                run = self._runs.setdefault(key, _Run(process, now, now))
+                run.process, run.seen = process, now
+                if not run.is_claimed and now - run.began >= self._after:
+                    run.is_claimed = True
+                    fresh.append(key)
+        self._forget(now)
+        is_beat_due = now - self._told >= BEAT and any(run.is_claimed for run in self._runs.values())
+        if fresh or is_beat_due:
+            self._say(fresh)
+
+    def _forget(self, now: float) -> None:
+        gone = {key: run for key, run in self._runs.items() if run.seen < now}
+        for key, run in gone.items():
+            if not run.is_claimed:
+                del self._runs[key]
+        self._release(
+            [key for key, run in gone.items() if run.is_claimed and now - run.seen >= SETTLED_AFTER]
+        )
+
+    def claim(self, process: int, keys: Collection[str]) -> None:
+        """These runs of a process go on although the broker has taken back what they were delivered for."""
+        now = self._clock.monotonic()
+        for key in keys:
+            run = self._runs.setdefault(key, _Run(process, now, now))
+            run.is_claimed = True
+        if keys:
+            self._say(list(keys))
+
+    def finished(self, keys: Collection[str]) -> None:
+        """Their outcomes are stored, their acks perhaps lost."""
+        self._release([key for key in keys if key in self._claimed], is_finished=True)
+
+    def left(self, process: int) -> None:
+        """A process has ended: what it had and has not said to be finished may run elsewhere."""
+        own = [key for key, run in self._runs.items() if run.process == process]
+        claimed = [key for key in own if self._runs[key].is_claimed]
+        for key in own:
+            del self._runs[key]
+        self._release(claimed)
+
+    def _say(self, keys: list[str]) -> None:
+        self._told = self._clock.monotonic()
+        self._claimed.add(keys)
+        self._tell(CLAIM, new_task_id(), {"by": self._id, "keys": keys})
+
+    def _release(self, keys: list[str], *, is_finished: bool = False) -> None:
+        for key in keys:
+            self._runs.pop(key, None)
+        if keys:
+            self._tell(RELEASE, new_task_id(), {"by": self._id, "keys": keys, "finished": is_finished})
+
+    # Other nodes'.
+
+    def is_elsewhere(self, key: str) -> bool:
+        """Whether it runs on another node, as far as that has said and may be believed to live."""
+        owner = self._elsewhere.get(key)
+        return owner is not None and self._clock.monotonic() - self._heard.get(owner, -math.inf) < LEASE
+
+    def is_finished(self, key: str) -> bool:
+        """Whether another node has finished it, and only the ack was lost."""
+        return key in self._finished
+
+    def crashed(self, key: str) -> None:
+        """Its process died, wherever that was."""
+        self._elsewhere.pop(key, None)
+
+    def apply(self, entry: JournalEntry) -> None:
+        """See `Register.apply`. Time counts from the moment of reading: clocks of hosts differ, and a lease is short."""
+        by, keys = fact_text(entry, "by"), fact_texts(entry, "keys")
+        if entry.kind == CLAIM:
+            self._apply_claim(by, keys)
+            return
+        is_finished = entry.facts.get("finished")
+        if not isinstance(is_finished, bool):
+            raise MalformedMessage(DeadLetterReason.BAD_BODY, "'finished' of a 'release' entry is no boolean")
+        for key in keys:
+            if self._elsewhere.get(key) == by:
+                del self._elsewhere[key]
+        if is_finished and by != self._id:
+            self._finished.add(keys, age=max(0.0, self._clock.now().timestamp() - entry.time))
+
+    def _apply_claim(self, by: str, keys: Iterable[str]) -> None:
+        if by == self._id:
+            return
+        self._heard[by] = self._clock.monotonic()
+        for key in keys:
+            self._elsewhere.pop(key, None)
+            self._elsewhere[key] = by
+        while len(self._elsewhere) > MAX_IDS:
+            self._elsewhere.popitem(last=False)
+        if len(self._heard) > MAX_IDS:
+            alive = set(self._elsewhere.values())
+            self._heard = {owner: heard for owner, heard in self._heard.items() if owner in alive}
+
+    def entries(self) -> tuple[JournalEntry, ...]:
+        """See `Register.entries`."""
+        return ()

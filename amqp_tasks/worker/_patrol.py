@@ -1,0 +1,95 @@
+"""Looking after processes that hang: beyond the hard time limit of a task, or though they are to terminate one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.worker._limits import KILL_AFTER
+
+if TYPE_CHECKING:
+    from amqp_tasks.worker._asks import Answers
+    from amqp_tasks.worker._children import ChildProcess
+    from amqp_tasks.worker._loop import Loop
+    from amqp_tasks.worker._news import News
+    from amqp_tasks.worker._records import RecordTable
+
+__all__ = ("Patrol",)
+
+logger = logging.getLogger(__name__)
+
+_PERIOD = 0.5
+"""Seconds between two looks."""
+_NEWS_LEAD = 0.25
+"""Seconds between what the journal says of a hung process and its end: other nodes read it meanwhile."""
+
+
+class Patrol:
+    """Life: 1. made; 2. `start`; it looks for as long as the loop runs. Owner: the supervisor's loop.
+
+    Args:
+        processes: those there are at each look, by serial; only read.
+        records: what their slots run.
+        is_terminated: whether the run with a key is to be ended.
+        answers: told of what is beyond its limit.
+        news: tells other nodes, before a process is killed.
+        loop: of the supervisor.
+    """
+
+    def __init__(
+        self,
+        *,
+        processes: Mapping[int, ChildProcess],
+        records: RecordTable,
+        is_terminated: Callable[[str], bool],
+        answers: Answers,
+        news: News,
+        loop: Loop,
+    ) -> None:
+        self._processes, self._records, self._is_terminated = processes, records, is_terminated
+        self._answers, self._news, self._loop = answers, news, loop
+
+    def start(self) -> None:
+        """Look now and then."""
+        self._loop.call_later(_PERIOD, self._look)
+
+    def must_have_ended(self, process: ChildProcess, *, by: float) -> tuple[list[str], list[str]]:
+        """Keys of what it runs, or ran to its death, that was to be terminated, and of the rest that was to have ended `by` a
+        monotonic time."""
+        records = self._records.of_process(process.index)
+        terminated = [key for key in records.running() if self._is_terminated(key)]
+        return terminated, [key for key in records.overdue(by) if key not in terminated]
+
+    def _look(self) -> None:
+        now = SYSTEM_CLOCK.monotonic()
+        for process in self._processes.values():
+            if process.is_killed:
+                continue
+            terminated, overdue = self.must_have_ended(process, by=now - KILL_AFTER)
+            if overdue:
+                self._answers.time_out(overdue)
+                self._kill(process, "beyond the time limit of", overdue[0])
+            elif process.is_late_to_terminate(now, is_wanted=bool(terminated)):
+                self._kill(process, "though it is to terminate", terminated[0])
+        self._answers.look()
+        self._news.send()
+        self._loop.call_later(_PERIOD, self._look)
+
+    def _kill(self, process: ChildProcess, how: str, key: str) -> None:
+        logger.error(
+            "process %d is killed, as it hangs %s task %s", process.pid, how, key,
+            extra={"action": "hung", "task_id": key},
+        )  # fmt: skip
+        process.is_killed = True
+        # First, or the redelivery would be on another node before the news.
+        self._news.send(partial(self._kill_soon, process))
+
+    def _kill_soon(self, process: ChildProcess) -> None:
+        self._loop.call_later(_NEWS_LEAD, partial(self._kill_if_there, process))
+
+    def _kill_if_there(self, process: ChildProcess) -> None:
+        if process.serial in self._processes:
+            process.kill()
