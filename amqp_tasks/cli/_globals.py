@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,7 +18,7 @@ from amqp_tasks.errors import AmqpTasksError, AppNotFound
 if TYPE_CHECKING:
     from amqp_tasks.app import App
 
-__all__ = ("Command", "Globals", "Group", "global_options", "import_errors_shown", "pass_globals")
+__all__ = ("Command", "Globals", "Group", "global_options", "import_tasks", "pass_globals")
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -50,7 +50,7 @@ class Globals:
         _start_directory_on_path()
         app = self._find_app(required)
         if self.config is not None:
-            with import_errors_shown(f"the configuration {self.config!r}"):
+            with _import_errors_shown(f"the configuration {self.config!r}"):
                 app.config_from_object(self.config)
         if self.broker is not None:
             app.conf.update(broker_url=self.broker)
@@ -84,7 +84,7 @@ class Globals:
         spec = self.app_spec or configured_spec()
         if spec is None and not required:
             return App("amqp-tasks")
-        with import_errors_shown(f"the app {spec!r}"):
+        with _import_errors_shown(f"the app {spec!r}"):
             return find_app(spec)
 
     def note(self, text: str) -> None:
@@ -93,11 +93,21 @@ class Globals:
             click.echo(text, err=True)
 
 
+def import_tasks(app: App) -> None:
+    """Import the modules that define the app's tasks.
+
+    Raises:
+        AppNotFound: one cannot be imported; its own error is shown.
+    """
+    with _import_errors_shown("a module with tasks"):
+        app.load_imports()
+
+
 pass_globals = click.make_pass_decorator(Globals, ensure=True)
 
 
 @contextmanager
-def import_errors_shown(what: str) -> Generator[None]:
+def _import_errors_shown(what: str) -> Generator[None]:
     """Name the error inside a user's module, and where it is, instead of hiding or dumping it.
 
     Raises:
@@ -205,77 +215,65 @@ class Group(_OwnOptionsFirst, click.Group):
     command_class = Command
 
 
+def _option(*names: str, **given: Any) -> Callable[[F], F]:
+    return click.option(*names, expose_value=False, cls=GlobalOption, **given)
+
+
 _OPTIONS = (
-    click.option(
+    _option(
         "-A",
         "--app",
         metavar="MODULE[:ATTRIBUTE]",
         callback=_store("app_spec"),
-        expose_value=False,
-        cls=GlobalOption,
         help="The app. Default: AMQP_TASKS_APP, else `app` in [tool.amqp-tasks] of ./pyproject.toml.",
     ),
-    click.option(
+    _option(
         "-b",
         "--broker",
         metavar="URL",
         callback=_store_broker,
-        expose_value=False,
-        cls=GlobalOption,
         help="Broker to use instead of the app's. A password here is visible in the process list: prefer the "
         "environment. [env: AMQP_TASKS_BROKER_URL; default: amqp://guest:guest@localhost:5672//]",
     ),
-    click.option(
+    _option(
         "--config",
         metavar="MODULE",
         callback=_store("config"),
-        expose_value=False,
-        cls=GlobalOption,
-        help="Module with settings, read over the app's own. [default: none]",
+        help="Module with settings, read over the app's own such modules; what the app's code sets stays. [default: none]",
     ),
-    click.option(
+    _option(
         "--workdir",
         metavar="DIR",
         type=click.Path(exists=True, file_okay=False),
         is_eager=True,
         callback=_change_directory,
-        expose_value=False,
-        cls=GlobalOption,
         help="Change to this directory first. [default: stay]",
     ),
-    click.option(
+    _option(
         "-C",
         "--no-color",
         is_flag=True,
         callback=_store_no_color,
-        expose_value=False,
-        cls=GlobalOption,
         help="No colours. [env: NO_COLOR; default: colours on a terminal]",
     ),
-    click.option(
+    _option(
         "-q",
         "--quiet",
         is_flag=True,
         callback=_store("quiet"),
-        expose_value=False,
-        cls=GlobalOption,
         help="No banner and no notes, only data and errors.",
     ),
-    click.option(
+    _option(
         "--traceback",
         is_flag=True,
         callback=_store("traceback"),
-        expose_value=False,
-        cls=GlobalOption,
         help="Show the traceback of an error, not only its line.",
     ),
-    click.option(
+    _option(
         "--version",
         is_flag=True,
         is_eager=True,
         callback=_print_version,
-        expose_value=False,
-        cls=GlobalOption,
         help="Print the version and exit.",
     ),
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from amqp_tasks.cli._celery import COMMANDS
 from amqp_tasks.cli._globals import Group
 
 __all__ = ("LazyGroup",)
@@ -47,8 +48,12 @@ class LazyGroup(Group):
         """
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None:
-            known = self.list_commands(ctx)
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else "choose from " + ", ".join(known)
-            raise click.UsageError(f"no such command {name!r}, {remedy}", ctx)
+            raise click.UsageError(f"no such command {name!r}, {self._remedy(ctx, name)}", ctx)
         return super().resolve_command(ctx, args)
+
+    def _remedy(self, ctx: click.Context, name: str) -> str:
+        if name in COMMANDS:
+            return f"which is Celery's: {COMMANDS[name]}"
+        known = self.list_commands(ctx)
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"did you mean {near[0]!r}?" if near else "choose from " + ", ".join(known)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from amqp_tasks.message import printable
+from amqp_tasks.app._builtins import is_builtin
+from amqp_tasks.errors import ConfigurationError, MalformedMessage
+from amqp_tasks.message import Limits, printable
+from amqp_tasks.message._envelope import read_body
 from amqp_tasks.message._printable import HIDDEN
 from amqp_tasks.settings import mask_secrets
 
@@ -28,12 +31,55 @@ _MAX_BODY = 10_000
 def without_sensitive_body(letter: DeadLetter, tasks: Mapping[str, Task[..., Any]]) -> DeadLetter:
     """The letter, its body taken out where that holds arguments which logs do not show.
 
-    The task says so where it is registered here, and what its sender wrote in `argsrepr` where it is not.
+    The task says so where it is registered here, and what its sender wrote in `argsrepr` where it is not. A body holds calls of
+    other tasks as well: of what follows in a workflow, of what an errback or a watch is about. Of these nobody wrote anything, so one of
+    a task that is not registered here counts as sensitive.
     """
     task = tasks.get(letter.task) if letter.task is not None else None
     shown = f"{letter.argsrepr}{letter.kwargsrepr}"
     is_sensitive = HIDDEN in shown or bool(task is not None and task.sensitive)
-    return replace(letter, body=None) if is_sensitive else letter
+    if is_sensitive or any(_may_be_sensitive(call, tasks) for call in _calls_in(_content(letter))):
+        return replace(letter, body=None)
+    return letter
+
+
+def _may_be_sensitive(call: Mapping[str, Any], tasks: Mapping[str, Task[..., Any]]) -> bool:
+    name = call["task"]
+    task = tasks.get(name)
+    if task is not None:
+        return bool(task.sensitive)
+    return not is_builtin(name) and ("args" in call or "kwargs" in call)
+
+
+def _content(letter: DeadLetter) -> Any:
+    """The decoded body; None where it cannot be read, as that of a message which is no task's."""
+    if not letter.body or not letter.content_type:
+        return None
+    compression = letter.headers.get("compression")
+    try:
+        return read_body(
+            letter.content_type, None, compression if isinstance(compression, str) else None, letter.body,
+            accept=(letter.content_type,), limits=Limits(max_message_bytes=len(letter.body)),
+        )  # fmt: skip
+    except (MalformedMessage, ConfigurationError):
+        return None
+
+
+def _calls_in(content: Any) -> Iterator[Mapping[str, Any]]:
+    """All that has the form of a call, however deep; a container that is there several times, as YAML can have it, once."""
+    todo, seen = [content], set[int]()
+    while todo:
+        item = todo.pop()
+        if not isinstance(item, dict | list | tuple) or id(item) in seen:  # pyright: ignore[reportUnknownArgumentType] - any container
+            continue
+        seen.add(id(item))  # pyright: ignore[reportUnknownArgumentType]
+        if isinstance(item, dict):
+            found: dict[Any, Any] = item  # pyright: ignore[reportUnknownVariableType]
+            if isinstance(found.get("task"), str):
+                yield found
+            todo += found.values()
+        else:
+            todo += cast("Sequence[Any]", item)
 
 
 def as_row(letter: DeadLetter) -> tuple[object, ...]:
@@ -67,7 +113,7 @@ def as_lines(letter: DeadLetter) -> Iterator[str]:
         if value is not None and value != "":
             yield f"{name + ':':14}{_safe(value)}"
     if letter.body is None:
-        yield f"{'':14}not shown, as it holds sensitive arguments"
+        yield f"{'':14}not shown, as it holds sensitive arguments, or those of a task that is not registered here"
     for name, value in letter.headers.items():
         if value is not None:
             yield f"{'header:':14}{_safe(name)} = {_safe(value)}"

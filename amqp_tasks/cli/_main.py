@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from amqp_routing import RoutingError
+from amqp_tasks.cli._celery import celery_option_refusal
 from amqp_tasks.cli._exit import ExitCode, exit_code_for
 from amqp_tasks.cli._globals import Globals, global_options
 from amqp_tasks.cli._help import epilog
 from amqp_tasks.cli._lazy import LazyGroup
+from amqp_tasks.cli._streams import give_up, make_streams_usable
 from amqp_tasks.errors import AmqpTasksError
 from amqp_tasks.message import printable
 
@@ -26,6 +28,7 @@ __all__ = ("main", "root")
 
 _MAX_LINE = 10_000
 _COMMANDS = "amqp_tasks.cli.commands"
+_WRITERS = ("click.utils", "rich.console")
 
 
 @click.group(
@@ -36,11 +39,14 @@ _COMMANDS = "amqp_tasks.cli.commands"
         "call": f"{_COMMANDS}.call:call",
         "result": f"{_COMMANDS}.result:result",
         "queues": f"{_COMMANDS}.queues:queues",
+        "account": f"{_COMMANDS}.account:account",
+        "delayed": f"{_COMMANDS}.delayed:delayed",
         "pause": f"{_COMMANDS}.pause:pause",
         "resume": f"{_COMMANDS}.pause:resume",
         "topology": f"{_COMMANDS}.topology:topology",
         "purge": f"{_COMMANDS}.purge:purge",
         "dlq": f"{_COMMANDS}.dlq:dlq",
+        "workflow": f"{_COMMANDS}.workflow:workflow",
         "revoke": f"{_COMMANDS}.revoke:revoke",
         "unrevoke": f"{_COMMANDS}.revoke:unrevoke",
         "config": f"{_COMMANDS}.config:config",
@@ -67,9 +73,20 @@ def main(argv: Sequence[str] | None = None, *, app: App | None = None) -> int:
         argv: the arguments without the program's name; `None` takes the process's own.
         app: the app to use when no `-A` is given (`app.start()`).
     """
+    make_streams_usable()
     _quiet_libraries()
     state = Globals(app=app)
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv), state)
+    except OSError as exc:
+        if not _is_of_output(exc):
+            raise
+        give_up(sys.stdout)
+        _echo_error(f"cannot write the output: {exc.strerror}", state)
+        return ExitCode.FAILED
+
+
+def _run(arguments: list[str], state: Globals) -> int:
     try:
         returned = root.main(
             args=arguments,
@@ -91,6 +108,12 @@ def main(argv: Sequence[str] | None = None, *, app: App | None = None) -> int:
     return returned if isinstance(returned, int) else ExitCode.OK
 
 
+def _is_of_output(error: OSError) -> bool:
+    """Whether it comes from `click.echo` or a console of rich, by which all commands write."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__") in _WRITERS
+
+
 def _quiet_libraries() -> None:
     # Without any handler, logging prints warnings bare: what was logged on the way to an error would be said twice.
     # The worker's own handler is not affected.
@@ -106,7 +129,7 @@ def _color_from_environment() -> bool | None:
 def _report_usage(error: click.ClickException, state: Globals) -> ExitCode:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "amqp-tasks"
-    message = error.format_message().strip()
+    message = celery_option_refusal(error) or error.format_message().strip()
     _echo_error(f"{message} (see {path} --help)", state)
     return ExitCode.USAGE
 
@@ -123,4 +146,7 @@ def _echo_error(message: str, state: Globals) -> None:
     color = state.color if state.color is not None else _color_from_environment()
     # Names in an error may come from a message or from the broker: a terminal must not obey them.
     shown = "\n".join(printable(line, _MAX_LINE) for line in message.splitlines())
-    click.echo(click.style("error: ", fg="red") + shown, err=True, color=color)
+    try:
+        click.echo(click.style("error: ", fg="red") + shown, err=True, color=color)
+    except OSError:
+        give_up(sys.stderr)  # the exit code says it as well

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from amqp_tasks.cli._exit import ExitCode
-from amqp_tasks.cli._output import print_json
+from amqp_tasks.cli._output import as_json_text, print_json
 from amqp_tasks.message import printable
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def print_outcome(result: AsyncResult[Any], *, as_json: bool) -> ExitCode:
         error = result.result
         click.echo(f"{result.state}: {printable(f'{type(error).__name__}: {error}')}", err=True)
     else:
-        click.echo(_shown(result.result))
+        click.echo(as_json_text(result.result))
     return ExitCode.FAILED if failed else ExitCode.OK
 
 
@@ -44,8 +43,3 @@ def _as_data(result: AsyncResult[Any], *, failed: bool) -> dict[str, Any]:
         error = result.result
         return data | {"error": {"type": type(error).__name__, "message": str(error)}}
     return data | {"result": result.result}
-
-
-def _shown(value: Any) -> str:
-    # ASCII: the value came in a message, and a terminal obeys control characters.
-    return json.dumps(value, ensure_ascii=True, default=str)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from amqp_tasks.message import printable
 
-__all__ = ("json_option", "print_json", "print_lines", "print_table")
+__all__ = ("as_json_text", "print_json", "print_lines", "print_table")
 
 _MAX_CELL = 10_000
 
-F = TypeVar("F", bound=Callable[..., object])
 
+def as_json_text(data: Any, *, indent: int | None = None) -> str:
+    """`data` as JSON that can be read and is safe for a terminal; what JSON cannot say is shown by `str`.
 
-def json_option(command: F) -> F:
-    """Add `--json` to a command, as its argument `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+    Values come from messages and may hold control characters, which must not reach a terminal.
+    """
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(data, indent=indent, ensure_ascii=not is_unicode, default=str)
+    if text.isascii():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
 def print_json(data: Any) -> None:
-    """Print `data` as indented JSON; what JSON cannot say is shown by `str`."""
-    # ensure_ascii: names come from messages and may hold control characters, which must not reach a terminal.
-    click.echo(json.dumps(data, indent=2, ensure_ascii=True, default=str))
+    """Print `data` as indented JSON, see `as_json_text`."""
+    click.echo(as_json_text(data, indent=2))
 
 
 def print_lines(text: str) -> None:

@@ -1,20 +1,43 @@
-"""What options hold beyond text and numbers: names, JSON, concurrency. Each is a callback of `click.option`."""
+"""What options hold beyond text and numbers: names, JSON, concurrency, seconds. Most are callbacks of `click.option`."""
 
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ("comma_separated", "concurrency", "json_list", "json_object", "not_empty", "point_in_time")
+__all__ = (
+    "Seconds",
+    "comma_separated",
+    "concurrency",
+    "json_list",
+    "json_object",
+    "not_empty",
+    "point_in_time",
+    "umask",
+)
 
 T = TypeVar("T")
+
+_MAX_MASK = 0o777
 
 # Declared, for bare `list` and `dict` say nothing about what they hold.
 _LIST: type[list[Any]] = list
 _OBJECT: type[dict[str, Any]] = dict
+
+
+class Seconds(click.FloatRange):
+    """A range of seconds, in which click's own would let through what is no number, as no bound excludes it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is not a finite number of seconds", param, ctx)
+        return seconds
 
 
 def comma_separated(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -70,6 +93,21 @@ def point_in_time(ctx: click.Context, param: click.Parameter, value: str | None)
         return None if value is None else datetime.fromisoformat(value)
     except ValueError as exc:
         raise click.BadParameter(f"{value!r} is no time; write 2041-05-01T09:00+02:00", ctx, param) from exc
+
+
+def umask(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A mask of file permissions in octal, `022` or `0o22`; None when the option was not given.
+
+    Raises:
+        click.BadParameter: it is not one.
+    """
+    try:
+        mask = None if value is None else int(value, 8)
+    except ValueError:
+        mask = -1
+    if mask is not None and not 0 <= mask <= _MAX_MASK:
+        raise click.BadParameter(f"{value!r} is no octal number from 0 to 777; write 022", ctx, param)
+    return mask
 
 
 def _decoded(ctx: click.Context, param: click.Parameter, value: str, kind: type[T], expected: str) -> T:

@@ -9,9 +9,9 @@ import click
 from amqp_tasks.cli._exit import ExitCode
 from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globals
 from amqp_tasks.cli._help import command_epilog
+from amqp_tasks.cli._options import call_options, json_option, seconds_option
 from amqp_tasks.cli._outcome import print_outcome, print_sent
-from amqp_tasks.cli._output import json_option
-from amqp_tasks.cli._values import json_list, json_object, point_in_time
+from amqp_tasks.cli._values import Seconds, point_in_time
 
 __all__ = ("call",)
 
@@ -25,29 +25,7 @@ __all__ = ("call",)
     ),
 )
 @click.argument("name")
-@click.option(
-    "-a",
-    "--args",
-    "args",
-    callback=json_list,
-    default="[]",
-    show_default=True,
-    metavar="JSON",
-    help="Positional arguments, a JSON list.",
-)
-@click.option(
-    "-k",
-    "--kwargs",
-    "kwargs",
-    callback=json_object,
-    default="{}",
-    show_default=True,
-    metavar="JSON",
-    help="Keyword arguments, a JSON object.",
-)
-@click.option("--queue", help="Queue to send to. [default: as task_routes says]")
-@click.option("--exchange", help="Exchange to publish to, with --routing-key. [default: the route's]")
-@click.option("--routing-key", help="Routing key. [default: the route's]")
+@call_options
 @click.option(
     "--priority",
     type=click.IntRange(0, 255),
@@ -55,7 +33,7 @@ __all__ = ("call",)
 )
 @click.option(
     "--countdown",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     metavar="SECONDS",
     help="Not run before so many seconds have passed. [default: 0]",
 )
@@ -65,25 +43,13 @@ __all__ = ("call",)
     metavar="TIME",
     help="Not run before this time, ISO 8601; without an offset in the app's timezone. [default: at once]",
 )
-@click.option(
-    "--expires",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Not run if not started by then. [default: never]",
-)
+@seconds_option("--expires", "Not run if not started by then. [default: never]")
 @click.option("--task-id", help="Id of the task; the same id again after exit code 5. [default: a new UUID]")
 @click.option(
     "--serializer", help="Serializer of the arguments. [env: AMQP_TASKS_TASK_SERIALIZER; default: json]"
 )
 @click.option("--wait", is_flag=True, help="Wait for the result and print it.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long --wait waits.",
-)
+@seconds_option("--timeout", "How long --wait waits.", default=60.0)
 @json_option
 @global_options
 @pass_globals

@@ -6,7 +6,8 @@ import click
 
 from amqp_tasks.cli._globals import Globals, Group, global_options, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._output import json_option, print_json, print_table
+from amqp_tasks.cli._options import json_option
+from amqp_tasks.cli._output import print_json, print_table
 
 __all__ = ("config",)
 

@@ -10,7 +10,8 @@ import click
 
 from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._output import json_option, print_json
+from amqp_tasks.cli._options import count_option, json_option, seconds_option
+from amqp_tasks.cli._output import print_json
 
 __all__ = ("demo",)
 
@@ -29,21 +30,8 @@ __all__ = ("demo",)
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Directory to index. [default: the standard library of this Python]",
 )
-@click.option(
-    "--max-files",
-    type=click.IntRange(min=1),
-    default=5000,
-    show_default=True,
-    help="Index at most so many files.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=1),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up when the work takes longer.",
-)
+@count_option("--max-files", "Index at most so many files.", default=5000)
+@seconds_option("--timeout", "Give up when the work takes longer.", default=120.0)
 @json_option
 @global_options
 @pass_globals

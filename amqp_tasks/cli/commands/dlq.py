@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -13,11 +12,11 @@ from amqp_tasks.app import App, DeadLetterFilter
 from amqp_tasks.app._look import MAX_HELD
 from amqp_tasks.cli._conditions import where
 from amqp_tasks.cli._exit import ExitCode
-from amqp_tasks.cli._globals import Globals, Group, global_options, import_errors_shown, pass_globals
+from amqp_tasks.cli._globals import Globals, Group, global_options, import_tasks, pass_globals
 from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._letters import HEADINGS, as_data, as_lines, as_row, without_sensitive_body
-from amqp_tasks.cli._output import json_option, print_json, print_table
-from amqp_tasks.cli._values import comma_separated
+from amqp_tasks.cli._options import count_option, json_option, need_terminal, queues_option, yes_option
+from amqp_tasks.cli._output import print_json, print_table
 from amqp_tasks.message import printable
 from amqp_tasks.settings import mask_secrets
 
@@ -39,24 +38,14 @@ def _selection(command: F) -> F:
         help="Only those that fit; repeatable. id, task, reason, error (exception class): a glob, of several for one key any; "
         "older, newer: than 90s, 10m, 2h, 3d or 1w. [default: all]",
     )(command)
-    return click.option(
-        "-Q",
-        "--queues",
-        callback=comma_separated,
-        metavar="A,B",
-        help="Task queues whose dead letters are meant. [default: all queues of the app]",
-    )(command)
+    return queues_option("Task queues whose dead letters are meant. [default: all queues of the app]")(
+        command
+    )
 
 
 def _limit(default: int | None) -> Callable[[F], F]:
-    return click.option(
-        "--limit",
-        type=click.IntRange(min=1),
-        default=default,
-        show_default=default is not None,
-        metavar="N",
-        help="At most so many, oldest first." + ("" if default else " [default: no limit]"),
-    )
+    told = "At most so many, oldest first." + ("" if default else " [default: no limit]")
+    return count_option("--limit", told, default=default)
 
 
 @click.group(cls=Group, short_help="Look at dead letters, put them back or remove them.")
@@ -113,11 +102,10 @@ def show(
 ) -> int:
     """Print all that is known of dead letters: those with IDS, or those that fit. They stay where they are.
 
-    A body with sensitive arguments is not shown.
+    A body with sensitive arguments is not shown, whether they are the task's own or those of what follows it in a workflow.
     """
     with state.connected_app() as app:
-        with import_errors_shown("a module with tasks"):
-            app.load_imports()  # they say which arguments are sensitive
+        import_tasks(app)  # they say which arguments are sensitive
         found = app.dead_letters.find(queues, _narrowed(where, ids), limit=limit, bodies=True)
         letters = [without_sensitive_body(letter, app.tasks) for letter in found]
     if as_json:
@@ -179,7 +167,7 @@ def requeue(
 @click.argument("ids", nargs=-1)
 @_selection
 @_limit(None)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@yes_option()
 @json_option
 @global_options
 @pass_globals
@@ -193,10 +181,8 @@ def purge(
     as_json: bool,
 ) -> int:
     """Remove dead letters for good: those with IDS, or those that fit."""
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError(
-            "purge asks before it removes dead letters, and there is no terminal: add --yes"
-        )
+    if not yes:
+        need_terminal("purge", "dead letters")
     chosen = _narrowed(where, ids)
     with state.connected_app() as app:
         if not yes and not _confirmed(app, queues, chosen, limit):

@@ -12,12 +12,14 @@ import click
 from amqp_tasks.cli._exit import ExitCode
 from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._output import json_option, print_json, print_lines
+from amqp_tasks.cli._options import json_option, management_option
+from amqp_tasks.cli._output import print_json, print_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from amqp_tasks.app import MigrationPlan, MigrationProgress
+from amqp_tasks.cli._values import Seconds
 
 __all__ = ("migrate",)
 
@@ -37,16 +39,12 @@ __all__ = ("migrate",)
     help="In place of the type that the app declares. [default: as declared]",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
-@click.option(
-    "--management",
-    metavar="URL",
-    envvar="AMQP_TASKS_MANAGEMENT_URL",
-    help="http://user:password@host:15672, which knows bindings that the app does not. A password here is visible in the "
-    "process list: prefer the environment. [env: AMQP_TASKS_MANAGEMENT_URL; default: only the app's own bindings are kept]",
+@management_option(
+    "which knows bindings that the app does not.", default="only the app's own bindings are kept"
 )
 @click.option(
     "--quiet-time",
-    type=click.FloatRange(min=0.5, max=3600),
+    type=Seconds(min=0.5, max=3600),
     default=3.0,
     show_default=True,
     metavar="SECONDS",
@@ -54,7 +52,7 @@ __all__ = ("migrate",)
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(min=0, max=86_400),
+    type=Seconds(min=0, max=86_400),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

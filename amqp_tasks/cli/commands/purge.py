@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +9,14 @@ import click
 from amqp_tasks.cli._exit import ExitCode
 from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._output import json_option, print_json, print_table
-from amqp_tasks.cli._values import comma_separated
+from amqp_tasks.cli._options import (
+    exclude_queues_option,
+    json_option,
+    need_terminal,
+    queues_option,
+    yes_option,
+)
+from amqp_tasks.cli._output import print_json, print_table
 from amqp_tasks.errors import UnknownQueue
 from amqp_tasks.message import dead_letter_queue_name
 
@@ -26,21 +31,9 @@ __all__ = ("purge",)
     short_help="Remove the waiting messages of queues.",
     epilog=command_epilog("amqp-tasks purge -Q lopri", "amqp-tasks purge -X hipri --yes --json"),
 )
-@click.option(
-    "-Q",
-    "--queues",
-    callback=comma_separated,
-    metavar="A,B",
-    help="Queues to purge. [default: the app's task queues]",
-)
-@click.option(
-    "-X",
-    "--exclude-queues",
-    callback=comma_separated,
-    metavar="A,B",
-    help="Queues to leave alone. [default: none]",
-)
-@click.option("-y", "-f", "--yes", "--force", "yes", is_flag=True, help="Do not ask.")
+@queues_option("Queues to purge. [default: the app's task queues]")
+@exclude_queues_option("Queues to leave alone. [default: none]")
+@yes_option("-f", "--force")
 @json_option
 @global_options
 @pass_globals
@@ -77,8 +70,7 @@ def _task_queues(app: App) -> list[str]:
 
 
 def _confirmed(app: App, names: list[str]) -> bool:
-    if not sys.stdin.isatty():
-        raise click.UsageError("purge asks before it removes messages, and there is no terminal: add --yes")
+    need_terminal("purge", "messages")
     for name in names:
         status = app.transport.queue_status(name)
         click.echo(f"  {name}: {status.messages if status else 'missing'}", err=True)

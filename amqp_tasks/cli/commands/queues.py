@@ -8,7 +8,9 @@ import click
 
 from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._output import json_option, print_json, print_table
+from amqp_tasks.cli._options import json_option
+from amqp_tasks.cli._output import print_json, print_table
+from amqp_tasks.errors import QueueNotRunning
 from amqp_tasks.message import dead_letter_note
 from amqp_tasks.worker._paused import read_paused_queues
 
@@ -31,13 +33,13 @@ def queues(state: Globals, names: tuple[str, ...], as_json: bool) -> None:
     """Print depth, consumers and type of the app's queues, or of those in NAMES.
 
     The depth counts messages that wait, not those that a worker holds. `missing` is a queue that the broker does not
-    have (yet), `paused` one of which workers run nothing. The type is the one that the app's topology declares.
+    have (yet), `down` one that it has and whose node does not run it now, `paused` one of which workers run nothing. The type is the one that the app's topology declares.
     """
     with state.connected_app() as app:
         wanted = names or sorted(app.topology.queue_names)
         paused = read_paused_queues(app, wanted)
         rows = [_row(app, name, is_paused=name in (paused or ())) for name in wanted]
-        counts = app.dead_letters.counts(names or None)
+        counts = _dead_letters(app, names)
     if as_json:
         print_json(rows)
         return
@@ -45,18 +47,31 @@ def queues(state: Globals, names: tuple[str, ...], as_json: bool) -> None:
     print_table(headings, [[row[heading] for heading in headings] for row in rows])
     if paused is None:
         state.note("the journal could not be read: whether queues are paused is not known")
-    for name, count in counts.items():
+    if counts is None:
+        state.note("the dead letters could not be counted: a queue of them does not run now")
+    for name, count in (counts or {}).items():
         if count:
             state.note(dead_letter_note(name, count))
 
 
 def _row(app: App, queue_name: str, *, is_paused: bool) -> dict[str, Any]:
     declared = app.topology.queue(queue_name)
-    status = app.transport.queue_status(queue_name)
+    try:
+        status = app.transport.queue_status(queue_name)
+        state = "missing" if status is None else "paused" if is_paused else "ok"
+    except QueueNotRunning:
+        status, state = None, "down"
     return {
         "queue": queue_name,
         "type": str(declared.type) if declared else None,
         "ready": status.messages if status else None,
         "consumers": status.consumers if status else None,
-        "state": "missing" if status is None else "paused" if is_paused else "ok",
+        "state": state,
     }
+
+
+def _dead_letters(app: App, names: tuple[str, ...]) -> dict[str, int] | None:
+    try:
+        return app.dead_letters.counts(names or None)
+    except QueueNotRunning:
+        return None

@@ -10,7 +10,8 @@ import click
 
 from amqp_tasks.cli._globals import Command, Globals, global_options, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._output import json_option, print_json
+from amqp_tasks.cli._options import json_option, seconds_option
+from amqp_tasks.cli._output import print_json
 from amqp_tasks.errors import BrokerConnectionError
 
 if TYPE_CHECKING:
@@ -26,14 +27,7 @@ _PACKAGES = ("amqp-tasks", "pika", "kombu", "pydantic", "click", "rich")
     short_help="Print versions, broker and settings.",
     epilog=command_epilog("amqp-tasks report", "amqp-tasks report --json"),
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the broker.",
-)
+@seconds_option("--timeout", "How long to wait for the broker.", default=5.0)
 @json_option
 @global_options
 @pass_globals

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amqp_tasks.cli._exit import ExitCode
-from amqp_tasks.cli._globals import Globals, Group, global_options, import_errors_shown, pass_globals
+from amqp_tasks.cli._globals import Globals, Group, global_options, import_tasks, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._output import json_option, print_json, print_lines, print_table
-from amqp_tasks.cli._values import json_list, json_object
+from amqp_tasks.cli._options import call_options, json_option
+from amqp_tasks.cli._output import print_json, print_lines, print_table
 from amqp_tasks.cli.commands.migrate import migrate
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def topology() -> None:
 @pass_globals
 def show(state: Globals, as_json: bool) -> None:
     """Print the app's topology; the broker is not asked."""
-    declared = state.load_app().resources.topologies.with_journal
+    declared = state.load_app().resources.topologies.with_shared
     if as_json:
         print_json(_as_data(declared))
         return
@@ -52,7 +52,7 @@ def check(state: Globals, as_json: bool) -> int:
     Each difference is a line with its remedy; any difference is exit code 1.
     """
     with state.connected_app() as app:
-        differences = app.transport.compare_topology(app.resources.topologies.with_journal)
+        differences = app.transport.compare_topology(app.resources.topologies.with_shared)
     if as_json:
         print_json({"differences": list(differences)})
     else:
@@ -72,7 +72,7 @@ def apply(state: Globals, as_json: bool) -> None:
     from amqp_tasks.transport import TopologyMode
 
     with state.connected_app() as app:
-        wanted = app.resources.topologies.with_journal
+        wanted = app.resources.topologies.with_shared
         app.transport.ensure_topology(wanted, mode=TopologyMode.DECLARE)
     counts = {
         "exchanges": len(wanted.exchanges),
@@ -113,29 +113,7 @@ def graph(state: Globals, style: str) -> None:
     )
 )
 @click.argument("task_name")
-@click.option(
-    "-a",
-    "--args",
-    "args",
-    callback=json_list,
-    default="[]",
-    show_default=True,
-    metavar="JSON",
-    help="Positional arguments, for routers that look at them.",
-)
-@click.option(
-    "-k",
-    "--kwargs",
-    "kwargs",
-    callback=json_object,
-    default="{}",
-    show_default=True,
-    metavar="JSON",
-    help="Keyword arguments, likewise.",
-)
-@click.option("--queue", help="As apply_async(queue=…) would. [default: none]")
-@click.option("--exchange", help="As apply_async(exchange=…) would. [default: none]")
-@click.option("--routing-key", help="As apply_async(routing_key=…) would. [default: none]")
+@call_options
 @json_option
 @global_options
 @pass_globals
@@ -146,8 +124,7 @@ def explain(
     from amqp_tasks.app._explain import explain_call
 
     app = state.load_app()
-    with import_errors_shown("a module with tasks"):
-        app.load_imports()
+    import_tasks(app)
     explained = explain_call(app, task_name, args, kwargs, options)
     if as_json:
         print_json(_explained_as_data(explained))

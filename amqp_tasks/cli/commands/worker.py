@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from amqp_tasks.cli._globals import Command, Globals, global_options, import_errors_shown, pass_globals
+from amqp_tasks.cli._exit import ExitCode
+from amqp_tasks.cli._globals import Command, Globals, global_options, import_tasks, pass_globals
 from amqp_tasks.cli._help import command_epilog
-from amqp_tasks.cli._values import comma_separated, concurrency
+from amqp_tasks.cli._options import (
+    count_option,
+    exclude_queues_option,
+    need_terminal,
+    queues_option,
+    seconds_option,
+    yes_option,
+)
+from amqp_tasks.cli._values import comma_separated, concurrency, umask
+from amqp_tasks.settings._worker import LevelName, Pool
 from amqp_tasks.worker._identity import become, identity_of
-from amqp_tasks.worker._options import node_name, node_path
+from amqp_tasks.worker._options import node_name, node_path, select_queues
 from amqp_tasks.worker._pidfile import holding_pidfile
 from amqp_tasks.worker._titles import set_title
 
-__all__ = ("worker",)
+if TYPE_CHECKING:
+    from amqp_tasks.app import App
 
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_POOLS = ("prefork", "threads", "solo")
+__all__ = ("worker",)
 
 
 @click.command(
@@ -31,20 +42,8 @@ _POOLS = ("prefork", "threads", "solo")
         "amqp-tasks worker -Q lopri -P threads -c 32     # the app is in AMQP_TASKS_APP or pyproject.toml",
     ),
 )
-@click.option(
-    "-Q",
-    "--queues",
-    callback=comma_separated,
-    metavar="A,B",
-    help="Consume only these queues. [default: all queues of the app]",
-)
-@click.option(
-    "-X",
-    "--exclude-queues",
-    callback=comma_separated,
-    metavar="A,B",
-    help="Consume all but these queues. [default: none]",
-)
+@queues_option("Consume only these queues. [default: all queues of the app]")
+@exclude_queues_option("Consume all but these queues. [default: none]")
 @click.option(
     "-c",
     "--concurrency",
@@ -55,7 +54,7 @@ _POOLS = ("prefork", "threads", "solo")
 @click.option(
     "-P",
     "--pool",
-    type=click.Choice(_POOLS),
+    type=click.Choice(get_args(Pool)),
     help="Where tasks run. [env: AMQP_TASKS_WORKER_POOL; default: prefork]",
 )
 @click.option(
@@ -67,7 +66,7 @@ _POOLS = ("prefork", "threads", "solo")
 @click.option(
     "-l",
     "--loglevel",
-    type=click.Choice(_LEVELS, case_sensitive=False),
+    type=click.Choice(get_args(LevelName), case_sensitive=False),
     default="INFO",
     metavar="LEVEL",
     help="Least level that is logged: debug, info, warning, error or critical. [default: info]",
@@ -95,16 +94,26 @@ _POOLS = ("prefork", "threads", "solo")
     help="Become this group. [default: with --uid, that user's own]",
 )
 @click.option(
-    "--prefetch-multiplier",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Messages held per slot, fixed. [env: AMQP_TASKS_WORKER_PREFETCH_MULTIPLIER; default: follows the tasks' durations]",
+    "--umask",
+    callback=umask,
+    metavar="OCTAL",
+    help="Permissions that files made by the worker and its tasks do not get, such as 027. [default: that of who starts it]",
 )
 @click.option(
+    "--purge",
+    "--discard",
+    "purge",
+    is_flag=True,
+    help="Remove the waiting messages of the queues that it consumes, once, before it consumes them. They are lost. Asks, unless --force is given.",
+)
+@yes_option("--force")
+@count_option(
+    "--prefetch-multiplier",
+    "Messages held per slot, fixed. [env: AMQP_TASKS_WORKER_PREFETCH_MULTIPLIER; default: follows the tasks' durations]",
+)
+@count_option(
     "--max-tasks-per-child",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Tasks after which a process is replaced. [env: AMQP_TASKS_WORKER_MAX_TASKS_PER_CHILD; default: never]",
+    "Tasks after which a process is replaced. [env: AMQP_TASKS_WORKER_MAX_TASKS_PER_CHILD; default: never]",
 )
 @click.option(
     "--max-memory-per-child",
@@ -112,17 +121,13 @@ _POOLS = ("prefork", "threads", "solo")
     metavar="KIB",
     help="Resident KiB after which a process is replaced. [env: AMQP_TASKS_WORKER_MAX_MEMORY_PER_CHILD; default: never]",
 )
-@click.option(
+@seconds_option(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Seconds after which the process of a task that sets none is ended. [env: AMQP_TASKS_TASK_TIME_LIMIT; default: no limit]",
+    "Seconds after which the process of a task that sets none is ended. [env: AMQP_TASKS_TASK_TIME_LIMIT; default: no limit]",
 )
-@click.option(
+@seconds_option(
     "--soft-time-limit",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Seconds after which a task that sets none is interrupted. [env: AMQP_TASKS_TASK_SOFT_TIME_LIMIT; default: no limit]",
+    "Seconds after which a task that sets none is interrupted. [env: AMQP_TASKS_TASK_SOFT_TIME_LIMIT; default: no limit]",
 )
 @click.option(
     "-I",
@@ -144,6 +149,9 @@ def worker(
     pidfile: str | None,
     uid: str | None,
     gid: str | None,
+    umask: int | None,
+    purge: bool,
+    yes: bool,
     include: tuple[str, ...] | None,
     time_limit: float | None,
     soft_time_limit: float | None,
@@ -155,6 +163,12 @@ def worker(
     the stacks of all threads. HUP replaces all processes, each when its task has ended; on a terminal, or in solo, it
     stops.
     """
+    if yes and not purge:
+        raise click.UsageError(
+            "--force (--yes, -y) answers the question of --purge, and there is none: add --purge, or leave it out"
+        )
+    if umask is not None:
+        os.umask(umask)
     # First of all: not even the app's modules are imported as root.
     if uid is not None or gid is not None:
         become(identity_of(uid, gid))
@@ -164,11 +178,14 @@ def worker(
         app.conf.update(include=(*app.settings.app.include, *include))
     if state.color is False or os.environ.get("NO_COLOR"):
         app.conf.update(worker_log_color=False)
-    with import_errors_shown("a module with tasks"):
-        app.load_imports()
+    import_tasks(app)
+    if purge and not yes and not _may_purge(app, queues, exclude_queues or ()):
+        click.echo("nothing was purged, and no worker started", err=True)
+        return ExitCode.FAILED
     node = app.Worker(
         queues=queues,
         exclude_queues=exclude_queues or (),
+        purge=purge,
         hostname=hostname,
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
@@ -180,3 +197,9 @@ def worker(
     set_title(name)
     with holding_pidfile(node_path(pidfile, name)) if pidfile else nullcontext():
         return int(node.start())
+
+
+def _may_purge(app: App, queues: tuple[str, ...] | None, exclude_queues: Collection[str]) -> bool:
+    need_terminal("worker --purge", "messages")
+    names = select_queues(app.topology, queues=queues, exclude=exclude_queues)
+    return click.confirm(f"Remove all waiting messages of {', '.join(names)} for good?", err=True)

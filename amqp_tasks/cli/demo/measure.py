@@ -43,7 +43,7 @@ def _percentile(ordered: Sequence[float], share: float) -> float:
 
 @dataclass(slots=True)
 class Measurement:
-    """One run: `send_backlog`, then `look_up` until `is_done`, then `finish`.
+    """One run: a backlog is sent, look-ups go out while it stands, and all of it is waited for.
 
     Args:
         files: paths to index.

@@ -6,15 +6,13 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from amqp_tasks.app._bar import Bar
 from amqp_tasks.cli.demo.measure import Latency
 from amqp_tasks.cli.demo.runner import DemoReport
 
 __all__ = ("Screen",)
-
-_QUARTERS = 4
 
 
 class Screen:
@@ -26,9 +24,7 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._quarter = 0
+        self._bar = Bar("indexing", console, line="indexed {done} of {total} files")
 
     def __enter__(self) -> Self:
         return self
@@ -36,30 +32,15 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.__exit__(kind, error, trace)
 
     def note(self, text: str) -> None:
         """One line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.note(text)
 
     def progress(self, done: int, total: int) -> None:
         """Move the bar; without a terminal, a line for each quarter."""
-        if self._console.is_terminal:
-            self._move(done, total)
-            return
-        quarter = done * _QUARTERS // total
-        if quarter > self._quarter:
-            self._quarter = quarter
-            self.note(f"indexed {done} of {total} files")
-
-    def _move(self, done: int, total: int) -> None:
-        if self._bar is None or self._task is None:
-            columns = (TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=self._console)
-            self._task = self._bar.add_task("", total=total)
-            self._bar.start()
-        self._bar.update(self._task, completed=done)
+        self._bar.move(done, total)
 
     def table(self, report: DemoReport) -> None:
         """The end: what was done, and what the queue of one's own was good for."""
