@@ -4,20 +4,53 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.brokers import BrokerNode, find_broker, start_node
 from support.leaks import Footprint
 from support.ledger import Ledger
+from support.node_logs import errors_since
 from support.nodes import Node
 from support.private import PrivateNode, private_to_one_test
 from support.proxy import TcpProxy
 from support.raw import RawClient
 from support.vhosts import Vhost, new_vhost
 from support.workers import TESTS, WorkerProcesses
+
+if TYPE_CHECKING:
+    from support.worker_client import Holding, WorkerClient
+
+_BEGAN = pytest.StashKey[datetime]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure what its workers wrote, and what the nodes of the tests logged as errors since it began."""
+    report = yield
+    began = item.stash.setdefault(_BEGAN, datetime.fromtimestamp(call.start, UTC))
+    if report.failed:
+        workers = getattr(item, "funcargs", {}).get("worker_process")
+        outputs = workers.outputs() if isinstance(workers, WorkerProcesses) else []
+        report.sections.extend(("worker", output) for output in outputs)
+        errors = {node.name: _errors(node, began) for node in Node.made}
+        report.sections.extend(
+            (f"errors in the log of {name}", text) for name, text in errors.items() if text
+        )
+    return report
+
+
+def _errors(node: Node, since: datetime) -> str:
+    try:
+        return "\n".join(errors_since(node.log(), since))
+    except Exception as exc:  # one failure must not end the run
+        return f"cannot be read: {exc!r}"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,6 +90,23 @@ def raw_client(vhost: Vhost) -> Iterator[RawClient]:
     """An independent client in the test's virtual host."""
     with RawClient(vhost.url) as client:
         yield client
+
+
+@pytest.fixture
+def client(vhost: Vhost) -> Iterator[WorkerClient]:
+    """Calls tasks in the test's virtual host; for workers of `support.worker_app`."""
+    from support.worker_client import WorkerClient
+
+    with WorkerClient(vhost.url) as made:
+        yield made
+
+
+@pytest.fixture
+def hold(client: WorkerClient, ledger: Ledger, tmp_path: Path) -> Holding:
+    """Calls tasks that run until `hold.release()`."""
+    from support.worker_client import Holding
+
+    return Holding(client, ledger, tmp_path / "gate")
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from acceptance.project import Done, Project
@@ -118,3 +120,51 @@ def test_a_queue_declared_otherwise(project: Project) -> None:
     assert done.code == ExitCode.USAGE, done.err
     assert "x-delivery-limit" in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["queues"],
+        ["purge", "--yes", "-Q"],
+        ["pause"],
+        ["dlq", "list", "-Q"],
+        ["topology", "migrate"],
+        ["call", "proj.add", "--queue"],
+        ["worker", "-n"],
+    ],
+)
+def test_a_name_that_is_not_utf_8(project: Project, command: list[str]) -> None:
+    assert_one_line(project.run(*command, "q\udcff"), ExitCode.USAGE, "q\\udcff", "UTF-8")
+
+
+def test_a_queue_name_that_is_too_long(project: Project) -> None:
+    assert_one_line(project.run("queues", "q" * 256), ExitCode.USAGE, "longer than 255 bytes")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["config", "show"],
+        ["queues", "--json"],
+        ["completion", "bash"],
+        ["-b", "memory://", "demo", "--path", "."],
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_stdout_that_is_full(project: Project, command: list[str], unbuffered: str) -> None:
+    project.environment["PYTHONUNBUFFERED"] = unbuffered
+    with Path("/dev/full").open("wb") as full:
+        done = project.run_writing_to(*command, stdout=full)
+
+    assert_one_line(done, ExitCode.FAILED, "cannot write the output: No space left on device")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_stderr_that_is_full(project: Project, unbuffered: str) -> None:
+    project.environment["PYTHONUNBUFFERED"] = unbuffered
+    with Path("/dev/full").open("wb") as full:
+        done = project.run_writing_to("nonsense", stderr=full)
+
+    assert done.code == ExitCode.USAGE

@@ -8,6 +8,7 @@ import pytest
 
 from acceptance.project import Project
 from amqp_tasks.cli import ExitCode
+from support.scripted_broker import NOT_RUNNING, Fault, ScriptedBroker
 
 
 def test_topology_apply_makes_what_show_says_and_check_finds_nothing_more(project: Project) -> None:
@@ -45,6 +46,19 @@ def test_topology_show_says_every_queue_with_its_arguments(project: Project) -> 
         "lopri.dead",
         "default",
     }
+
+
+def test_queues_shows_one_that_does_not_run_beside_the_others(bare_project: Project) -> None:
+    with ScriptedBroker() as broker:
+        bare_project.environment["AMQP_TASKS_BROKER_URL"] = broker.url
+        broker.misbehave("Queue.Declare", Fault.CLOSE_CHANNEL, reply=NOT_RUNNING)
+
+        shown = bare_project.run("queues", "default", "--json")
+        told = bare_project.run("queues", "default")
+
+    assert [(row["queue"], row["ready"], row["state"]) for row in shown.data] == [("default", None, "down")]
+    assert "the dead letters could not be counted" in told.err
+    assert "whether queues are paused is not known" in told.err
 
 
 @pytest.mark.parametrize(("style", "start"), [("text", "("), ("dot", "digraph"), ("mermaid", "flowchart")])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import subprocess
 import uuid
 
@@ -90,7 +88,7 @@ def test_sensitive_arguments_are_shown_in_no_way(project: Project, worker_proces
     )
     project.run("call", "proj.login", "-a", '["me", 987654]')
     worker_process("-c", "1", app="proj", env=project.environment, cwd=project.path)
-    eventually(lambda: _assert(len(project.run("dlq", "list", "--json").data) == 1), within=20)
+    eventually(lambda: len(project.run("dlq", "list", "--json").data) == 1, within=20)
 
     shown = project.run("dlq", "show", "--limit", "1")
     data = project.run("dlq", "show", "--limit", "1", "--json")
@@ -112,7 +110,7 @@ def test_a_requeue_that_is_killed_leaves_duplicates_at_most_never_a_loss(
     command = subprocess.Popen(
         [*COMMAND, "dlq", "requeue"], cwd=project.path, env=project.environment, stdout=subprocess.DEVNULL
     )
-    eventually(lambda: _assert(raw_client.depth("hipri") > 0), within=20)
+    eventually(lambda: raw_client.depth("hipri") > 0, within=20)
     command.kill()
     command.wait(10)
 
@@ -130,9 +128,9 @@ def test_purge_wants_yes_without_a_terminal_and_asks_at_one(
     project: Project, raw_client: RawClient, letters: list[str]
 ) -> None:
     refused = project.run("dlq", "purge")
-    declined = _at_a_terminal(project, "n\n", "dlq", "purge", "-w", "task=*.hipri")
+    declined = project.run_at_terminal("n\n", "dlq", "purge", "-w", "task=*.hipri")
     assert (raw_client.depth("hipri.dead"), raw_client.depth("lopri.dead")) == (2, 1)
-    agreed = _at_a_terminal(project, "y\n", "dlq", "purge", letters[0])
+    agreed = project.run_at_terminal("y\n", "dlq", "purge", letters[0])
     purged = project.run("dlq", "purge", "-Q", "hipri", "--yes", "--json")
 
     assert refused.code == ExitCode.USAGE
@@ -185,7 +183,7 @@ def test_a_failure_that_nobody_is_told_is_found_and_after_the_repair_runs_again(
     )
     worker_process("-c", "1", app="proj", env=project.environment, cwd=project.path)
     project.run("call", "proj.read", "--args", '["original"]')
-    eventually(lambda: _assert(raw_client.depth("default.dead") == 1), within=15)
+    eventually(lambda: raw_client.depth("default.dead") == 1, within=15)
     shown = project.run("dlq", "show", "--json").data
     project.write("original", "text")
 
@@ -194,29 +192,5 @@ def test_a_failure_that_nobody_is_told_is_found_and_after_the_repair_runs_again(
     assert [letter["task"] for letter in shown] == ["proj.read"]
     assert "read_text" in shown[0]["traceback"]
     assert done.data == {"requeued": 1, "failed": []}
-    eventually(lambda: _assert((project.path / "copy").exists()), within=15)
+    eventually((project.path / "copy").exists, within=15)
     assert raw_client.depth("default.dead") == 0
-
-
-def _at_a_terminal(project: Project, answer: str, *arguments: str) -> int:
-    """Run a command whose stdin is a terminal; returns its exit code."""
-    ours, theirs = pty.openpty()
-    try:
-        os.write(ours, answer.encode())
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=project.path,
-            env=project.environment,
-            stdin=theirs,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=40,
-            check=False,
-        ).returncode
-    finally:
-        os.close(theirs)
-        os.close(ours)
-
-
-def _assert(condition: bool) -> None:
-    assert condition

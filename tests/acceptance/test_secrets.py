@@ -9,8 +9,9 @@ import click
 import pytest
 
 from acceptance.project import Project
+from amqp_tasks.cli._exit import ExitCode
 from amqp_tasks.cli._main import root
-from support import SECRET, Vhost, WorkerProcesses
+from support import SECRET, Vhost, WorkerProcesses, eventually
 
 COMMANDS = [
     ["queues"],
@@ -24,6 +25,7 @@ COMMANDS = [
     ["result", "some-id"],
     ["topology", "migrate", "hipri"],
     ["purge", "--yes"],
+    ["delayed"],
     ["pause", "hipri"],
     ["resume", "hipri"],
     ["dlq", "list"],
@@ -32,6 +34,11 @@ COMMANDS = [
     ["dlq", "purge", "--yes"],
     ["revoke", "some-id"],
     ["unrevoke", "some-id"],
+    ["account"],
+    ["workflow", "list"],
+    ["workflow", "show", "some-id"],
+    ["workflow", "resume", "some-id"],
+    ["workflow", "discard", "some-id", "--yes"],
     ["config", "show"],
     ["config", "show", "--json"],
     ["report", "--timeout", "1"],
@@ -91,6 +98,104 @@ def test_no_command_prints_the_password(project: Project, secret_url: str, comma
 
     for done in (worked, failed, malformed, by_option):
         assert SECRET not in done.out + done.err
+
+
+MANAGEMENT_COMMANDS = [["account"], ["topology", "migrate", "hipri"]]
+
+
+@pytest.mark.parametrize("command", MANAGEMENT_COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("place", [f"{SECRET}/x@127.0.0.1:15672", f"{SECRET}@127.0.0.1:156720"])
+def test_no_command_prints_the_password_of_a_malformed_management_url(
+    project: Project, command: list[str], place: str
+) -> None:
+    done = project.run(*command, AMQP_TASKS_MANAGEMENT_URL=f"http://user:{place}")
+
+    assert done.code == ExitCode.USAGE
+    assert done.err.count("\n") == 1
+    assert SECRET not in done.out + done.err
+
+
+CONFIG_COMMANDS = [
+    ["config", "show", "--changed"],
+    ["config", "show", "--json"],
+    ["report", "--timeout", "1"],
+    ["worker", "-Q", "hipri"],
+]
+
+
+@pytest.mark.parametrize("command", CONFIG_COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("name", ["AMQP_TASKS_TASK_IDEMPOTENCY_STORE", "AMQP_TASKS_RESULT_BACKEND"])
+def test_no_command_prints_the_password_of_a_store_whose_url_has_a_slash_too_few(
+    project: Project, command: list[str], name: str
+) -> None:
+    project.environment[name] = f"redis:/:{SECRET}@host/0"
+
+    done = project.run(*command)
+
+    assert done.code == ExitCode.USAGE
+    assert "expected scheme://user:password@host:port/db" in done.err
+    assert SECRET not in done.out + done.err
+
+
+WORKFLOWS = """
+    from amqp_tasks import App
+
+    app = App("proj", task_ignore_result=True, task_default_queue="hipri")
+
+    @app.task(sensitive=("password",))
+    def login(user: str, password: str) -> None: ...
+
+    @app.task(sensitive=("password",))
+    def refuse(user: str, password: str) -> None:
+        raise ValueError("no")
+
+    @app.task
+    def boom() -> None:
+        raise ValueError("no")
+"""
+SEND = f"""
+    from amqp_tasks import Workflow, chain
+    from proj import app, boom, login, refuse
+
+    items = [("bob", "{SECRET}")]
+    call = login.si(*items[0])
+    %s
+    app.close()
+"""
+
+
+SENT = {
+    "rest of a chain": "chain(boom.si(), call).apply_async()",
+    "callback": "boom.apply_async(link=call)",
+    "errback": "boom.apply_async(link_error=call)",
+    "items of one message": "refuse.starmap(items).apply_async()",
+    "items of several": "refuse.chunks(items, 1).apply_async()",
+    "items that follow": "chain(boom.si(), refuse.starmap(items)).apply_async()",
+    "step of a workflow": "Workflow().step('a', boom.si()).step('b', call, after=['a']).delay()",
+}
+SHOWING = [
+    ["dlq", "list", "--json"],
+    ["dlq", "show", "--limit", "100"],
+    ["dlq", "show", "--limit", "100", "--json"],
+    ["workflow", "list", "--json"],
+]
+
+
+@pytest.mark.parametrize("statement", SENT.values(), ids=SENT)
+def test_dead_letters_show_no_sensitive_argument_of_what_hangs_on_them(
+    project: Project, worker_process: WorkerProcesses, statement: str
+) -> None:
+    project.write("proj.py", WORKFLOWS)
+    project.write("send.py", SEND % statement)
+    sent = project.run_python("send.py")
+    worker = worker_process("-c", "1", "-l", "debug", app="proj", env=project.environment, cwd=project.path)
+    eventually(lambda: len(project.run("dlq", "list", "--json").data) == 1, within=20)
+
+    shown = [project.run(*command) for command in SHOWING]
+
+    assert [done.code for done in (sent, *shown)] == [ExitCode.OK] * 5, sent.err
+    assert "not shown, as it holds sensitive arguments" in shown[1].out
+    assert SECRET not in "".join(done.out + done.err for done in shown) + worker.output
 
 
 def test_neither_the_log_nor_the_process_list_shows_a_workers_password(

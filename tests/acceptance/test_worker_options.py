@@ -9,7 +9,7 @@ import pytest
 
 from acceptance.project import Project
 from amqp_tasks.cli import ExitCode
-from support import WorkerProcesses
+from support import RawClient, WorkerProcesses
 
 
 @pytest.mark.parametrize("spelling", [["-l", "info"], ["-l", "INFO"], ["--loglevel=Info"]])
@@ -83,3 +83,32 @@ def test_concurrency_auto_is_the_usable_cpus(project: Project, worker_process: W
     shown = re.search(r"concurrency: +(\d+) ", worker.output)
     assert shown is not None
     assert 1 <= int(shown[1]) <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("option", ["--purge", "--discard"])
+def test_purging_removes_what_waits_in_the_workers_own_queues_and_says_how_much(
+    project: Project, worker_process: WorkerProcesses, raw_client: RawClient, option: str
+) -> None:
+    """Row P124."""
+    assert project.run("topology", "apply").code == ExitCode.OK
+    for queue in ("hipri", "hipri", "hipri.dead", "lopri"):
+        raw_client.publish(queue, b"stale")
+
+    worker = worker_process("-Q", "hipri", "-c", "1", option, "--force", app="proj")
+
+    worker.wait_output("2 messages of queue hipri were discarded")
+    assert [raw_client.depth(queue) for queue in ("hipri", "hipri.dead", "lopri")] == [0, 1, 1]
+    assert project.run("call", "proj.add", "--args", "[1, 2]", "--queue", "hipri", "--wait").out == "3\n"
+    assert worker.stop() == ExitCode.OK
+
+
+def test_a_worker_asks_before_it_purges(project: Project, raw_client: RawClient) -> None:
+    assert project.run("topology", "apply").code == ExitCode.OK
+    raw_client.publish("hipri", b"stale")
+
+    refused = project.run("worker", "-Q", "hipri", "--purge")
+    declined = project.run_at_terminal("n\n", "worker", "-Q", "hipri", "--purge")
+
+    assert (refused.code, declined) == (ExitCode.USAGE, ExitCode.FAILED)
+    assert "asks before it removes messages" in refused.err
+    assert raw_client.depth("hipri") == 1

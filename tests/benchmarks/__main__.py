@@ -21,8 +21,9 @@ from benchmarks.measures import MEASURES, Measure
 from benchmarks.systems import Bench, System
 
 DEFAULT_URL = "amqp://guest:guest@127.0.0.1:5672//"
-SIMPLE = ("drain", "publish", "bulk", "startup")
+SIMPLE = ("drain", "publish", "bulk", "delayed", "lateness", "startup")
 """Measures that need no result store of a peer."""
+WORKFLOWS = ("chain", "group", "chord", "chord10k")
 
 
 @dataclass(kw_only=True)
@@ -73,6 +74,11 @@ def contestants(measure: str, redis: str) -> list[System]:
             systems.dramatiq(name="Dramatiq, no confirms", redis=redis),
         ],
     }
+    if measure in WORKFLOWS:
+        dramatiq.environment["BENCH_WORKFLOWS"] = "1"
+        with_redis = systems.celery("quorum", name="Celery prefork, results in Redis", redis=redis)
+        over_rpc = [] if "chord" in measure else [celery]  # without a store it has no chords
+        return [own, systems.own("classic"), *over_rpc, with_redis, dramatiq]
     if measure == "latency":
         unconfirmed = chosen["latency"][-1]
         unconfirmed.environment["BENCH_CONFIRM"] = "0"
@@ -88,7 +94,8 @@ def ceilings(bench: Bench, repeat: int) -> list[str]:
         ("both", 20_000, "/s"),
         ("latency", 300, "ms"),
         ("confirm", 1000, "ms"),
-        ("call", 300, "ms"),
+        ("call", 500, "ms"),
+        ("loose-call", 500, "ms"),
     ):
         for queue_type in ("quorum", "classic"):
             values: list[float] = []

@@ -89,6 +89,18 @@ def _served(bench: Bench, system: System, operation: str, count: int) -> dict[st
         return bench.operate(_module(system), operation, count, environment)
 
 
+def lateness(bench: Bench, system: System, count: int = 20_000) -> float:
+    """Milliseconds by which 99 of 100 delayed tasks at most are late; all due within twelve seconds of their calls."""
+    environment = bench.fresh(system)
+    with bench.worker(system, environment):
+        bench.operate(_module(system), "fill", 1, environment)
+        bench.wait_for_stamp(environment, 1)  # until it serves
+        bench.operate(_module(system), "delayed", count, environment)
+        stamps = bench.wait_for_stamp(environment, count + 1)
+    late = sorted(seconds for number, seconds in stamps if number)
+    return 1000 * late[int(len(late) * 0.99)]
+
+
 def start_up(bench: Bench, system: System) -> float:
     """Seconds from the worker's exec to its first task; a task waits in the queue."""
     environment = bench.fresh(system)
@@ -140,6 +152,15 @@ MEASURES: dict[str, Measure] = {
     "bulk": Measure(
         name="bulk publish", unit="messages/s", higher_is_better=True, run=client_rate("bulk", 10_000)
     ),
+    "delayed": Measure(
+        name="bulk publish with a countdown",
+        unit="messages/s",
+        higher_is_better=True,
+        run=client_rate("delayed", 10_000),
+    ),
+    "lateness": Measure(
+        name="lateness of 20,000 tasks due within 12 s, p99", unit="ms", higher_is_better=False, run=lateness
+    ),
     "collect": Measure(
         name="5,000 tasks with results collected",
         unit="tasks/s",
@@ -152,6 +173,19 @@ MEASURES: dict[str, Measure] = {
     ),
     "fanout": Measure(
         name="fan-out 1,000 and collect", unit="s", higher_is_better=False, run=served_seconds("fanout", 1000)
+    ),
+    "chain": Measure(name="chain of 100", unit="s", higher_is_better=False, run=served_seconds("chain", 100)),
+    "group": Measure(
+        name="group of 1,000 with results",
+        unit="s",
+        higher_is_better=False,
+        run=served_seconds("group", 1000),
+    ),
+    "chord": Measure(
+        name="chord of 1,000", unit="s", higher_is_better=False, run=served_seconds("chord", 1000)
+    ),
+    "chord10k": Measure(
+        name="chord of 10,000", unit="s", higher_is_better=False, run=served_seconds("chord", 10_000)
     ),
     "startup": Measure(
         name="start to first task, 4 processes", unit="s", higher_is_better=False, run=start_up

@@ -5,7 +5,8 @@ python -m benchmarks.raw consume 20000      deliveries, prefetch 256, cumulative
 python -m benchmarks.raw both 20000         one connection publishes while another consumes
 python -m benchmarks.raw latency 500        one confirmed publish to its delivery, one after the other
 python -m benchmarks.raw confirm 500        one confirmed publish after the other: what `delay()` cannot be quicker than
-python -m benchmarks.raw call 500           the same with a reply by another process, on a classic queue: `delay().get()`
+python -m benchmarks.raw call 500           the same with a reply by one of four processes, on a classic queue: `delay().get()`
+python -m benchmarks.raw loose-call 500     the same without confirms, of the call and of the reply
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
+from multiprocessing import Process
 from urllib.parse import unquote, urlsplit
 
 from benchmarks.clients.workload import Measured, each_timed, main, timed
@@ -24,6 +26,10 @@ from benchmarks.clients.workload import Measured, each_timed, main, timed
 BODY = b'[[1, 1000000000], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 HEADER_BYTES = 700
 """About what a task message's header table takes on the wire."""
+ANSWERING = 4
+"""Processes that answer calls, as many as the workers of the other measures have."""
+PREFETCH = 10
+"""Of who answers one at a time: with 1, the next delivery would wait for the ack of the last one."""
 
 
 def short_text(text: str) -> bytes:
@@ -155,13 +161,6 @@ def deliveries(connection: RawConnection) -> list[int]:
     return found
 
 
-def receive(connection: RawConnection) -> int:
-    """The tag of the next delivery; with a prefetch of 1 there is only one at a time."""
-    while not (tags := deliveries(connection)):
-        pass
-    return tags[0]
-
-
 def consume(connection: RawConnection, count: int) -> None:
     """Take so many deliveries; one cumulative ack for each read."""
     seen = 0
@@ -212,7 +211,7 @@ def _both(count: int) -> Measured:
 def _latency(count: int) -> Measured:
     sender, receiver = _opened(confirm=True), _opened()
     queue_name = os.environ["BENCH_QUEUE"]
-    receiver.consume(queue_name, 1)
+    receiver.consume(queue_name, PREFETCH)
 
     def once(_: int) -> None:
         publish(sender, queue_name, 1)
@@ -226,35 +225,41 @@ def _confirm(count: int) -> Measured:
     return each_timed(count, lambda _: publish(connection, queue_name, 1))
 
 
-def _answer(count: int) -> Measured:
-    """The other end of `call`: a confirmed reply to each delivery, then its ack."""
-    receiver, sender = _opened(), _opened(confirm=True)
-    receiver.consume(os.environ["BENCH_QUEUE"], 1)
-
-    def once(_: int) -> None:
-        delivery_tag = receive(receiver)
-        publish(sender, os.environ["BENCH_QUEUE"] + ".reply", 1)
-        receiver.write(method(60, 80, struct.pack(">QB", delivery_tag, 0)))
-
-    return each_timed(count, once)
+def _sender(*, confirm: bool) -> Callable[[str], None]:
+    """What sends one message; confirmed ones are waited for."""
+    connection = _opened(confirm=confirm)
+    return lambda name: publish(connection, name, 1) if confirm else connection.write(message(name))
 
 
-def _call(count: int) -> Measured:
-    sender, receiver = _opened(confirm=True), _opened()
+def _answer(*, confirm: bool) -> None:
+    """The other end of a call: a reply to each delivery, then its ack. Ends when it is killed."""
+    receiver, send = _opened(), _sender(confirm=confirm)
+    receiver.consume(os.environ["BENCH_QUEUE"], PREFETCH)
+    while True:
+        for delivery_tag in deliveries(receiver):
+            send(os.environ["BENCH_QUEUE"] + ".reply")
+            receiver.write(method(60, 80, struct.pack(">QB", delivery_tag, 0)))
+
+
+def _call(count: int, *, confirm: bool) -> Measured:
+    send, receiver = _sender(confirm=confirm), _opened()
     queue_name = os.environ["BENCH_QUEUE"]
     receiver.declare(queue_name + ".reply", "classic")
-    receiver.consume(queue_name + ".reply", 100)
-    other = subprocess.Popen([sys.executable, "-m", "benchmarks.raw", "answer", str(count)])
+    receiver.consume(queue_name + ".reply", PREFETCH)
+    answering = [Process(target=_answer, kwargs={"confirm": confirm}) for _ in range(ANSWERING)]
+    for process in answering:
+        process.start()
 
     def once(_: int) -> None:
-        publish(sender, queue_name, 1)
+        send(queue_name)
         consume(receiver, 1)
 
     try:
         return each_timed(count, once)
     finally:
-        other.kill()
-        other.wait()
+        for process in answering:
+            process.kill()
+            process.join()
 
 
 OPERATIONS: dict[str, Callable[[int], Measured]] = {
@@ -263,8 +268,8 @@ OPERATIONS: dict[str, Callable[[int], Measured]] = {
     "both": _both,
     "latency": _latency,
     "confirm": _confirm,
-    "call": _call,
-    "answer": _answer,
+    "call": partial(_call, confirm=True),
+    "loose-call": partial(_call, confirm=False),
 }
 
 if __name__ == "__main__":

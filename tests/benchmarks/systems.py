@@ -48,10 +48,14 @@ def celery(
     module: str = "benchmarks.clients.celery_client",
     processes: int = 4,
     flags: tuple[str, ...] = CELERY_FLAGS,
+    redis: str = "",
 ) -> System:
-    """Celery with so many pool processes."""
+    """Celery with so many pool processes; results over RPC, or in Redis."""
     worker = (sys.executable, "-m", "celery", "-A", module, "worker", "-c", str(processes), *flags)
-    return System(name=name, client="celery_client", worker=worker, queue_type=queue_type)
+    environment = {"BENCH_CELERY_BACKEND": redis} if redis else {}
+    return System(
+        name=name, client="celery_client", worker=worker, queue_type=queue_type, environment=environment
+    )
 
 
 def dramatiq(

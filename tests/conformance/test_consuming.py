@@ -13,7 +13,7 @@ from support import eventually
 from support.conformance import Consume, Door, Message
 
 DECLARE = TopologyMode.DECLARE
-ACK, REQUEUE, DROP = Settlement.ACK, Settlement.REQUEUE, Settlement.DROP
+ACK, REQUEUE, RETURN, DROP = Settlement.ACK, Settlement.REQUEUE, Settlement.RETURN, Settlement.DROP
 
 
 def depth(transport: Transport, queue_name: str) -> int:
@@ -97,6 +97,21 @@ def test_acked_messages_are_gone(
     assert depth(transport, queue) == 0
 
 
+def test_what_is_flushed_does_not_wait_for_more(
+    transport: Transport, queue: str, message: Message, consume: Consume
+) -> None:
+    publish(transport, message, 9)
+    # One of eight is few, so it would be gathered for a minute.
+    consumer, collector = consume(queue, prefetch=8, settle_delay=60.0)
+    consumer.settle(collector.wait_deliveries(8)[0], ACK)
+
+    consumer.flush(timeout=10)
+
+    assert collector.wait_deliveries(9)[-1].body == b"8"
+    consumer.close(timeout=5)
+    consumer.flush(timeout=10)
+
+
 def test_closing_flushes_settlements_and_returns_the_rest(
     transport: Transport, queue: str, message: Message, consume: Consume
 ) -> None:
@@ -118,13 +133,14 @@ def test_closing_flushes_settlements_and_returns_the_rest(
     assert all(each.redelivered for each in again.deliveries)
 
 
+@pytest.mark.parametrize("settlement", [REQUEUE, RETURN])
 def test_a_requeued_message_comes_again_marked(
-    transport: Transport, queue: str, message: Message, consume: Consume
+    transport: Transport, queue: str, message: Message, consume: Consume, settlement: Settlement
 ) -> None:
     transport.publish(message(b"x", headers={"h": 1}))
     consumer, collector = consume(queue)
 
-    consumer.settle(collector.wait_deliveries(1)[0], REQUEUE)
+    consumer.settle(collector.wait_deliveries(1)[0], settlement)
 
     first, second = collector.wait_deliveries(2)
     assert (first.redelivered, second.redelivered) == (False, True)

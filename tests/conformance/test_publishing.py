@@ -411,3 +411,12 @@ def test_a_queue_that_was_not_to_last_is_not_declared_again_when_it_is_gone(
     with pytest.raises(UnroutableError):
         transport.publish(message(routing_key="passing"))
     assert transport.queue_status("passing") is None
+
+
+def test_queues_that_are_not_to_last_are_declared_together_and_may_be_again(transport: Transport) -> None:
+    passing = Topology(queues=(Queue("passing"), Queue("by")))
+
+    for _ in range(2):
+        transport.ensure_topology(passing, mode=DECLARE, is_lasting=False)
+
+    assert [transport.queue_status(queue.name) is None for queue in passing.queues] == [False, False]

@@ -13,9 +13,9 @@ import pytest
 
 from amqp_tasks.errors import TaskDied
 from support import Ledger, RawClient, Vhost, WorkerProcess, WorkerProcesses, eventually
-from support.conservation import assert_conserved, reason_of
+from support.conservation import reason_of
 from support.worker_app import QUEUE
-from support.worker_client import WorkerClient
+from support.worker_client import Holding, WorkerClient
 from support.workers import READY, TESTS
 
 APP = "support.worker_app:app"
@@ -51,28 +51,49 @@ def ledger_key(number: int) -> str:
     return f"good-{number}"
 
 
-def test_promise_06_the_task_of_a_killed_child_runs_again(
+@pytest.mark.loses("early")
+def test_a_task_that_is_acked_early_does_not_run_again_when_its_process_dies(
     client: WorkerClient,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
     tmp_path: Path,
 ) -> None:
+    gate = str(tmp_path / "gate")
+    client.app.send_task("act_early", ("first", "wait", gate), task_id="early", ignore_result=True)
+    worker = worker_process("-c", "1", "--prefetch-multiplier", "1", app=APP)
+    ledger.wait_for("start", "first")
+    following = client.act("next")
+    # The process has room for one: so the broker has sent this, as it knows the ack of the first.
+    eventually(lambda: raw_client.depth(QUEUE) == 0)
+
+    os.kill(ledger.entries("start")[0].pid, signal.SIGKILL)
+
+    assert following.get(timeout=20) == "next"
+    assert worker.stop() == 0
+    assert ledger.counts("start")["first"] == 1
+    assert raw_client.depth(QUEUE) == 0
+
+
+def test_promise_06_the_task_of_a_killed_child_runs_again(
+    hold: Holding,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+) -> None:
     """Row U024."""
     worker = worker_process("-c", "2", app=APP)
-    gate = tmp_path / "gate"
-    result = client.act("victim", "wait", str(gate))
-    pid = ledger.wait_for("start", "victim")[0].pid
+    result = hold("victim")
+    pid = ledger.entries("start")[0].pid
 
     os.kill(pid, signal.SIGKILL)
-    gate.touch()
+    hold.release()
 
     assert result.get(timeout=10) == "victim"
     assert ledger.counts("start")["victim"] == 2
     assert ledger.entries("done")[0].pid != pid
-    eventually(lambda: _assert(raw_client.consumers(QUEUE) == 2))
+    eventually(lambda: raw_client.consumers(QUEUE) == 2)
     assert worker.stop() == 0
-    assert_conserved({"victim"}, ledger, raw_client)
 
 
 def test_promise_21_a_task_that_may_have_run_before_is_told_so(
@@ -92,27 +113,23 @@ def test_promise_21_a_task_that_may_have_run_before_is_told_so(
     once = client.act("once", "delivery", str(gate))
     assert once.get(timeout=10) == [once.id, False, 0]
     assert worker.stop() == 0
-    assert_conserved({"again", "once"}, ledger, raw_client)
 
 
 def test_promise_09_one_dead_child_is_one_dead_child(
-    client: WorkerClient,
+    hold: Holding,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
-    tmp_path: Path,
 ) -> None:
     """Row U006."""
     worker = worker_process("-c", "3", app=APP)
-    gate = tmp_path / "gate"
-    results = [client.act(f"held-{n}", "wait", str(gate)) for n in range(3)]
-    ledger.wait_for("start", count=3)
+    results = [hold(f"held-{n}") for n in range(3)]
     pids = {entry.key: entry.pid for entry in ledger.entries("start")}
 
     os.kill(pids["held-0"], signal.SIGKILL)
     # The replacement has taken the task over while the neighbours are still at theirs.
     ledger.wait_for("start", "held-0", count=2)
-    gate.touch()
+    hold.release()
 
     assert [result.get(timeout=10) for result in results] == ["held-0", "held-1", "held-2"]
     assert ledger.counts("start") == {"held-0": 2, "held-1": 1, "held-2": 1}
@@ -121,29 +138,24 @@ def test_promise_09_one_dead_child_is_one_dead_child(
         key: pids[key] for key in ("held-1", "held-2")
     }
     assert worker.stop() == 0
-    assert_conserved({"held-0", "held-1", "held-2"}, ledger, raw_client)
 
 
 def test_promise_10_children_of_a_killed_supervisor_end_and_their_tasks_go_to_another_worker(
-    client: WorkerClient,
+    hold: Holding,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
-    tmp_path: Path,
 ) -> None:
     first = worker_process("-c", "2", app=APP)
-    gate = tmp_path / "gate"
-    results = [client.act(f"held-{n}", "wait", str(gate)) for n in range(2)]
-    ledger.wait_for("start", count=2)
+    results = [hold(f"held-{n}") for n in range(2)]
 
     first.kill()
     assert first.survivors(within=2.0) == []
-    gate.touch()
+    hold.release()
     second = worker_process("-c", "2", app=APP)
 
     assert [result.get(timeout=10) for result in results] == ["held-0", "held-1"]
     assert second.stop() == 0
-    assert_conserved({"held-0", "held-1"}, ledger, raw_client)
 
 
 def test_promise_06_a_dead_machine_loses_nothing(
@@ -157,9 +169,8 @@ def test_promise_06_a_dead_machine_loses_nothing(
     first.kill_all()
     second = worker_process("-c", "2", app=APP)
 
-    eventually(lambda: _assert(set(ledger.keys("done")) == sent), within=15)
+    eventually(lambda: set(ledger.keys("done")) == sent, within=15)
     assert second.stop() == 0
-    assert_conserved(sent, ledger, raw_client)
 
 
 def test_the_death_of_the_template_ends_the_node_with_an_error(
@@ -185,14 +196,13 @@ def test_as_process_1_a_worker_reaps_what_tasks_leave_behind(
         client.act("orphan", "orphan").get(timeout=10)
         ledger.wait_for("orphan-ended", "orphan")
 
-        eventually(lambda: _assert(not _zombies(worker)))
+        eventually(lambda: not _zombies(worker))
         (inner,) = psutil.Process(worker.pid).children()
         inner.terminate()
 
         assert worker.wait() == 0
     finally:
         assert worker.close() == []
-    assert_conserved({"orphan"}, ledger, raw_client)
 
 
 def _as_process_1(folder: Path, url: str, ledger: Ledger) -> WorkerProcess:
@@ -215,7 +225,3 @@ def _as_process_1(folder: Path, url: str, ledger: Ledger) -> WorkerProcess:
 def _zombies(worker: WorkerProcess) -> list[psutil.Process]:
     family = psutil.Process(worker.pid).children(recursive=True)
     return [each for each in family if each.status() == psutil.STATUS_ZOMBIE]
-
-
-def _assert(condition: bool) -> None:
-    assert condition

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from urllib.parse import urlsplit
 
+import pytest
+
+from amqp_tasks.transport import TopologyMode
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
-from support.conservation import assert_conserved
 from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
 
@@ -26,7 +29,6 @@ def test_promise_06_a_queue_deleted_under_a_worker_is_consumed_again_when_it_is_
 
     assert [result.get(timeout=30) for result in results] == keys
     assert worker.stop() == 0
-    assert_conserved({"before", *keys}, ledger, raw_client)
 
 
 def test_promise_19_a_queue_redeclared_with_other_arguments_under_a_worker_is_consumed_on(
@@ -44,7 +46,6 @@ def test_promise_19_a_queue_redeclared_with_other_arguments_under_a_worker_is_co
 
     assert client.act("classic").get(timeout=30) == "classic"
     assert worker.stop() == 0
-    assert_conserved({"quorum", "classic"}, ledger, raw_client)
 
 
 def test_promise_06_a_worker_whose_permissions_are_taken_away_works_again_when_they_are_back(
@@ -64,5 +65,38 @@ def test_promise_06_a_worker_whose_permissions_are_taken_away_works_again_when_t
 
     assert [result.get(timeout=30) for result in during] == [f"during-{number}" for number in range(10)]
     assert worker.stop() == 0
-    with RawClient(vhost.url) as raw:
-        assert_conserved({"before", *(f"during-{number}" for number in range(10))}, ledger, raw)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+def test_promise_06_a_queue_that_is_replaced_at_once_under_a_busy_worker_is_consumed_on(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    """RabbitMQ 3.10 tells nobody. The other queue never leaves the worker idle, and loses nothing by what is done about it."""
+    worker = worker_process("-c", "2", "-Q", f"{QUEUE},busy")
+    assert client.act("before").get(timeout=10) == "before"
+    eventually(lambda: raw_client.depth(QUEUE) == 0)
+    is_over = threading.Event()
+    busy: list[str] = []
+
+    def keep_busy() -> None:
+        while not is_over.wait(0.02):
+            key = f"busy-{len(busy)}"
+            client.act(key, "sleep", 0.02, queue="busy", ignore_result=True)
+            busy.append(key)
+
+    thread = threading.Thread(target=keep_busy)
+    thread.start()
+    try:
+        raw_client.delete(QUEUE)
+        client.app.transport.ensure_topology(client.app.topology, mode=TopologyMode.DECLARE)
+        keys = [f"key-{number}" for number in range(10)]
+        results = [client.act(key) for key in keys]
+
+        assert [result.get(timeout=100) for result in results] == keys
+    finally:
+        is_over.set()
+        thread.join(10)
+    eventually(lambda: set(busy) <= set(ledger.keys("done")), within=20)
+    assert worker.stop() == 0
+    assert set(ledger.counts("start").values()) == {1}

@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from support import Ledger, RawClient, WorkerProcess, WorkerProcesses, eventually
-from support.conservation import assert_conserved
 from support.worker_client import WorkerClient
 
 EARLY = 0.05
@@ -58,7 +57,6 @@ def test_promise_14_delayed_tasks_wait_in_the_broker_and_run_once_and_on_time(
     assert late[0] > -EARLY
     assert set(ledger.counts("done").values()) == {1}
     assert second.stop() == 0
-    assert_conserved(ran, ledger, raw_client)
     assert set(ran) >= due.keys()
 
 

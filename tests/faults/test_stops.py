@@ -34,7 +34,6 @@ def test_promise_15_a_stop_at_every_stage_keeps_the_law_and_its_exit_code(
         run.wait_done(20)
         outcome = run.finish()
 
-    outcome.check()
     assert outcome.executed["held"] == 1
     assert outcome.started["held"] == 3
 
@@ -43,7 +42,6 @@ def test_promise_15_a_stop_at_every_stage_keeps_the_law_and_its_exit_code(
 def test_stops_under_load_refuse_and_lose_nothing(short_run: Callable[[str], Outcome]) -> None:
     outcome = short_run("stop")
 
-    outcome.check()
     assert outcome.refused | outcome.unknown == set()
     assert set(outcome.statuses) <= {0, 1}
 

@@ -174,7 +174,7 @@ def _try_all(healthy: Mapping[str, Seen], settings: Mapping[str, Any], fault: Fa
     pairs = [
         (call, method) for call in CALLS for method in sorted(healthy[call.__name__].methods - UNANSWERED)
     ]
-    with ThreadPoolExecutor(64) as pool:
+    with ThreadPoolExecutor(16) as pool:  # brokers and clients are all of this process
         futures = {
             (call.__name__, method): pool.submit(
                 _try,

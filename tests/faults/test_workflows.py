@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from amqp_tasks import chord
+from amqp_tasks import App, chain, chord, group
 from support import Ledger, PrivateNode, Vhost, WorkerProcesses, eventually
-from support.workflow_app import add, app, fuse, gather, hold_join, lose_join, slow_step
+from support.inside import running
+from support.workflow_app import (
+    add,
+    app,
+    fuse,
+    fuse_behind,
+    fuse_early,
+    gather,
+    hold_join,
+    lose_join,
+    named,
+    slow_step,
+)
 
 APP = "support.workflow_app:app"
-
-
-def _assert(condition: object) -> None:
-    assert condition
+WEEK = 7 * 86_400.0
 
 
 @pytest.mark.parametrize(
@@ -45,6 +55,45 @@ def test_a_worker_that_dies_at_a_join_leaves_it_to_another(
     assert 1 <= ledger.keys("gather").count("it") <= most
 
 
+def test_a_join_whose_last_look_died_outlives_worker_and_broker(
+    private_node: PrivateNode, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path
+) -> None:
+    before = app.settings.task.chord_timeout
+    app.conf.update(broker_url=private_node.url, task_chord_timeout=40.0)
+    # Without processes of its own: the death of the task is that of the worker.
+    worker = worker_process("-P", "solo", app=APP)
+    try:
+        result = chord([add.s(1, 1), fuse_early.s(5, str(tmp_path / "died"))], gather.s("it"))()
+        worker.wait(within=20)
+        private_node.restart()
+        worker_process("-c", "1", app=APP)
+
+        assert result.get(timeout=50) == [2, 5]
+        eventually(lambda: _no_joins(private_node.vhost), within=15)
+    finally:
+        app.conf.update(task_chord_timeout=before)
+        app.resources.close(timeout=5.0)
+
+
+@pytest.mark.parametrize("option", ["link", "link_error"])
+def test_what_a_task_is_followed_by_has_one_id_however_often_its_worker_dies(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path, option: str
+) -> None:
+    app.conf.update(broker_url=vhost.url)
+    worker_process("-c", "1", app=APP)
+    marker = tmp_path / "died"
+    try:
+        call = fuse_behind.s(str(marker), option == "link_error")
+        (call.link(named.s()) if option == "link" else call.on_error(named.s())).delay()
+        # Confirmed before the death, and again by the second run.
+        eventually(lambda: len(ledger.keys("named")) == 2, within=20)
+    finally:
+        app.resources.close(timeout=5.0)
+
+    assert marker.exists()
+    assert len(set(ledger.keys("named"))) == 1
+
+
 def test_a_look_that_loses_its_connection_is_taken_again(
     vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
 ) -> None:
@@ -73,25 +122,63 @@ def test_a_join_that_cannot_be_looked_at_keeps_no_other_waiting(
         app.resources.close(timeout=5.0)
 
 
+@pytest.mark.timeout(90)
 @pytest.mark.parametrize("outage", ["restart", "kill"])
 def test_a_chord_outlives_its_broker(
     private_node: PrivateNode, ledger: Ledger, worker_process: WorkerProcesses, outage: str
 ) -> None:
-    app.conf.update(broker_url=private_node.url)
+    # A broker that is killed may have forgotten that a join was deleted a moment before: the watch, here a quick one, ends it.
+    app.conf.update(broker_url=private_node.url, task_chord_timeout=24)
     worker_process("-c", "2", app=APP)
-
-    results = [chord([slow_step.s(0, n) for n in range(30)], gather.s(f"chord {c}"))() for c in range(4)]
-    eventually(lambda: _assert(len(ledger.keys("gather")) >= 1), within=20)
-    getattr(private_node, outage)()
-    if outage == "kill":
-        private_node.start()
     try:
+        results = [chord([slow_step.s(0, n) for n in range(30)], gather.s(f"chord {c}"))() for c in range(4)]
+        eventually(lambda: len(ledger.keys("gather")) >= 1, within=20)
+        getattr(private_node, outage)()
+        if outage == "kill":
+            private_node.start()
         for result in results:
-            assert result.get(timeout=50) == list(range(30))
-        eventually(lambda: _no_joins(private_node.vhost), within=15)
+            assert result.get(timeout=40) == list(range(30))
+        eventually(lambda: _no_joins(private_node.vhost), within=30)
     finally:
+        app.conf.update(task_chord_timeout=WEEK)
         app.resources.close(timeout=5.0)
     assert set(ledger.keys("gather")) == {f"chord {c}" for c in range(4)}
+
+
+@pytest.mark.parametrize("needs", ["a join", "another queue"])
+def test_a_worker_that_stops_while_its_broker_is_away_waits_no_longer_for_what_follows(
+    private_node: PrivateNode, needs: str
+) -> None:
+    gate, begun = threading.Event(), threading.Event()
+    with App("stopping", broker_url=private_node.url) as own:
+
+        @own.task(name="first")
+        def first() -> int:
+            begun.set()
+            assert gate.wait(20)
+            return 1
+
+        @own.task(name="double")
+        def double(value: int) -> int:
+            return 2 * value
+
+        @own.task(name="total")
+        def total(values: list[int]) -> int:
+            return sum(values)
+
+        with running(own, pool="solo", may_fail=True) as worker:
+            # What follows needs a queue of its own, so its slot has to ask the broker.
+            if needs == "a join":
+                result = chain(first.s(), group(double.s(), double.s()), total.s())()
+            else:
+                result = chain(first.s(), double.si(2).set(queue="other"))()
+            assert begun.wait(10)
+            private_node.kill()
+            gate.set()
+            worker.stop(timeout=0.5)
+        private_node.start()
+        with running(own, pool="solo", queues=[own.settings.task.default_queue, "other"]):
+            assert result.get(timeout=30) == 4
 
 
 def _no_joins(vhost: Vhost) -> None:

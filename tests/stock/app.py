@@ -37,3 +37,27 @@ def insist(self: Any, times: int, limit: int = 9) -> int:
 @app.task(name="only_the_client_knows_it")  # type: ignore[untyped-decorator,unused-ignore]
 def only_the_client_knows_it() -> None:
     """Registered on the stock side only."""
+
+
+@app.task(name="step")  # type: ignore[untyped-decorator,unused-ignore]
+def step(before: Any, name: str = "step") -> list[Any]:
+    """A step of a workflow."""
+    return tasks.trail("stock", before, name)
+
+
+@app.task(name="told")  # type: ignore[untyped-decorator,unused-ignore]
+def told(task_id: str) -> None:
+    """An errback that gets the id."""
+    tasks.note("told by stock", task_id)
+
+
+@app.task(name="explained")  # type: ignore[untyped-decorator,unused-ignore]
+def explained(request: Any, error: Exception, traceback: Any) -> None:
+    """An errback that gets the exception."""
+    tasks.note("explained by stock", f"{request.id}: {error!r}")
+
+
+@app.task(name="stamps", bind=True)  # type: ignore[untyped-decorator,unused-ignore]
+def stamps(self: Any, *before: Any) -> list[Any]:
+    """Which system ran it, and what it is stamped with; after those before."""
+    return tasks.stamped("stock", self.request, before)

@@ -11,15 +11,26 @@ from typing import Any
 
 from stock.errors import OrderRefused
 
-__all__ = ("described", "echo", "hold", "insist", "refuse")
+__all__ = ("described", "echo", "hold", "insist", "note", "refuse", "stamped", "trail")
+
+
+def note(event: str, key: str) -> None:
+    """Write a line to the ledger."""
+    line = json.dumps({"event": event, "key": key, "pid": os.getpid()}) + "\n"
+    with Path(os.environ["AMQP_TASKS_TEST_LEDGER"]).open("a", buffering=len(line) + 1) as ledger:
+        ledger.write(line)
 
 
 def echo(value: Any = None) -> Any:
     """The value, after a report of its run."""
-    line = json.dumps({"event": "done", "key": repr(value), "pid": os.getpid()}) + "\n"
-    with Path(os.environ["AMQP_TASKS_TEST_LEDGER"]).open("a", buffering=len(line) + 1) as ledger:
-        ledger.write(line)
+    note("done", repr(value))
     return value
+
+
+def trail(system: str, before: Any, name: str) -> list[Any]:
+    """A step of a workflow: what it was given, and who it was."""
+    note("step", f"{system}.{name}")
+    return [*(before if isinstance(before, list) else [before]), f"{system}.{name}"]
 
 
 def refuse(kind: str) -> None:
@@ -56,3 +67,8 @@ def insist(task: Any, times: int, limit: int) -> int:
     if task.request.retries < times:
         raise task.retry(countdown=0, max_retries=limit)
     return int(task.request.retries)
+
+
+def stamped(system: str, request: Any, before: tuple[Any, ...]) -> list[Any]:
+    """Which system ran it, and what it is stamped with; after those before."""
+    return [*(before[0] if before else ()), [system, request.stamps, sorted(request.stamped_headers or ())]]

@@ -1,7 +1,7 @@
 """Random workflows, and what they must come to: a model that knows nothing of messages.
 
-A tree of steps, each of which gets the total of what came before and adds a number to it. A step may fail, retry once, or
-have its process killed once; the model says what the whole gives, and which errback is called.
+A tree of steps, each of which gets the total of what came before and adds a number to it. A step may fail, retry once,
+have its process killed once, or be revoked before it runs; the model says what the whole gives, and which errback is called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Node:
     """A part of a workflow.
 
     Attributes:
-        kind: `step`, `fail`, `again`, `die`, `chain`, `group` or `chord`.
+        kind: `step`, `fail`, `again`, `die`, `revoked`, `chain`, `group`, `chord` or `complete`: a group whose members' outcomes
+            come to `tally`.
         number: what a step adds.
         parts: of what is composed; the last one of a chord is its body.
     """
@@ -48,6 +49,7 @@ def workflows(kinds: tuple[str, ...] = ("step", "step", "step", "again", "fail")
             st.lists(parts, min_size=1, max_size=3).map(lambda found: Node("chain", parts=tuple(found))),
             st.lists(parts, min_size=1, max_size=4).map(lambda found: Node("group", parts=tuple(found))),
             st.lists(parts, min_size=1, max_size=4).map(lambda found: Node("chord", parts=tuple(found))),
+            st.lists(parts, min_size=1, max_size=3).map(lambda found: Node("complete", parts=tuple(found))),
         )
 
     return st.recursive(leaves, composed, max_leaves=9)
@@ -65,7 +67,7 @@ def value_of(node: Node, given: Any) -> Any:
         Failed: a step of it that must not fail does.
     """
     match node.kind:
-        case "fail":
+        case "fail" | "revoked":
             raise Failed
         case "chain":
             for part in node.parts:
@@ -76,30 +78,31 @@ def value_of(node: Node, given: Any) -> Any:
         case "chord":
             *header, body = node.parts
             return value_of(body, _all(tuple(header), given))
+        case "complete":
+            return sum(1000 if value is None else total(value) for value in _each(node.parts, given))
         case _:
             return total(given) + node.number
 
 
 def _all(parts: tuple[Node, ...], given: Any) -> list[Any]:
-    flat = [inner for part in parts for inner in (part.parts if part.kind == "group" else (part,))]
-    while any(part.kind == "group" for part in flat):
-        flat = [inner for part in flat for inner in (part.parts if part.kind == "group" else (part,))]
-    values: list[Any] = []
-    failed = False
-    for part in flat:
-        try:
-            values.append(value_of(part, given))
-        except Failed:
-            failed = True
-    if failed:
+    values = _each(parts, given)
+    if None in values:
         raise Failed
     return values
 
 
-def failures_of(node: Node) -> bool:
-    """Whether the whole fails when it is given 0."""
+def _each(parts: tuple[Node, ...], given: Any) -> list[Any]:
+    """What the members of a group give; None for those that fail."""
+    flat = [inner for part in parts for inner in (part.parts if part.kind == "group" else (part,))]
+    while any(part.kind == "group" for part in flat):
+        flat = [inner for part in flat for inner in (part.parts if part.kind == "group" else (part,))]
+    return [None if failures_of(part, given) else value_of(part, given) for part in flat]
+
+
+def failures_of(node: Node, given: Any = 0) -> bool:
+    """Whether the whole fails."""
     try:
-        value_of(node, 0)
+        value_of(node, given)
     except Failed:
         return True
     return False
@@ -115,5 +118,7 @@ def signature_of(node: Node, leaf: Callable[[Node], Any]) -> Any:
             return group(parts)
         case "chord":
             return chord(parts[:-1], parts[-1])
+        case "complete":
+            return group(parts).on_complete(leaf(Node("tally")))
         case _:
             return leaf(node)

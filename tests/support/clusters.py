@@ -14,7 +14,7 @@ from support.containers import ContainerNode, check_engine
 from support.eventually import eventually
 from support.management import Management
 from support.nodes import LocalNode, Node, Seat, free_port
-from support.vhosts import new_vhost
+from support.vhosts import make_vhost
 
 __all__ = ("Cluster", "ClusterVhost", "in_own_vhost", "running_cluster")
 
@@ -86,14 +86,13 @@ class ClusterVhost:
 
 @contextmanager
 def in_own_vhost(cluster: Cluster) -> Iterator[ClusterVhost]:
-    """The cluster, whole, with a fresh virtual host; healed again at the end."""
+    """The cluster, whole, with a fresh virtual host, which goes with the cluster (why: `support.private`); healed at the end."""
     cluster.heal()
     first = cluster.nodes[0]
-    with new_vhost(first.url, first.management) as vhost:
-        try:
-            yield ClusterVhost(cluster, vhost.name)
-        finally:
-            cluster.heal()
+    try:
+        yield ClusterVhost(cluster, make_vhost(first.url, first.management).name)
+    finally:
+        cluster.heal()
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Consume(Protocol):
         exclusive: bool = False,
         paused_queues: Collection[str] = (),
         arguments: Mapping[str, Mapping[str, Any]] | None = None,
+        settle_delay: float = 0.002,
         declare: Topology | None = None,
         transport: Transport | None = None,
     ) -> tuple[Consumer, Collector]:
@@ -39,7 +40,7 @@ class Door:
     Attributes:
         kind: `memory` or `rabbitmq`.
         open: make a transport to it, with these settings; closed after the test.
-        drop_connections: have the broker close all connections.
+        drop_connections: have the broker close all connections, of which at least one publishes and one consumes.
     """
 
     kind: str

@@ -131,10 +131,10 @@ class ContainerNode(Node):
         self._quiet()
         return status, output.decode(errors="replace")
 
-    def _log_tail(self) -> str:
+    def log(self) -> str:
         if self._container is None:
             return ""
-        text: str = self._container.logs(tail=40).decode(errors="replace")
+        text: str = self._container.logs().decode(errors="replace")
         self._quiet()
         return text
 

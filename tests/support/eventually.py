@@ -1,4 +1,4 @@
-"""Waiting for an assertion to hold, the only place in the tests that sleeps."""
+"""Waiting for an assertion to hold, and time that has to pass: the only place in the tests that sleeps."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def wait_until(condition: Callable[[], bool], within: float) -> bool:
 
 
 def let_pass(seconds: float) -> None:
-    """Let time pass that is a fault's own length; never to wait for an event."""
+    """Let time pass that is itself the subject, the length of a fault or of a task's work; never to wait for an event."""
     time.sleep(seconds)

@@ -63,7 +63,7 @@ class ManualPool(Pool):
     """Only remembers what was submitted."""
 
     name = "manual"
-    capabilities = Capabilities(recycle=False, survive_crash=False, end_a_task=False)
+    capabilities = Capabilities(recycle=False, end_a_task=False)
 
     def __init__(self, slots: int) -> None:
         super().__init__(slots)

@@ -30,6 +30,22 @@ def _with_tasks(settings: dict[str, Any]) -> App:
     def insist(self: Task[..., Any], times: int, limit: int = 9) -> int:
         return tasks.insist(self, times, limit)
 
+    @made.task(name="step")
+    def step(before: Any, name: str = "step") -> list[Any]:
+        return tasks.trail("ours", before, name)
+
+    @made.task(name="stamps", bind=True)
+    def stamps(self: Task[..., Any], *before: Any) -> list[Any]:
+        return tasks.stamped("ours", self.request, before)
+
+    @made.task(name="told")
+    def told(task_id: str) -> None:
+        tasks.note("told by ours", task_id)
+
+    @made.task(name="explained")
+    def explained(request: Any, error: Exception, traceback: Any) -> None:
+        tasks.note("explained by ours", f"{request.id}: {error!r}")
+
     return made
 
 

@@ -38,6 +38,12 @@ class Management:
         # No proxy of the environment may stand between the tests and their broker.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
+    @property
+    def url(self) -> str:
+        """It, as `--management` takes it."""
+        credentials = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
+        return self.base.removesuffix("/api").replace("://", f"://{credentials}@")
+
     def request(self, method: str, *path: str, body: object = None, timeout: float = 10.0) -> Any:
         """Send one request; `path` parts are quoted one by one. Returns the decoded answer, or None.
 

@@ -11,11 +11,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ("MemoryWatch", "watched_memory")
+__all__ = ("SHORTEST", "Growth", "MemoryWatch", "watched_memory")
 
 INTERVAL = 2.0
-WARM_UP = 1 / 3
-"""The part of a process's life that is not looked at: caches fill."""
+WARM_UP = 60.0
+"""Seconds of a process's life that are not looked at, or a third of it if that is more: caches fill."""
+SHORTEST = 2 * WARM_UP
+"""Seconds of a run that allow a verdict: in less a leak is not to be told from the caches."""
+LIMIT = 4.0 / 600
+"""MiB in a second that a process may grow when it is warm."""
+NOISE = 0.5
+"""MiB by which a warm process that does not grow is seen to vary."""
 
 
 def pss(pid: int) -> float | None:
@@ -25,6 +31,22 @@ def pss(pid: int) -> float | None:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) / 1024
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """By how many MiB a process grew in the seconds in which it was warm, by the line through its samples."""
+
+    size: float
+    seconds: float
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether it leaks: what is noise in a minute is a lot when carried on over ten."""
+        return self.size > max(NOISE, LIMIT * self.seconds)
+
+    def __str__(self) -> str:
+        return f"{self.size:+.2f} MiB in {self.seconds:.0f} s"
 
 
 @dataclass(kw_only=True)
@@ -40,15 +62,20 @@ class MemoryWatch:
             if size is not None:
                 self.samples[pid].append((at, size))
 
-    def growth(self, *, at_least: float) -> dict[int, float]:
-        """MiB by which each process that was watched for so many seconds grows in ten minutes, its beginning left out."""
-        found: dict[int, float] = {}
-        for pid, samples in self.samples.items():
-            if samples[-1][0] - samples[0][0] >= at_least:
-                warm = samples[int(len(samples) * WARM_UP) :]
-                slope = statistics.linear_regression(*zip(*warm, strict=True)).slope
-                found[pid] = slope * 600
-        return found
+    def growth(self, *, at_least: float) -> dict[int, Growth]:
+        """How each process grew that was watched for so many seconds, which are more than `WARM_UP`."""
+        return {
+            pid: _growth(samples)
+            for pid, samples in self.samples.items()
+            if samples[-1][0] - samples[0][0] >= at_least
+        }
+
+
+def _growth(samples: list[tuple[float, float]]) -> Growth:
+    begin, end = samples[0][0], samples[-1][0]
+    warm = [(at, size) for at, size in samples if at - begin >= max(WARM_UP, (end - begin) / 3)]
+    seconds = warm[-1][0] - warm[0][0]
+    return Growth(statistics.linear_regression(*zip(*warm, strict=True)).slope * seconds, seconds)
 
 
 @contextmanager

@@ -11,11 +11,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+from weakref import WeakSet
 
 from support.eventually import wait_until
 from support.leaks import expect_process, forget_process
@@ -99,6 +102,8 @@ class Node(ABC):
     4. `remove` ends it and deletes its data.
     """
 
+    made: ClassVar[WeakSet[Node]] = WeakSet()
+    """Those of this run, for the report of a failed test."""
     kind: str
     name: str
     """Of the Erlang node, as the management API tells it of queues."""
@@ -109,7 +114,14 @@ class Node(ABC):
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
         self.management = Management(f"http://guest:guest@127.0.0.1:{self.management_port}")
         self._is_paused = False
+        self._up_since = 0.0
         self._touched: set[str] = set()
+        self.made.add(self)
+
+    @property
+    def up_for(self) -> float:
+        """Seconds since it last came up."""
+        return time.monotonic() - self._up_since
 
     @abstractmethod
     def is_running(self) -> bool:
@@ -129,7 +141,8 @@ class Node(ABC):
     def _run(self, tool: str, arguments: tuple[str, ...]) -> tuple[int, str]: ...
 
     @abstractmethod
-    def _log_tail(self) -> str: ...
+    def log(self) -> str:
+        """All that it has logged; nothing once it is removed."""
 
     @abstractmethod
     def remove(self) -> None:
@@ -144,6 +157,7 @@ class Node(ABC):
         """The first half of `start`, which does not wait: members of a cluster start together."""
         if not self.is_running():
             self._launch()
+            self._up_since = time.monotonic()
 
     def wait_ready(self) -> None:
         """Wait until it serves AMQP and HTTP.
@@ -153,7 +167,7 @@ class Node(ABC):
         """
         wait_until(lambda: self._answers() or not self.is_running(), START_TIMEOUT)
         if not self._answers():
-            raise NodeUnavailable(f"the {self.kind} node did not come up:\n{self._log_tail()}")
+            raise NodeUnavailable(f"the {self.kind} node did not come up:\n{self.log()[-3000:]}")
 
     def _answers(self) -> bool:
         if not speaks_amqp(self.port):
@@ -372,8 +386,10 @@ class LocalNode(Node):
         )
         return done.returncode, done.stdout + done.stderr
 
-    def _log_tail(self) -> str:
-        return (self.home / "log" / "console.log").read_text(errors="replace")[-3000:]
+    def log(self) -> str:
+        # What comes before the files are open, or is no log at all, is on the console.
+        files = (self.home / "log" / name for name in ("console.log", f"{self.name}.log"))
+        return "".join(file.read_text(errors="replace") for file in files if file.exists())
 
     def remove(self) -> None:
         for process in (self._process, self._epmd):

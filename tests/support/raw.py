@@ -12,6 +12,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 from support.eventually import eventually
+from support.observing import tell_message
 
 __all__ = ("RawClient", "RawMessage")
 
@@ -69,6 +70,7 @@ class RawClient:
         made = pika.BasicProperties(headers=dict(headers or {}), delivery_mode=2)
         for name, value in properties.items():
             setattr(made, name, value)
+        tell_message("put", headers)
         self.channel.basic_publish(exchange, queue, body, made, mandatory=True)
 
     def get(self, queue: str, *, within: float = 5.0) -> RawMessage:
@@ -91,6 +93,7 @@ class RawClient:
         frame, properties, body = self.channel.basic_get(queue, auto_ack=True)
         if frame is None or properties is None:
             return None
+        tell_message("taken", properties.headers)
         return RawMessage(
             body=body or b"",
             headers=dict(properties.headers or {}),

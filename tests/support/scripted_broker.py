@@ -20,14 +20,29 @@ from typing import Any, Self
 from pika import frame as frames
 from pika import spec
 
+from support.observing import tell_message
 from support.scripted_queues import Channel, Consumer, Message, Queue, Queues
 
-__all__ = ("HTTP", "PROTOCOL_HEADER", "UNKNOWN_METHOD", "WRONG_END", "Fault", "ScriptedBroker", "confirm_of")
+__all__ = (
+    "HTTP",
+    "NOT_RUNNING",
+    "PROTOCOL_HEADER",
+    "UNKNOWN_METHOD",
+    "WRONG_END",
+    "Fault",
+    "ScriptedBroker",
+    "confirm_of",
+)
 
 LATE_BY = 0.2
 PROTOCOL_HEADER = "ProtocolHeader"
 WRONG_END = struct.pack(">BHL", 1, 0, 4) + b"\x00\x0a\x00\x1e" + b"\x00"
 UNKNOWN_METHOD = struct.pack(">BHL", 1, 1, 4) + b"\x7f\x7f\x7f\x7f" + b"\xce"
+NOT_RUNNING = (
+    404,
+    "NOT_FOUND - home node 'rabbit@a' of durable queue 'default' in vhost '/' is down or inaccessible",
+)
+"""What RabbitMQ answers in the second after its start, of a queue that is about to run."""
 HTTP = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
 
 
@@ -53,6 +68,7 @@ class _Trap:
     fault: Fault
     times: float
     garbage: bytes
+    reply: tuple[int, str]
 
 
 class ScriptedBroker:
@@ -79,6 +95,8 @@ class ScriptedBroker:
         self.tune = spec.Connection.Tune(channel_max, frame_max, heartbeat)
         self.consumes: list[tuple[str, dict[str, Any]]] = []
         """Queue and arguments of each `basic.consume`."""
+        self.declares: list[tuple[str, dict[str, Any]]] = []
+        """Queue and arguments of each `queue.declare` that is not passive."""
         self.seen: Counter[str] = Counter()
         """How often each method came."""
         self._traps: list[_Trap] = []
@@ -100,11 +118,18 @@ class ScriptedBroker:
         return f"amqp://guest:guest@127.0.0.1:{self._port}//"
 
     def misbehave(
-        self, method: str, fault: Fault, *, times: float = float("inf"), garbage: bytes = WRONG_END
+        self,
+        method: str,
+        fault: Fault,
+        *,
+        times: float = float("inf"),
+        garbage: bytes = WRONG_END,
+        reply: tuple[int, str] = (406, "PRECONDITION_FAILED"),
     ) -> None:
-        """From now on do that in place of answering `method` (its name in the specification), so many times."""
+        """From now on do that in place of answering `method` (its name in the specification), so many times; `reply`: of
+        `CLOSE_CHANNEL`."""
         with self._lock:
-            self._traps = [_Trap(method, fault, times, garbage)]
+            self._traps = [_Trap(method, fault, times, garbage, reply)]
 
     def behave(self) -> None:
         """Answer everything from now on."""
@@ -119,11 +144,28 @@ class ScriptedBroker:
             properties = spec.BasicProperties(
                 content_type="application/json", content_encoding="utf-8", headers=headers
             )
+            tell_message("put", headers)
             made.messages.append(Message("", queue, properties, body=body))
 
     def take_back(self, queue: str) -> None:
         """What RabbitMQ 4.3 does when a delivery is not acked in time: requeue it, and cancel its consumer."""
         self._loop.call_soon_threadsafe(self._take_back, queue)
+
+    def close_connections(self, code: int, text: str) -> None:
+        """Close all connections as a broker does that has found a fault, or is told to."""
+        self._loop.call_soon_threadsafe(self._close_connections, code, text)
+
+    def _close_connections(self, code: int, text: str) -> None:
+        for session in self._sessions:
+            session.close(code, text)
+
+    def reset_connections(self) -> None:
+        """Cut all connections without a word."""
+        self._loop.call_soon_threadsafe(self._reset_connections)
+
+    def _reset_connections(self) -> None:
+        for session in self._sessions:
+            session.reset()
 
     def _take_back(self, name: str) -> None:
         for session in self._sessions:
@@ -141,6 +183,8 @@ class ScriptedBroker:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set_result, None)
             self._thread.join(10)
+            for message in self.queues.messages():
+                tell_message("taken", message.properties.headers)
         assert not self._thread.is_alive(), "the scripted broker's thread did not end"
 
     def __enter__(self) -> Self:
@@ -288,17 +332,30 @@ class _Session:
             case Fault.NEVER:
                 pass
             case Fault.CLOSE_CONNECTION:
-                self._is_closing = True
-                self._send(0, spec.Connection.Close(541, f"INTERNAL_ERROR - over {name}", 0, 0))
+                self.close(541, f"INTERNAL_ERROR - over {name}")
             case Fault.CLOSE_CHANNEL:
-                self._close_channel(number, 406, f"PRECONDITION_FAILED - over {name}")
+                assert trap is not None
+                code, text = trap.reply
+                self._close_channel(number, code, f"{text} - over {name}")
             case Fault.GARBAGE:
                 assert trap is not None
                 self._writer.write(trap.garbage)
             case Fault.RESET:
-                self._writer.transport.abort()
+                self.reset()
+
+    def close(self, code: int, text: str) -> None:
+        """Say why, and wait for the answer."""
+        self._is_closing = True
+        self._send(0, spec.Connection.Close(code, text, 0, 0))
+
+    def reset(self) -> None:
+        """Say nothing."""
+        self._writer.transport.abort()
 
     def _act(self, number: int, method: Any) -> None:
+        if isinstance(method, spec.Channel.Open) and number in self._channels:
+            self.close(504, "CHANNEL_ERROR - second 'channel.open' seen")
+            return
         channel = self._channels.get(number) or Channel(self.deliver, number)
         if isinstance(method, spec.Channel.Open):
             self._channels[number] = channel
@@ -390,6 +447,8 @@ class _Session:
         if queue is None:
             self._close_channel(channel.number, 404, f"NOT_FOUND - no queue '{method.queue}' in vhost '/'")
             return
+        if not method.passive:
+            self._broker.declares.append((queue.name, dict(method.arguments or {})))
         yield spec.Queue.DeclareOk(queue.name, len(queue.messages), len(queue.consumers))
 
     def on_exchange_declare(self, channel: Channel, method: Any) -> Iterator[Any]:
@@ -446,6 +505,14 @@ class _Session:
         self._queues.settle(channel, method.delivery_tag, multiple=method.multiple, requeue=False)
         return iter(())
 
+    def on_reject(self, channel: Channel, method: Any) -> Iterator[Any]:
+        """`basic.reject`, which from 4.3 on is what a quorum queue counts."""
+        _, _, message = channel.unacked[method.delivery_tag]
+        message.rejects += 1
+        headers = message.properties.headers or {}
+        message.properties.headers = {**headers, "x-delivery-count": message.rejects}
+        return self.on_nack(channel, spec.Basic.Nack(method.delivery_tag, False, method.requeue))
+
     def on_nack(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`basic.nack`."""
         self._queues.settle(channel, method.delivery_tag, multiple=method.multiple, requeue=method.requeue)
@@ -475,5 +542,5 @@ _HANDLERS: dict[type[Any], Handler] = {
     spec.Basic.Cancel: _Session.on_cancel,
     spec.Basic.Ack: _Session.on_ack,
     spec.Basic.Nack: _Session.on_nack,
-    spec.Basic.Reject: lambda session, channel, method: session.on_nack(channel, method),
+    spec.Basic.Reject: _Session.on_reject,
 }

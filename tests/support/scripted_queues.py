@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pika import spec
@@ -22,6 +22,7 @@ class Message:
     size: int = 0
     body: bytes = b""
     redelivered: bool = False
+    rejects: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +77,11 @@ class Queues:
         if make:
             self._queues.setdefault(name, Queue(name))
         return self._queues.get(name)
+
+    def messages(self) -> Iterator[Message]:
+        """All that lie in queues, when no channel is left that holds one."""
+        for queue in self._queues.values():
+            yield from queue.messages
 
     def drop_queue(self, name: str) -> int:
         """Delete a queue; returns how many messages it held."""

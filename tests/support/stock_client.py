@@ -50,6 +50,10 @@ class StockClient:
         """`apply_async(...)` only; returns the id."""
         return self._ask(("send", name, args, {}, options, 0.0), 0.0).task_id
 
+    def run(self, workflow: str, *, timeout: float = 10.0) -> Answer:
+        """What an expression of Celery's canvas sends, then `get(timeout)`: `"(s('step', (1,)) | s('step')).delay()"`."""
+        return self._ask(("workflow", workflow, (), {}, {}, timeout), timeout)
+
     def get(self, task_id: str, timeout: float = 10.0) -> Answer:
         """`get(timeout)` of an id that was sent."""
         return self._ask(("get", task_id, (), {}, {}, timeout), timeout)

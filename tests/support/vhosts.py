@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 from support.eventually import eventually
 from support.management import Management
 
-__all__ = ("SECRET", "Vhost", "new_vhost")
+__all__ = ("SECRET", "Vhost", "make_vhost", "new_vhost")
 
 SECRET = "s3cr3t-canary"
 """Part of the passwords made here: tests look for it where no password may show."""
@@ -101,15 +101,20 @@ class Vhost:
             self.management.delete_user(self._users.pop())
 
 
-@contextmanager
-def new_vhost(broker_url: str, management: Management) -> Iterator[Vhost]:
-    """A fresh virtual host at the broker of `broker_url`, deleted at the end."""
+def make_vhost(broker_url: str, management: Management) -> Vhost:
+    """A fresh virtual host at the broker of `broker_url`."""
     name = f"t-{uuid.uuid4().hex[:16]}"
     management.add_vhost(name)
     parts = urlsplit(broker_url)
-    vhost = Vhost(
+    return Vhost(
         name=name, url=parts._replace(path=f"/{quote(name, safe='')}").geturl(), management=management
     )
+
+
+@contextmanager
+def new_vhost(broker_url: str, management: Management) -> Iterator[Vhost]:
+    """The same, deleted at the end."""
+    vhost = make_vhost(broker_url, management)
     try:
         yield vhost
     finally:

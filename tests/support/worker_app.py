@@ -7,14 +7,14 @@ import os
 import resource
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from amqp_tasks import App, Task, current_request
-from amqp_tasks.errors import SoftTimeLimitExceeded
+from amqp_tasks.errors import SoftTimeLimitExceeded, TaskRevokedError
+from support.eventually import let_pass, wait_until
 from support.ledger import Ledger
 
 QUEUE = "work"
@@ -28,10 +28,7 @@ def _ledger() -> Ledger:
 
 def _wait_for(path: str) -> None:
     """Until the test makes this file; bounded, as everything."""
-    pause = threading.Event()
-    deadline = time.monotonic() + 60
-    while not Path(path).exists() and time.monotonic() < deadline:
-        pause.wait(0.01)
+    wait_until(Path(path).exists, within=60)
 
 
 def _ok(key: str, argument: Any) -> Any:
@@ -68,7 +65,8 @@ def _wait(key: str, argument: Any) -> Any:
 
 
 def _sleep(key: str, argument: Any) -> Any:
-    time.sleep(argument)
+    """Work that takes so many seconds, and may be interrupted."""
+    let_pass(argument)
     return key
 
 
@@ -93,7 +91,7 @@ def _spin(key: str, argument: Any) -> Any:
 def _tidy(key: str, argument: Any) -> Any:
     """Sleep, and clean up when the soft limit comes first."""
     try:
-        time.sleep(argument)
+        let_pass(argument)
     except SoftTimeLimitExceeded:
         return "cleaned up"
     return key
@@ -157,10 +155,25 @@ def _clean_up(key: str, argument: Any) -> Any:
     signal.signal(signal.Signals[argument], leave)
     _ledger().record("handles", key)
     try:
-        time.sleep(600)
+        signal.pause()
     except SystemExit:
         _ledger().record("cleaned", key)
     return key
+
+
+def _revoked_error(key: str, argument: Any) -> Any:
+    raise TaskRevokedError(f"{key} is not revoked")
+
+
+def _until_cancelled(key: str, argument: Any) -> Any:
+    """Go on until it is revoked; then end as it is told."""
+    wait_until(act.cancelled, within=60)
+    _ledger().record("cancelled", key)
+    if argument == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if argument == "return":
+        return key
+    raise TaskRevokedError(argument)
 
 
 _kept: list[bytes] = []
@@ -196,6 +209,8 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "print": _print,
     "return": _return,
     "orphan": _orphan,
+    "revoked-error": _revoked_error,
+    "until-cancelled": _until_cancelled,
     "imported": _imported,
 }
 
@@ -219,6 +234,12 @@ def act(key: str, action: str = "ok", argument: Any = None) -> Any:
 @app.task(name="act_early", acks_late=False)
 def act_early(key: str, action: str = "ok", argument: Any = None) -> Any:
     """As `act`, acked before it runs."""
+    return act(key, action, argument)
+
+
+@app.task(name="act_tracked", track_started=True)
+def act_tracked(key: str, action: str = "ok", argument: Any = None) -> Any:
+    """As `act`; its start is told."""
     return act(key, action, argument)
 
 

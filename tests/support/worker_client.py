@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from amqp_tasks import App, AsyncResult
+from support.ledger import Ledger
 from support.worker_app import QUEUE
 
-__all__ = ("WorkerClient",)
+__all__ = ("Holding", "WorkerClient")
 
 
 class WorkerClient:
@@ -32,3 +35,22 @@ class WorkerClient:
 
     def __exit__(self, *exc_info: object) -> None:
         self.app.close()
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Tasks that run until they are let go, all at once."""
+
+    client: WorkerClient
+    ledger: Ledger
+    gate: Path
+
+    def __call__(self, key: str) -> AsyncResult[Any]:
+        """Call one; returns when it runs."""
+        result = self.client.act(key, "wait", str(self.gate))
+        self.ledger.wait_for("start", key)
+        return result
+
+    def release(self) -> None:
+        """Let them go, and those to come."""
+        self.gate.touch()

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +18,7 @@ import psutil
 
 from support.eventually import wait_until
 
-__all__ = ("WorkerProcess", "WorkerProcesses")
+__all__ = ("WorkerProcess", "WorkerProcesses", "running")
 
 MARK = "AMQP_TASKS_TEST_WORKER"
 READY = r"\bready\b"
@@ -143,7 +144,8 @@ class WorkerProcess:
     def kill_all(self) -> None:
         """SIGKILL to it and all descendants, as a machine that dies."""
         for each in self._family():
-            each.kill()
+            with suppress(psutil.NoSuchProcess):  # ended since it was found
+                each.kill()
         self.process.wait(10)
 
     def survivors(self, *, within: float = 5.0) -> list[str]:
@@ -211,11 +213,14 @@ class WorkerProcesses:
             started.wait_output(ready, within=within)
         return started
 
+    def outputs(self) -> list[str]:
+        """What each process has written so far, below its id and command."""
+        return [f"{each.pid}: {' '.join(each.command)}\n{each.output}" for each in self._started]
+
     def keep_outputs(self, folder: Path) -> None:
         """Write what each process has written so far to a file of its own."""
-        for number, each in enumerate(self._started):
-            command = " ".join(each.command)
-            (folder / f"output-{number}").write_text(f"{each.pid}: {command}\n{each.output}")
+        for number, output in enumerate(self.outputs()):
+            (folder / f"output-{number}").write_text(output)
 
     def close(self) -> None:
         """End all workers.
@@ -225,3 +230,16 @@ class WorkerProcesses:
         """
         survivors = [said for each in self._started for said in each.close()]
         assert not survivors, "processes outlived their worker:\n" + "\n".join(survivors)
+
+
+@contextmanager
+def running(
+    command: list[str], environment: dict[str, str], cwd: Path, ready: str
+) -> Iterator[WorkerProcess]:
+    """A worker that is ready."""
+    worker = WorkerProcess(command, env=os.environ | environment, cwd=cwd)
+    try:
+        worker.wait_output(ready, within=30)
+        yield worker
+    finally:
+        worker.close()

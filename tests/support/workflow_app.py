@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from amqp_tasks import App, Task
-from amqp_tasks.errors import Ignore
-from support.eventually import wait_until
+from amqp_tasks import App, AsyncResult, GroupResult, Task, chord, group
+from amqp_tasks.errors import Ignore, Reject
+from support.eventually import let_pass, wait_until
 from support.ledger import Ledger
 
 QUEUE = "work"
+CARD = "4111-2222"
 
 app = App("workflow_app", task_default_queue=QUEUE)
 
@@ -41,11 +42,38 @@ def add(x: int, y: int) -> int:
     return x + y
 
 
+@app.task(name="add_later")
+async def add_later(x: int, y: int = 1) -> int:
+    """The sum, as a coroutine."""
+    return x + y
+
+
 @app.task(name="gather")
 def gather(values: list[Any], key: str = "") -> list[Any]:
     """What a chord gave it."""
     note("gather", key)
     return values
+
+
+@app.task(name="completed")
+def completed(outcomes: list[dict[str, Any]], key: str = "") -> list[list[Any]]:
+    """State of each, and its value or the type of its error."""
+    note("completed", key)
+    return [[each["state"], (each["error"] or {}).get("exc_type", each["value"])] for each in outcomes]
+
+
+@app.task(name="tally")
+def tally(outcomes: list[dict[str, Any]]) -> int:
+    """The total of what came, with 1000 for each failure."""
+    return sum(1000 if each["state"] != "SUCCESS" else total(each["value"]) for each in outcomes)
+
+
+@app.task(name="all_well")
+def all_well(outcomes: list[dict[str, Any]]) -> list[Any]:
+    """The values, where no member has failed."""
+    if any(each["error"] for each in outcomes):
+        raise RuntimeError("not all well")
+    return [each["value"] for each in outcomes]
 
 
 @app.task(name="fail")
@@ -83,10 +111,38 @@ def explained(request: Any, error: Exception, traceback: str | None) -> None:
     note("explained", f"{request.id} {type(error).__name__}")
 
 
+@app.task(name="explained_later")
+async def explained_later(request: Any, error: Exception, traceback: str | None) -> None:
+    """`explained`, as a coroutine."""
+    note("explained later", f"{request.id} {type(error).__name__}")
+
+
 @app.task(name="raise_in_errback")
 def raise_in_errback(request: Any, error: Exception, traceback: str | None) -> None:
     """An errback that fails."""
     raise RuntimeError("an errback that fails")
+
+
+@app.task(name="described")
+def described(request: Any, error: Exception, traceback: str | None, key: str) -> None:
+    """An errback that tells all it gets."""
+    note("described", f"{key} {request.task} {request.args} {request.kwargs} {request.stamps} {error!r}")
+
+
+@app.task(name="hang_in_errback", time_limit=1.0)
+def hang_in_errback(request: Any, error: Exception, traceback: str | None) -> None:
+    """An errback that comes to no end."""
+    note("hanging", request.id)
+    wait_until(lambda: False, within=60)
+
+
+@app.task(name="die_in_errback")
+def die_in_errback(request: Any, error: Exception, traceback: str | None, marker: str) -> None:
+    """An errback that kills its process once."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    note("died", request.id)
 
 
 @app.task(name="seen")
@@ -101,6 +157,12 @@ def numbers(count: int) -> Iterator[Any]:
         yield add.s(number, number)
 
 
+@app.task(name="calling")
+def calling(signature: Any, *args: Any) -> None:
+    """Call what it was given, with further arguments."""
+    app.signature(signature).delay(*args)
+
+
 @app.task(name="fuse")
 def fuse(value: Any, point: str, marker: str) -> int:
     """`step`, after which its process dies once, at a point of the join."""
@@ -110,7 +172,7 @@ def fuse(value: Any, point: str, marker: str) -> int:
 
 
 def _die_once_at(point: str, marker: Path) -> None:
-    from amqp_tasks.worker import _joiner
+    from amqp_tasks.worker import _joiner, _sending
 
     def die(*args: Any) -> None:
         marker.touch()
@@ -122,13 +184,52 @@ def _die_once_at(point: str, marker: Path) -> None:
         case "after the queue was taken":
             setattr(_joiner.Joiner, "_steps", die)  # noqa: B010
         case _:
-            publish = _joiner._publish
+            send = _sending.Sending.send_once
 
-            def publish_and_die(*args: Any) -> None:
-                publish(*args)
+            def send_and_die(*args: Any) -> None:
+                send(*args)
                 die()
 
-            setattr(_joiner, "_publish", publish_and_die)  # noqa: B010
+            setattr(_sending.Sending, "send_once", send_and_die)  # noqa: B010
+
+
+@app.task(name="fuse_early", acks_late=False)
+def fuse_early(value: Any, marker: str) -> int:
+    """As `fuse`, before the look; acked before it runs."""
+    _die_once_at("before the look", Path(marker))
+    return total(value)
+
+
+@app.task(name="gated")
+def gated(value: Any, go: str) -> int:
+    """`step`, when the file `go` is there."""
+    wait_until(Path(go).exists, within=60)
+    return total(value)
+
+
+@app.task(name="fuse_behind", acks_late=True)
+def fuse_behind(marker: str, is_failing: bool) -> None:
+    """Its process dies once, when what follows it was confirmed."""
+    from amqp_tasks.worker import _sending
+
+    send = _sending.Sending.send
+
+    def send_and_die(self: Any, steps: Any, then: Any) -> None:
+        def die() -> None:
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        send(self, steps, then if Path(marker).exists() else die)
+
+    setattr(_sending.Sending, "send", send_and_die)  # noqa: B010
+    if is_failing:
+        raise ValueError("no")
+
+
+@app.task(name="named", bind=True)
+def named(self: Task[..., Any], value: Any) -> None:
+    """Note its id."""
+    note("named", str(self.request.id))
 
 
 @app.task(name="lose_join")
@@ -154,10 +255,10 @@ def hold_join(self: Task[..., Any], value: int, go: str) -> int:
 
     look_at, held = _joiner.Joiner._look_at, self.request.joins[0][0]
 
-    def look(self: Any, queue: str, size: int) -> None:
+    def look(self: Any, queue: str, size: int, **given: Any) -> Any:
         if queue == held and not Path(go).exists():
             raise OSError("held by the test")
-        look_at(self, queue, size)
+        return look_at(self, queue, size, **given)
 
     setattr(_joiner.Joiner, "_look_at", look)  # noqa: B010
     return value
@@ -165,8 +266,8 @@ def hold_join(self: Task[..., Any], value: int, go: str) -> int:
 
 @app.task(name="slow_step")
 def slow_step(value: Any, number: int) -> int:
-    """`step`, which takes its time."""
-    time.sleep(0.02)
+    """`step`, which takes so long that faults strike while it runs."""
+    let_pass(0.02)
     return total(value) + number
 
 
@@ -176,12 +277,69 @@ def replaced(self: Task[..., Any], value: Any, part: dict[str, Any]) -> None:
     raise self.replace(self.app.signature(part))
 
 
+@app.task(name="charge", sensitive=("card",))
+def charge(card: str) -> int:
+    """How long it is."""
+    return len(card)
+
+
+@app.task(name="charging", bind=True)
+def charging(self: Task[..., Any], how: str) -> None:
+    """Have a card charged in its place, or beside it, which is refused."""
+    part = charge.s(card=CARD)
+    if how == "replace":
+        raise self.replace(part)
+    self.add_to_chord(group(part, part) if how == "add-group" else part)
+
+
+@app.task(name="followed", bind=True)
+def followed(self: Task[..., Any], value: int) -> int:
+    """Its value; notes what follows it."""
+    request = self.request
+    names = [
+        [each["task"] for each in found or ()]
+        for found in (request.callbacks, request.errbacks, request.chain)
+    ]
+    note("followed", f"{names} {request.chord} {request.is_followed}")
+    return value
+
+
+@app.task(name="rebuilt", bind=True)
+def rebuilt(self: Task[..., Any], value: int, *, last: int, how: str) -> int:
+    """Its value at last; before that, its own call with the next one, sent or in its place."""
+    note("rebuilt", f"{self.request.id} {value} {self.request.stamps} {self.request.headers.get('x-own')}")
+    if value == last:
+        return value
+    following = self.signature_from_request(args=(value + 1,))
+    if how == "replace":
+        raise self.replace(following)
+    following.apply_async()
+    raise Ignore
+
+
 @app.task(name="joined", bind=True)
 def joined(self: Task[..., Any], value: Any, more: int) -> int:
     """`step`, which adds members to its chord."""
     for number in range(more):
         self.add_to_chord(add.s(10, number))
     return total(value)
+
+
+@app.task(name="joined_and_replaced", bind=True)
+def joined_and_replaced(self: Task[..., Any]) -> None:
+    """Adds a member to its chord, and has another task take its place."""
+    self.add_to_chord(add.s(1, 1))
+    raise self.replace(add.s(2, 2))
+
+
+@app.task(name="sender", bind=True)
+def sender(self: Task[..., Any]) -> list[str]:
+    """Send a chain and a chord; the ids of what they begin with."""
+    first = (add.s(1, 1) | step.s(1)).delay().parent
+    header = chord([add.s(1, 1), add.s(2, 2)], gather.s())().parent
+    assert isinstance(first, AsyncResult)
+    assert isinstance(header, GroupResult)
+    return [first.id, *(member.id for member in header)]
 
 
 @app.task(name="joined_next", bind=True)
@@ -207,6 +365,12 @@ def large() -> str:
     return "x" * (app.settings.app.max_message_bytes + 1)
 
 
+@app.task(name="repeated")
+def repeated(text: str, times: int) -> str:
+    """A text, so many times."""
+    return text * times
+
+
 @app.task(name="ignored")
 def ignored(value: Any = None) -> None:
     """Give no result."""
@@ -228,3 +392,50 @@ def progressing(self: Task[..., Any], total: int, go: str) -> int:
     for number in range(1, total + 1):
         self.progress(number, total, f"step {number}")
     return total
+
+
+@app.task(name="reporting", bind=True)
+def reporting(self: Task[..., Any], how: str) -> str:
+    """Tell of its progress, then end in one of several ways."""
+    if how == "nonsense":
+        self.progress(math.nan, 10)
+        self.progress(math.inf, 10)
+        self.progress(1, -math.inf)
+        self.progress(10**400, 10)
+    self.progress(1, 2, "half")
+    if how == "fail":
+        raise ValueError("no")
+    if how == "ignore":
+        raise Ignore
+    if how == "retry" and not self.request.retries:
+        raise self.retry(countdown=0)
+    if how == "hang":
+        wait_until(lambda: False, within=60)
+    return how
+
+
+@app.task(name="ending", bind=True)
+def ending(self: Task[..., Any], how: str) -> str:
+    """End in one of several ways without a word of progress."""
+    if how == "silent-fail":
+        raise ValueError("no")
+    if how == "exit":
+        os._exit(3)
+    if how == "reject":
+        raise Reject("not mine")
+    self.update_state("LOADING", {"rows": 10})
+    return how
+
+
+@app.task(name="stamped", bind=True)
+def stamped(self: Task[..., Any], before: Any = None, *, how: str = "") -> dict[str, Any]:
+    """What it is stamped with, at once or after a retry, or in its place."""
+    if how == "retry" and not self.request.retries:
+        raise self.retry(countdown=0)
+    if how == "replace":
+        raise self.replace(stamped.si())
+    if how == "wait":
+        note("waiting", f"{self.request.stamps}")
+        wait_until(lambda: False, within=60)
+    note("stamped", f"{self.request.stamps}")
+    return self.request.stamps

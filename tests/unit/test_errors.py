@@ -25,6 +25,7 @@ SAMPLES: dict[str, AmqpTasksError] = {
     "BrokerAuthenticationError": errors.BrokerAuthenticationError("refused", url="amqp://host//"),
     "BrokerAccessError": errors.BrokerAccessError("refused", url="amqp://host//"),
     "BrokerOperationError": errors.BrokerOperationError("no", reply_code=403, reply_text="ACCESS_REFUSED"),
+    "QueueNotRunning": errors.QueueNotRunning("mail", reply_code=404, reply_text="NOT_FOUND - … is down"),
     "MigrationRefused": errors.MigrationRefused("mail", "2 consume it"),
     "BrokerBlocked": errors.BrokerBlocked("blocked", reason="low on disk").about(
         exchange="e", routing_key="k", message_id="m"
@@ -35,6 +36,9 @@ SAMPLES: dict[str, AmqpTasksError] = {
     "DepthLimitExceeded": errors.DepthLimitExceeded("again", 3),
     "BulkSendError": errors.BulkSendError(
         [None, errors.NotSent("no"), errors.SendUnknown("?")], [AsyncResult("a"), None, AsyncResult("b")]
+    ),
+    "WorkflowFailed": errors.WorkflowFailed(
+        "w", failed={"a": errors.TaskError("no")}, not_run=("b",), succeeded=("c",)
     ),
     "MalformedMessage": errors.MalformedMessage("bad-json", "line 1", task_id="a"),
     "SoftTimeLimitExceeded": errors.SoftTimeLimitExceeded(0.5),

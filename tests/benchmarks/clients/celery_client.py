@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from celery import Celery, group  # type: ignore[import-untyped,unused-ignore]
+from celery import Celery, chain, chord, group  # type: ignore[import-untyped,unused-ignore]
 
 from benchmarks.clients import workload
 
@@ -30,7 +30,9 @@ app.conf.update(
     result_expires=600,
 )
 noop = app.task(name="bench.noop", ignore_result=True)(workload.noop)
+late = app.task(name="bench.late", ignore_result=True)(workload.late)
 echo = app.task(name="bench.echo")(workload.echo)
+total = app.task(name="bench.total")(workload.total)
 
 
 def _bulk(count: int) -> None:
@@ -39,12 +41,31 @@ def _bulk(count: int) -> None:
             noop.apply_async((number, count), producer=producer)
 
 
+def _delayed(count: int) -> None:
+    with app.producer_or_acquire() as producer:
+        for number, countdown, due in workload.delays(count):
+            late.apply_async((number, due), countdown=countdown, producer=producer)
+
+
+def _chain(count: int) -> object:
+    return chain(echo.s(1), *(echo.s() for _ in range(count - 1)))().get(timeout=120)
+
+
+def _group(count: int) -> object:
+    return group(echo.s(i) for i in range(count))().get(timeout=120)
+
+
+def _chord(count: int) -> object:
+    return chord([echo.s(i) for i in range(count)], total.s())().get(timeout=120)
+
+
 OPERATIONS = {
     "publish": lambda n: (
         noop.delay(1, 10**9),
         workload.timed(n, lambda: [noop.delay(1, 10**9) for _ in range(n)]),
     )[1],
     "bulk": lambda n: (noop.delay(1, 10**9), workload.timed(n, lambda: _bulk(n)))[1],
+    "delayed": lambda n: (noop.delay(1, 10**9), workload.timed(n, lambda: _delayed(n)))[1],
     "fill": lambda n: workload.timed(n, lambda: _bulk(n)),
     "collect": lambda n: (
         echo.delay(1).get(timeout=30),
@@ -62,6 +83,9 @@ OPERATIONS = {
         echo.delay(1).get(timeout=30),
         workload.timed(n, lambda: [r.get(timeout=60) for r in [echo.delay(i) for i in range(n)]]),
     )[1],
+    "chain": lambda n: workload.timed_warm(n, _chain),
+    "group": lambda n: workload.timed_warm(n, _group),
+    "chord": lambda n: workload.timed_warm(n, _chord),
 }
 
 if __name__ == "__main__":

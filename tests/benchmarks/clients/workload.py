@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from threading import Barrier, Thread
 
@@ -24,9 +24,26 @@ def noop(number: int, total: int) -> None:
         os.write(_stamps, b"%d %.6f\n" % (number, time.time()))
 
 
+def late(number: int, due: float) -> None:
+    """Stamp how many seconds after `due` (since 1970) it runs."""
+    os.write(_stamps, b"%d %.6f\n" % (number, time.time() - due))
+
+
+def delays(count: int, first: float = 1.0, last: float = 12.0) -> Iterator[tuple[int, float, float]]:
+    """Number, countdown and due time of so many tasks, due all over the seconds between; each counts from its own call."""
+    for number in range(1, count + 1):
+        countdown = first + number * 7919 % 1000 / 1000 * (last - first)
+        yield number, countdown, time.time() + countdown
+
+
 def echo(value: int) -> int:
     """Return what was given."""
     return value
+
+
+def total(values: list[int]) -> int:
+    """Add up what the members of a header returned."""
+    return sum(values)
 
 
 @dataclass(kw_only=True)
@@ -48,6 +65,12 @@ def timed(count: int, run: Callable[[], object]) -> Measured:
     began = time.perf_counter()
     run()
     return Measured(count=count, seconds=time.perf_counter() - began)
+
+
+def timed_warm(count: int, run: Callable[[int], object]) -> Measured:
+    """Run a few first, so that connections and queues are there, then all of them, timed."""
+    run(8)
+    return timed(count, lambda: run(count))
 
 
 def each_timed(count: int, call: Callable[[int], object]) -> Measured:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from amqp_routing import Binding, Exchange, ExchangeType, Queue, QueueType
-from amqp_tasks.app import App
 from amqp_tasks.errors import (
     BulkSendError,
     ClosedError,
@@ -22,13 +20,11 @@ from amqp_tasks.errors import (
     UnroutableError,
     UserIdRefused,
 )
-from support.plain_worker import PlainWorker
+from support.apps import MakeApp, RunWorker
+from support.inside import running
 from support.proxy import TcpProxy
 from support.raw import RawClient
 from support.vhosts import Vhost
-
-MakeApp = Callable[..., App]
-RunWorker = Callable[..., PlainWorker]
 
 
 def add(x: int, y: int) -> int:
@@ -179,18 +175,9 @@ def test_a_deleted_queue_is_declared_again_by_the_next_call(make_app: MakeApp, r
 def test_an_app_runs_its_own_worker_in_a_thread(make_app: MakeApp) -> None:
     app = make_app()
     task = app.task(add)
-    worker = app.Worker(concurrency=2)
-    codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(worker.start()), name="own-worker")
-    thread.start()
-    try:
-        assert worker.ready.wait(15)
-        assert task.delay(1, 2).get(10) == 3
-    finally:
-        worker.stop(timeout=10)
-        thread.join(15)
 
-    assert codes == [0]
+    with running(app, concurrency=2):
+        assert task.delay(1, 2).get(10) == 3
 
 
 def test_delay_returns_at_once_for_a_long_task(make_app: MakeApp) -> None:

@@ -11,7 +11,7 @@ from amqp_tasks import App
 from amqp_tasks.app import DeadLetterFilter
 from amqp_tasks.errors import TopologyMismatch
 from amqp_tasks.transport import TopologyMode
-from support import RawClient, eventually
+from support import RawClient, TcpProxy, eventually
 from support.raw import RawMessage
 
 LOOKS = 50
@@ -42,6 +42,24 @@ def test_looking_fifty_times_loses_none_and_keeps_the_order(app: App, raw_client
         assert ids_in(app, limit) == list("abcdefgh")[:limit]
 
     assert [message.body for message in raw_client.drain("mail.dead")] == [bytes([c]) for c in b"abcdefgh"]
+
+
+@pytest.mark.parametrize("sizes", [[150_000], [8_000] * 20], ids=["one big", "many unwanted"])
+def test_what_is_long_on_its_way_is_waited_for(
+    app: App, make_app: Callable[..., App], raw_client: RawClient, proxy: TcpProxy, sizes: list[int]
+) -> None:
+    del app
+    for number, size in enumerate(sizes, start=1):
+        raw_client.publish("mail.dead", b"x" * size, {"id": str(number), "task": "t"})
+    eventually(lambda: raw_client.depth("mail.dead") == len(sizes))
+    far = make_app(broker=proxy.url_for(), task_queues=["mail"])
+    far.transport.open(timeout=10)
+    proxy.throttle(50_000)
+
+    found = far.dead_letters.find(["mail"], DeadLetterFilter(ids=(str(len(sizes)),)), bodies=True)
+
+    assert [(letter.id, len(letter.body or b"")) for letter in found] == [(str(len(sizes)), sizes[-1])]
+    assert raw_client.depth("mail.dead") == len(sizes)
 
 
 def test_what_arrives_between_looks_comes_after_what_was_looked_at(app: App, raw_client: RawClient) -> None:
@@ -117,7 +135,7 @@ def test_what_the_broker_dead_letters_has_its_reason_and_comes_back(
         _return_until_gone(raw_client)
     elif reason == "rejected":
         raw_client.channel.basic_reject(_tag(raw_client), requeue=False)
-    eventually(lambda: _assert(raw_client.depth("mail.dead") == 1), within=10)
+    eventually(lambda: raw_client.depth("mail.dead") == 1, within=10)
 
     (letter,) = app.dead_letters.find(["mail"])
     assert (letter.id, letter.reason, letter.queue_name, letter.worker) == ("a", reason, "mail", None)
@@ -151,7 +169,3 @@ def _return_until_gone(raw: RawClient) -> None:
         assert raw.depth("mail.dead") == 1
 
     eventually(returned, within=10)
-
-
-def _assert(condition: bool) -> None:
-    assert condition

@@ -7,17 +7,15 @@ import pickle
 import resource
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from amqp_tasks.app import App
 from amqp_tasks.errors import MalformedMessage, RemoteError
 from support import RawClient
+from support.apps import MakeApp
 
-MakeApp = Callable[..., App]
 JSON: dict[str, Any] = {"content_type": "application/json", "content_encoding": "utf-8"}
 
 

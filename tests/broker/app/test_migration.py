@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,9 +13,9 @@ from amqp_routing import Binding, Exchange, ExchangeType, Queue, QueueType
 from amqp_tasks import App
 from amqp_tasks.app import MigrationStep
 from amqp_tasks.errors import MigrationRefused, PublishNacked, TopologyMismatch, UnknownQueue
-from support import BrokerNode, RawClient, Vhost, eventually
+from support import RawClient, Vhost, eventually
+from support.apps import MakeApp
 
-MakeApp = Callable[..., App]
 OLD = {"x-queue-type": "classic"}
 QUIET = 0.2
 
@@ -115,7 +115,7 @@ def test_dead_letters_keep_what_tells_of_their_death(make_app: MakeApp, raw_clie
 
 
 def test_bindings_are_kept_those_of_others_only_where_the_management_api_tells_them(
-    make_app: MakeApp, raw_client: RawClient, vhost: Vhost, broker: BrokerNode
+    make_app: MakeApp, raw_client: RawClient, vhost: Vhost
 ) -> None:
     queues = [
         Exchange("events", ExchangeType.TOPIC),
@@ -130,7 +130,7 @@ def test_bindings_are_kept_those_of_others_only_where_the_management_api_tells_t
     app = make_app(task_queues=queues)
 
     unaware = app.migration("mail").plan()
-    aware = app.migration("mail", quiet=QUIET, management_url=_management_url(broker))
+    aware = app.migration("mail", quiet=QUIET, management_url=vhost.management.url)
 
     assert (len(unaware.bindings), unaware.knows_all_bindings) == (1, False)
     assert (len(aware.plan().bindings), aware.plan().knows_all_bindings) == (2, True)
@@ -295,11 +295,6 @@ def sending(vhost: Vhost, exchange: str, routing_key: str) -> Iterator[list[str]
         is_over.set()
         thread.join(10)
     assert not failures
-
-
-def _management_url(broker: BrokerNode) -> str:
-    management = broker.management
-    return management.base.removesuffix("/api").replace("://", f"://{management.user}:{management.password}@")
 
 
 def _declare() -> Any:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -16,19 +14,13 @@ from amqp_tasks.errors import (
     ResultLost,
     ResultUnavailable,
 )
+from support.apps import MakeApp, RunWorker, echo
 from support.eventually import eventually
 from support.plain_worker import PlainWorker
 from support.private import PrivateNode
 from support.proxy import TcpProxy
 from support.raw import RawClient
 from support.vhosts import Vhost
-
-MakeApp = Callable[..., App]
-RunWorker = Callable[..., PlainWorker]
-
-
-def echo(value: Any) -> Any:
-    return value
 
 
 def test_results_nobody_can_ask_for_are_dropped_and_counted(make_app: MakeApp, run_worker: RunWorker) -> None:

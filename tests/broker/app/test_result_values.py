@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from amqp_tasks.app import App, current_request
+from amqp_tasks.app import current_request
 from amqp_tasks.errors import (
+    BrokerConnectionError,
     MalformedMessage,
     RemoteError,
     ResultUnavailable,
 )
-from support.plain_worker import PlainWorker
+from support.apps import MakeApp, RunWorker, Unforeseen, echo, fail
 from support.raw import RawClient
-
-MakeApp = Callable[..., App]
-RunWorker = Callable[..., PlainWorker]
-
-
-class Unforeseen(Exception):
-    pass
-
-
-def echo(value: Any) -> Any:
-    return value
-
-
-def fail(kind: str) -> None:
-    raise {"key": KeyError("k"), "own": Unforeseen("u", 7)}[kind]
 
 
 @pytest.mark.parametrize("value", [None, True, 0, -1.5, "张三", [1, [2]], {"a": {"b": None}}, "x" * 100_000])
@@ -163,3 +148,68 @@ def test_children_and_parents_are_noted(make_app: MakeApp, run_worker: RunWorker
     result = parent.delay()
 
     assert [child.id for child in (result.get(5), result.children)[1]] == [result.get(5)]
+
+
+def test_a_result_exists_from_the_first_state_that_has_come(make_app: MakeApp, run_worker: RunWorker) -> None:
+    app = make_app()
+    result = app.task(echo).delay(1)
+    has_begun = result.exists()
+
+    run_worker(app)
+    result.get(5)
+
+    assert (has_begun, result.exists(), app.AsyncResult(result.id).exists()) == (False, True, True)
+
+
+@pytest.mark.parametrize("settings", [{}, {"result_backend": None}])
+def test_a_result_that_cannot_be_known_here_does_not_exist(
+    make_app: MakeApp, settings: dict[str, Any]
+) -> None:
+    assert not make_app(**settings).AsyncResult("made-elsewhere").exists()
+
+
+@pytest.mark.parametrize("by_apply", [True, False])
+def test_a_stored_eager_result_is_found_by_its_id_while_it_is_held(make_app: MakeApp, by_apply: bool) -> None:
+    app = make_app(task_store_eager_result=True, task_always_eager=not by_apply)
+    task = app.task(echo)
+
+    result = task.apply(({"a": 1},)) if by_apply else task.delay({"a": 1})
+
+    found = app.AsyncResult(result.id)
+    assert (found.exists(), found.state, found.get(5)) == (True, "SUCCESS", {"a": 1})
+    del found
+    task_id = result.id
+    del result
+    assert not app.AsyncResult(task_id).exists()
+
+
+def test_a_stored_eager_failure_is_raised_as_a_workers_would_be(make_app: MakeApp) -> None:
+    app = make_app(task_store_eager_result=True)
+
+    result = app.task(fail).apply(("own",))
+
+    with pytest.raises(RemoteError) as caught:
+        app.AsyncResult(result.id).get(5)
+    assert caught.value.exc_args == ("u", 7)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"store_eager_result": False}, {"ignore_result": True, "store_eager_result": True}]
+)
+def test_an_eager_result_is_not_stored_unless_the_task_says_so_and_it_is_wanted(
+    make_app: MakeApp, options: dict[str, Any]
+) -> None:
+    app = make_app(task_store_eager_result=bool(options))
+    task: Any = app.task
+
+    result = task(**options)(echo).apply((1,))
+
+    assert result.get() == 1
+    assert not app.AsyncResult(result.id).exists()
+
+
+def test_an_eager_result_that_cannot_be_stored_is_an_error_of_the_call(make_app: MakeApp) -> None:
+    app = make_app(broker="amqp://127.0.0.1:1//", task_store_eager_result=True, task_publish_timeout=0.5)
+
+    with pytest.raises(BrokerConnectionError):
+        app.task(echo).apply((1,))

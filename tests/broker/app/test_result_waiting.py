@@ -6,38 +6,22 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from amqp_tasks.app import App, AsyncResult, allow_join_result
+from amqp_tasks.app import AsyncResult, allow_join_result
 from amqp_tasks.errors import (
     ClosedError,
     ConfigurationError,
     ResultTimeout,
     ResultUnavailable,
 )
+from support.apps import MakeApp, RunWorker, echo, fail
 from support.eventually import eventually
-from support.plain_worker import PlainWorker
 from support.raw import RawClient
 from support.vhosts import Vhost
-
-MakeApp = Callable[..., App]
-RunWorker = Callable[..., PlainWorker]
-
-
-class Unforeseen(Exception):
-    pass
-
-
-def echo(value: Any) -> Any:
-    return value
-
-
-def fail(kind: str) -> None:
-    raise {"key": KeyError("k"), "own": Unforeseen("u", 7)}[kind]
 
 
 def test_a_timeout_ends_the_wait_and_not_the_task(make_app: MakeApp, run_worker: RunWorker) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from support import BrokerNode, Ledger, RawClient, Vhost, WorkerProcess, new_vho
 from support.connected import connect
 from support.interop_app import SETTINGS
 from support.stock_client import StockClient
-from support.workers import TESTS
+from support.workers import TESTS, running
 
 
 @pytest.fixture(scope="module")
@@ -46,31 +45,21 @@ def environment(vhost: Vhost, ledger: Ledger) -> dict[str, str]:
     }
 
 
-def _running(
-    command: list[str], environment: dict[str, str], cwd: Path, ready: str
-) -> Iterator[WorkerProcess]:
-    worker = WorkerProcess(command, env=os.environ | environment, cwd=cwd)
-    try:
-        worker.wait_output(ready, within=30)
-        yield worker
-    finally:
-        worker.close()
-
-
 @pytest.fixture(scope="module")
 def our_worker(environment: dict[str, str], folder: Path) -> Iterator[WorkerProcess]:
     """`amqp-tasks worker`, one slot that holds several messages."""
     command = [sys.executable, "-m", "amqp_tasks", "-A", "support.interop_app:app", "worker"]
-    yield from _running(
-        [*command, "-c", "1", "--prefetch-multiplier", "4"], environment, folder, r"\bready\b"
-    )
+    command += ["-c", "1", "--prefetch-multiplier", "4"]
+    with running(command, environment, folder, r"\bready\b") as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")
 def stock_worker(environment: dict[str, str], folder: Path) -> Iterator[WorkerProcess]:
     """`celery worker` as it comes from PyPI, one process."""
     command = [sys.executable, "-m", "celery", "-A", "stock.app", "worker", "-c", "1", "-l", "info"]
-    yield from _running(command, environment, folder, r"\bready\.")
+    with running(command, environment, folder, r"\bready\.") as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")

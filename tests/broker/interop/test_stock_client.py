@@ -189,9 +189,5 @@ def test_a_countdown_of_the_client_waits_in_the_broker(
     stock_client.send("echo", "much later", countdown=0xF00)
 
     # The worker has sent it into the wheel: a few seconds less than 0xF00 begin with the digit e.
-    eventually(lambda: _assert(raw_client.depth("amqp_tasks.delay.2.e") == 1), within=15)
+    eventually(lambda: raw_client.depth("amqp_tasks.delay.2.e") == 1, within=15)
     assert b"much later" in raw_client.get("amqp_tasks.delay.2.e").body
-
-
-def _assert(condition: bool) -> None:
-    assert condition

@@ -9,7 +9,7 @@ import pytest
 from amqp_routing import Binding, Exchange, ExchangeType, Queue, QueueType
 from amqp_tasks import App
 from amqp_tasks.errors import BrokerOperationError
-from support import PrivateNode, RawClient
+from support import Node, PrivateNode, RawClient
 
 PLUGIN = "rabbitmq_consistent_hash_exchange"
 USERS, ROUNDS = 40, 3
@@ -25,14 +25,31 @@ def app(private_node: PrivateNode) -> Iterator[App]:
     made.close()
 
 
+# Once for the module: on a busy machine the tool takes half a minute for each call.
+@pytest.fixture(scope="module")
+def _hashing_node(_breakable_node: Node) -> Iterator[None]:
+    _breakable_node.ctl("enable", PLUGIN, tool="rabbitmq-plugins")
+    yield
+    _breakable_node.ctl("disable", PLUGIN, tool="rabbitmq-plugins")
+
+
 @pytest.fixture
-def _hashing(private_node: PrivateNode) -> Iterator[None]:
-    private_node.ctl("enable", PLUGIN, tool="rabbitmq-plugins")
+def _hashing(_hashing_node: None, private_node: PrivateNode) -> Iterator[None]:
     yield
     # An exchange must not outlive its type.
     with RawClient(private_node.url) as client:
         client.channel.exchange_delete("by-user")
-    private_node.ctl("disable", PLUGIN, tool="rabbitmq-plugins")
+
+
+# First: the plugin stays on from the next test on.
+def test_without_the_plugin_the_call_names_it_and_other_calls_go_on(app: App) -> None:
+    app.send_task("t")
+
+    with pytest.raises(BrokerOperationError, match=f"rabbitmq-plugins enable {PLUGIN}"):
+        app.send_task("t", exchange="by-user", routing_key="user-1")
+
+    app.send_task("t")
+    assert app.transport.statistics().connects <= 2
 
 
 @pytest.mark.usefixtures("_hashing")
@@ -56,11 +73,11 @@ def test_what_one_user_sends_stays_in_order_in_one_queue(app: App, private_node:
     assert len({queue_name for found in went.values() for queue_name, _ in found}) > 1
 
 
-def test_without_the_plugin_the_call_names_it_and_other_calls_go_on(app: App) -> None:
-    app.send_task("t")
+@pytest.mark.usefixtures("_hashing")
+def test_a_call_to_one_of_the_queues_is_not_hashed(app: App, private_node: PrivateNode) -> None:
+    for turn in range(5):
+        for queue in QUEUES:
+            app.send_task("t", (turn,), queue=queue.name)
 
-    with pytest.raises(BrokerOperationError, match=f"rabbitmq-plugins enable {PLUGIN}"):
-        app.send_task("t", exchange="by-user", routing_key="user-1")
-
-    app.send_task("t")
-    assert app.transport.statistics().connects <= 2
+    with RawClient(private_node.url) as client:
+        assert [client.depth(queue.name) for queue in QUEUES] == [5, 5, 5]

@@ -13,6 +13,7 @@ from amqp_routing import (
     Binding,
     DeadLetterStrategy,
     DeclarationError,
+    DelayedRetryType,
     Exchange,
     ExchangeType,
     Overflow,
@@ -48,6 +49,9 @@ _fields: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "overflow": st.sampled_from(Overflow),
         "single_active_consumer": st.booleans(),
         "consumer_timeout": _optional_seconds,
+        "delayed_retry_type": st.sampled_from(DelayedRetryType),
+        "delayed_retry_min": _optional_seconds,
+        "delayed_retry_max": _optional_seconds,
     },
 )
 

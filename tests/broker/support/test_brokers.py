@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pika
 import pytest
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
@@ -13,9 +15,10 @@ from pika.exceptions import (
     StreamLostError,
 )
 
-from support import SECRET, BrokerNode, BrokerUnavailable, PrivateNode, RawClient, TcpProxy, Vhost
+from support import SECRET, BrokerNode, BrokerUnavailable, PrivateNode, RawClient, TcpProxy, Vhost, eventually
 from support.brokers import find_broker, start_node
 from support.containers import ContainerNode
+from support.node_logs import errors_since
 from support.nodes import LocalNode, NodeUnavailable
 
 
@@ -135,6 +138,19 @@ def test_the_next_test_gets_a_healthy_node_whatever_happened(private_node: Priva
         client.declare("q")
         client.publish("q", b"x")
         assert client.depth("q") == 1
+
+
+def test_what_a_node_logs_as_an_error_is_found_for_the_report(private_node: PrivateNode) -> None:
+    began = datetime.now(UTC)
+
+    with RawClient(private_node.url) as client:
+        client.depth("never-declared")
+
+    def check() -> None:
+        assert any("never-declared" in line for line in errors_since(private_node.node.log(), began))
+
+    eventually(check)
+    assert errors_since(private_node.node.log(), datetime.now(UTC)) == []
 
 
 def test_both_kinds_of_node_start_and_are_gone_after_removal() -> None:

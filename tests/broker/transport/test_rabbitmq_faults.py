@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
 from amqp_routing import Queue, QueueType, Topology
-from amqp_tasks.errors import BrokerBlocked, NotSent, PublishError, SendUnknown
+from amqp_tasks.errors import BrokerBlocked, BrokerOperationError, NotSent, PublishError, SendUnknown
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport import (
     ConsumerEvent,
@@ -25,6 +27,7 @@ from support import PrivateNode, RawClient, TcpProxy, Vhost, eventually
 Make = Callable[..., RabbitTransport]
 Message = Callable[..., OutgoingMessage]
 
+PRECONDITION_FAILED = 406
 WORK = Topology(queues=(Queue("work"),))
 
 
@@ -186,7 +189,7 @@ def test_cuts_while_publishing_in_bulk_lose_nothing_and_refuse_nothing(
     vhost: Vhost, proxy: TcpProxy, make_transport: Make, message: Message, raw_client: RawClient
 ) -> None:
     transport = declared(make_transport(proxy.url_for()))
-    proxy.throttle(2_000_000)
+    proxy.throttle(700_000)
     stop = threading.Event()
 
     def cut_now_and_then() -> None:
@@ -198,7 +201,7 @@ def test_cuts_while_publishing_in_bulk_lose_nothing_and_refuse_nothing(
     cutter = threading.Thread(target=cut_now_and_then)
     cutter.start()
     outcomes = transport.publish_many(
-        message("work", f"{number}", body=str(number).encode() * 20) for number in range(12000)
+        message("work", f"{number}", body=str(number).encode() * 20) for number in range(4000)
     )
     stop.set()
     cutter.join()
@@ -206,7 +209,7 @@ def test_cuts_while_publishing_in_bulk_lose_nothing_and_refuse_nothing(
     assert set(outcomes) == {None}
     assert transport.statistics().connects > 1
     assert {got.properties.correlation_id for got in raw_client.drain("work")} == {
-        str(n) for n in range(12000)
+        str(n) for n in range(4000)
     }
 
 
@@ -321,6 +324,67 @@ def test_a_queue_that_the_broker_cannot_serve_now_does_not_end_the_consumer_nor_
 
     assert events[0].queue_name == "broken"
     assert ConsumerState.FAILED not in {event.state for event in events}
+
+
+# What starts a stream's replicas stands still until there is a queue `go`, at most half a minute.
+HOLD_STREAMS = (
+    'sys:suspend(osiris_server_sup), Go = rabbit_misc:r(<<"{vhost}">>, queue, <<"go">>), spawn(fun() ->'
+    " W = fun W(0) -> ok; W(N) -> rabbit_amqqueue:exists(Go) orelse begin timer:sleep(50), W(N - 1) end end,"
+    " W(600), sys:resume(osiris_server_sup) end)."
+)
+
+
+@contextmanager
+def held_stream(node: PrivateNode, transport: RabbitTransport) -> Iterator[None]:
+    """Meanwhile the stream `log` is known and nowhere to be read, as any is for a moment after its declaration."""
+    log = Topology(queues=(Queue("log", type=QueueType.STREAM),))
+    node.ctl("eval", HOLD_STREAMS.format(vhost=node.vhost.name))
+    with ThreadPoolExecutor(1) as pool, RawClient(node.url) as client:
+        declaring = pool.submit(transport.ensure_topology, log, mode=TopologyMode.DECLARE, timeout=50)
+        try:
+            yield
+        finally:
+            client.declare("go")
+            declaring.result(30)
+
+
+def read_stream(transport: RabbitTransport) -> list[ConsumerEvent]:
+    events: list[ConsumerEvent] = []
+    transport.consume(
+        ["log"],
+        ConsumerOptions(prefetch=10, arguments={"log": {"x-stream-offset": "first"}}),
+        on_deliveries=lambda _deliveries: None,
+        on_event=events.append,
+    )
+    return events
+
+
+def test_a_stream_that_does_not_run_yet_is_consumed_as_soon_as_it_does(
+    private_node: PrivateNode, make_transport: Make
+) -> None:
+    reader, other = make_transport(private_node.url), make_transport(private_node.url)
+    with held_stream(private_node, other):
+        events = read_stream(reader)
+        eventually(lambda: _refused_with(events, PRECONDITION_FAILED), within=10)
+
+    eventually(lambda: _state_seen(events, ConsumerState.CONSUMING), within=10)
+    assert ConsumerState.FAILED not in {event.state for event in events}
+
+
+def test_a_stream_that_does_not_run_here_in_time_is_final(
+    private_node: PrivateNode, make_transport: Make
+) -> None:
+    reader = make_transport(private_node.url, connection_timeout=1.0)
+    with held_stream(private_node, make_transport(private_node.url)):
+        events = read_stream(reader)
+        eventually(lambda: _state_seen(events, ConsumerState.FAILED), within=20)
+
+    assert [event.state for event in events[-2:]] == [ConsumerState.LOST, ConsumerState.FAILED]
+
+
+def _refused_with(events: Sequence[ConsumerEvent], code: int) -> None:
+    refusals = [event.error for event in events if isinstance(event.error, BrokerOperationError)]
+    assert code in {refusal.reply_code for refusal in refusals}, events
 
 
 def _state_seen(events: Sequence[ConsumerEvent], state: ConsumerState) -> None:

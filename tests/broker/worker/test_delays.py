@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from support import Ledger, RawClient, WorkerProcesses, eventually
+from amqp_tasks import App
+from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.conservation import assert_conserved
 from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
@@ -55,10 +57,25 @@ def test_a_delayed_task_outlives_the_workers(
     first.kill_all()
     second = worker_process("-c", "2", app=APP)
 
-    eventually(lambda: _assert(set(ledger.keys("done")) == sent), within=15)
+    eventually(lambda: set(ledger.keys("done")) == sent, within=15)
     assert second.stop() == 0
     assert_conserved(sent, ledger, raw_client)
 
 
-def _assert(condition: bool) -> None:
-    assert condition
+def test_when_app_and_worker_have_ended_only_the_wheel_that_was_used_is_left(vhost: Vhost) -> None:
+    """Threads and sockets that are left fail any test; this looks at the broker."""
+    with App("ending", broker=vhost.url, task_default_queue=QUEUE) as app:
+        task = app.task(name="once", ignore_result=True)(lambda: None)
+        worker = app.Worker()
+        thread = threading.Thread(target=worker.start, name="worker-under-test")
+        thread.start()
+        assert worker.ready.wait(10)
+        app.send_many((task, (), dict[str, object](), {"countdown": 0x21 + 0.5}) for _ in range(100))
+        task.apply_async(countdown=2)
+        assert worker.stop(timeout=5)
+        thread.join(10)
+
+    wheel = {f"amqp_tasks.delay.{each}" for each in ("1.2", "0.1", "0.2", "stray")}
+    own = {QUEUE, f"{QUEUE}.dead", "amqp_tasks.journal", "amqp_tasks.account"}
+    eventually(lambda: {queue["name"] for queue in vhost.queues()} == wheel | own, within=15)
+    eventually(lambda: vhost.connections() == [], within=15)

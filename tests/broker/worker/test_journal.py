@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from amqp_tasks.app._journal import JournalWriter
+from amqp_tasks.errors import NotSent, PublishError
 from amqp_tasks.message import JOURNAL_NAME, JournalEntry
 from amqp_tasks.settings import Conf, Settings
 from amqp_tasks.transport import Transport, connect
+from amqp_tasks.transport.rabbitmq import RabbitTransport
 from amqp_tasks.worker import _journal
 from amqp_tasks.worker._journal import JournalFollower
 from amqp_tasks.worker._loop import Loop
@@ -48,6 +50,7 @@ class Reader:
         settings = settings_for(url)
         self.transport = connect(settings)
         self.read: list[str] = []
+        self.pieces: list[int] = []
         writer = JournalWriter(self.transport, settings)
         self.follower = JournalFollower(
             self.transport, writer, on_entries=self._take, call_later=loop.call_later
@@ -55,6 +58,7 @@ class Reader:
 
     def _take(self, entries: Sequence[JournalEntry]) -> None:
         self.read += [entry.kind for entry in entries]
+        self.pieces.append(len(entries))
 
     def close(self) -> None:
         self.follower.close()
@@ -66,6 +70,10 @@ def reader(proxy: TcpProxy, loop: Loop) -> Iterator[Reader]:
     made = Reader(proxy.url_for(), loop)
     yield made
     made.close()
+
+
+def _assert(condition: object) -> None:
+    assert condition
 
 
 def write(transport: Transport, vhost: Vhost, *kinds: str) -> None:
@@ -103,3 +111,87 @@ def test_a_stream_that_was_replaced_while_the_connection_was_lost_is_read_from_i
     eventually(lambda: reader.read[6:] == ["new"], within=20)
     write(direct, vhost, "newer")
     eventually(lambda: reader.read[6:] == ["new", "newer"])
+
+
+def test_a_reader_whose_io_thread_died_reads_on_after_what_it_knows(
+    reader: Reader, direct: Transport, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_journal, "READ_AGAIN_AFTER", 0.1)
+    write(direct, vhost, "a", "b")
+    reader.follower.start()
+    assert reader.follower.wait_until_read()
+
+    end_io_thread(reader.transport)
+
+    write(direct, vhost, "later")
+    eventually(lambda: _assert(reader.read == ["a", "b", "later"]), within=10)
+
+
+def test_another_stream_is_read_in_one_piece(
+    reader: Reader, direct: Transport, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_journal, "READ_AGAIN_AFTER", 0.1)
+    write(direct, vhost, "a")
+    reader.follower.start()
+    assert reader.follower.wait_until_read()
+    kinds = [f"kind-{number}" for number in range(500)]
+
+    end_io_thread(reader.transport)
+    direct.delete_queue(JOURNAL_NAME)
+    write(direct, vhost, *kinds)
+
+    eventually(lambda: _assert(reader.read[1:] == kinds), within=10)
+    assert reader.pieces == [1, 500]
+
+
+def test_a_stream_that_may_be_read_later_is_read_then(
+    direct: Transport, vhost: Vhost, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_journal, "READ_AGAIN_AFTER", 0.1)
+    write(direct, vhost, "before")
+    url = vhost.limited_url(configure=".*", write=".*", read="^$")
+    reader = Reader(url, loop)
+    try:
+        reader.follower.start()
+        assert not reader.follower.wait_until_read()
+
+        vhost.permit(url, configure=".*", write=".*", read=".*")
+
+        eventually(lambda: reader.read == ["before"], within=10)
+    finally:
+        reader.close()
+
+
+def test_a_mark_that_was_refused_is_written_again(
+    reader: Reader, direct: Transport, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_journal, "READ_AGAIN_AFTER", 0.1)
+    written, write_nowait = list[JournalEntry](), JournalWriter.write_nowait
+
+    def refuse_first(
+        writer: JournalWriter, entry: JournalEntry, on_outcome: Callable[[PublishError | None], None]
+    ) -> None:
+        written.append(entry)
+        if len(written) == 1:
+            on_outcome(NotSent("refused by the test"))
+        else:
+            write_nowait(writer, entry, on_outcome)
+
+    monkeypatch.setattr(JournalWriter, "write_nowait", refuse_first)
+
+    reader.follower.start()
+
+    eventually(lambda: reader.follower._is_read)
+    assert [entry.kind for entry in written] == ["mark", "mark"]
+
+
+def end_io_thread(transport: Transport) -> None:
+    """Let it die by an error, as a fault of ours would."""
+    assert isinstance(transport, RabbitTransport)
+    core = transport._started()
+
+    def fail() -> None:
+        raise RuntimeError("the test ends this thread")
+
+    core.loop.put(lambda _none: core.loop.call_later(0, fail))
+    eventually(lambda: core.is_dead)

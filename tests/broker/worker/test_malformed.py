@@ -84,7 +84,7 @@ def test_promise_8_whatever_cannot_be_read_is_kept_and_the_worker_goes_on(
         raw_client.channel.basic_publish("", QUEUE, body, properties)
 
     assert client.act("neighbour").get(timeout=30) == "neighbour"
-    eventually(lambda: _assert(raw_client.depth(DEAD) == len(MESSAGES)), within=10)
+    eventually(lambda: raw_client.depth(DEAD) == len(MESSAGES), within=10)
 
     found = Counter((message.body, reason_of(message)) for message in raw_client.drain(DEAD))
     assert found == Counter((body, reason) for body, _, reason in MESSAGES.values())
@@ -92,7 +92,3 @@ def test_promise_8_whatever_cannot_be_read_is_kept_and_the_worker_goes_on(
     assert "\x1b" not in worker.output
     assert worker.stop() == 0
     assert raw_client.depth(QUEUE) == 0
-
-
-def _assert(condition: bool) -> None:
-    assert condition

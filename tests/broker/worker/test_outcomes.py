@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pika.exceptions import NackError
 
 from amqp_tasks.errors import NotRegistered, RemoteError, TaskError, TaskExpired, TaskRevokedError
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
@@ -36,7 +38,7 @@ def test_outcomes_reach_the_caller_and_the_queue_is_empty_after(
         client.act("odd", "return", "object").get(timeout=10)
     assert client.act("still alive").get(timeout=10) == "still alive"
 
-    eventually(lambda: _assert(vhost.queue(QUEUE)["messages"] == 0), within=10)
+    eventually(lambda: vhost.queue(QUEUE)["messages"] == 0, within=10)
     assert worker.stop() == 0
     assert raw_client.depth(QUEUE) == raw_client.depth(DEAD) == 0
 
@@ -55,6 +57,26 @@ def test_a_result_that_is_too_large_becomes_a_failure_that_says_so(
         client.act("huge", "return", 200_000).get(timeout=10)
 
 
+def test_a_failure_that_its_reply_queue_refuses_is_kept_among_the_dead_letters(
+    client: WorkerClient, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    raw_client.declare("full", {"x-max-length": 1, "x-overflow": "reject-publish"})
+    with suppress(NackError):
+        while True:
+            raw_client.publish("full")
+    for key, action in (("bad", "fail"), ("fine", "ok")):
+        client.act(key, action, reply_to="full")
+    client.app.send_task("unknown", reply_to="full")
+    worker = worker_process("-P", "threads", "-c", "3", app=APP)
+
+    eventually(lambda: raw_client.depth(DEAD) == 2, within=20)
+    eventually(lambda: raw_client.depth(QUEUE) == 0, within=20)
+    assert worker.stop(within=30) == 0
+    dead = [raw_client.get(DEAD), raw_client.get(DEAD)]
+    assert sorted(map(reason_of, dead)) == ["failed", "unknown-task"]
+    assert raw_client.depth(DEAD) == 0
+
+
 def test_a_caller_who_is_gone_does_not_hold_the_delivery(
     client: WorkerClient, vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path
 ) -> None:
@@ -66,7 +88,7 @@ def test_a_caller_who_is_gone_does_not_hold_the_delivery(
     gate.touch()
 
     assert client.act("next").get(timeout=10) == "next"
-    eventually(lambda: _assert(vhost.queue(QUEUE)["messages"] == 0), within=10)
+    eventually(lambda: vhost.queue(QUEUE)["messages"] == 0, within=10)
     assert worker.stop() == 0
 
 
@@ -108,7 +130,7 @@ def test_an_expired_task_is_not_run_and_its_caller_told(
     expires = datetime.now(UTC) + timedelta(seconds=0.4)
     late = client.act("late", expires=expires)
     client.app.transport.queue_status(QUEUE)
-    eventually(lambda: _assert(datetime.now(UTC) > expires), within=2)
+    eventually(lambda: datetime.now(UTC) > expires, within=2)
     gate.touch()
 
     with pytest.raises(TaskRevokedError):
@@ -126,7 +148,7 @@ def test_an_early_ack_leaves_the_queue_before_the_task_ends(
     result = client.app.send_task("act_early", ("early", "wait", str(gate)))
     ledger.wait_for("start", "early")
 
-    eventually(lambda: _assert(vhost.queue(QUEUE)["messages"] == 0), within=10)
+    eventually(lambda: vhost.queue(QUEUE)["messages"] == 0, within=10)
     gate.touch()
     assert result.get(timeout=10) == "early"
     assert worker.stop() == 0
@@ -145,10 +167,6 @@ def test_what_a_task_prints_is_logged_with_its_id(
     assert "WARNING" in line
     assert result.id in line
     assert "\x1b[31m" not in line
-
-
-def _assert(condition: bool) -> None:
-    assert condition
 
 
 def test_what_expires_before_any_worker_is_there_is_told_and_no_dead_letter(

@@ -33,19 +33,15 @@ def test_a_hangup_replaces_all_processes_and_lets_running_tasks_end(
     ledger.wait_for("start", "running")
 
     worker.signal(signal.SIGHUP)
-    eventually(lambda: _assert(len(set(worker.children()) - before - {template}) == len(before)), within=15)
+    eventually(lambda: len(set(worker.children()) - before - {template}) == len(before), within=15)
     # Served although a process of before is still busy.
     assert client.act("meanwhile").get(timeout=15) == "meanwhile"
     assert ledger.keys("done") == ["meanwhile"]
     gate.touch()
 
     assert running.get(timeout=15) == "running"
-    eventually(lambda: _assert(not before & set(worker.children())), within=15)
+    eventually(lambda: not before & set(worker.children()), within=15)
     assert client.act("after").get(timeout=15) == "after"
     assert worker.stop() == 0
     assert_conserved({"running", "meanwhile", "after"}, ledger, raw_client)
     assert sorted(ledger.keys("start")) == ["after", "meanwhile", "running"]
-
-
-def _assert(condition: bool) -> None:
-    assert condition

@@ -47,7 +47,7 @@ def test_a_retry_with_a_pause_waits_in_the_broker(caller: App, worker_process: W
 
     before = time.time()
     result = caller.send_task("again", (2, 1.0))
-    eventually(lambda: _assert(result.state == "RETRY"), within=10)
+    eventually(lambda: result.state == "RETRY", within=10)
     told: dict[str, Any] = result.get(timeout=30)
 
     assert told["retries"] == 2
@@ -92,12 +92,8 @@ def test_a_death_between_retry_and_ack_loses_nothing(
 
     assert result.get(timeout=30) == 1
     # The first run is repeated, as its ack was never sent, and the second is there twice: under one id.
-    eventually(lambda: _assert(ledger.counts("run 1")[result.id] == 2), within=30)
+    eventually(lambda: ledger.counts("run 1")[result.id] == 2, within=30)
     assert ledger.counts("run 0")[result.id] == 2
-    eventually(lambda: _assert(raw_client.depth(QUEUE) == 0), within=10)
+    eventually(lambda: raw_client.depth(QUEUE) == 0, within=10)
     assert worker.stop() == 0
     assert raw_client.depth(DEAD) == 0
-
-
-def _assert(condition: bool) -> None:
-    assert condition

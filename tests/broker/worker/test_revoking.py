@@ -11,7 +11,7 @@ import pytest
 from amqp_tasks import App
 from amqp_tasks.errors import TaskRevokedError, UnroutableError
 from amqp_tasks.message import JOURNAL_NAME
-from support import Ledger, RawClient, WorkerProcesses, eventually
+from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.retry_app import QUEUE as RETRY_QUEUE
 from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
@@ -159,7 +159,7 @@ def test_a_running_task_is_terminated_with_its_process_and_nothing_else(
 
     with pytest.raises(TaskRevokedError, match="terminated"):
         victim.get(timeout=15)
-    eventually(lambda: _assert(pids["victim"] not in worker.children()))
+    eventually(lambda: pids["victim"] not in worker.children())
     assert client.act("next").get(timeout=15) == "next"
     gate.touch()
     assert neighbour.get(timeout=15) == "neighbour"
@@ -183,7 +183,7 @@ def test_a_task_with_a_handler_gets_the_signal_and_may_clean_up(
     with pytest.raises(TaskRevokedError):
         result.get(timeout=15)
     ledger.wait_for("cleaned", "neat")
-    eventually(lambda: _assert(pid not in worker.children()), within=10)
+    eventually(lambda: pid not in worker.children(), within=10)
     assert worker.stop() == 0
     assert ledger.counts("start") == {"neat": 1}
 
@@ -230,7 +230,7 @@ def test_a_retry_of_a_revoked_task_is_refused(
     with App("caller", broker=client.app.conf.broker_url, task_default_queue=RETRY_QUEUE) as caller:
         result = caller.send_task("again", (1, 2.0))
         ledger.wait_for("run 0", result.id)
-        eventually(lambda: _assert(result.state == "RETRY"))
+        eventually(lambda: result.state == "RETRY")
 
         result.revoke()
 
@@ -257,5 +257,91 @@ def test_a_running_task_can_be_revoked_during_a_warm_stop(
     assert worker.wait() == 0
 
 
-def _assert(condition: bool) -> None:
-    assert condition
+def test_a_revocation_is_heeded_for_worker_journal_max_age_and_no_longer(
+    client: WorkerClient, worker_process: WorkerProcesses
+) -> None:
+    env = {"AMQP_TASKS_WORKER_JOURNAL_MAX_AGE": "6"}
+
+    def is_run() -> bool:
+        try:
+            return bool(client.act("again", task_id="again").get(timeout=10) == "again")
+        except TaskRevokedError:
+            return False
+
+    worker = worker_process("-c", "1", app=APP, env=env)
+    client.app.control.revoke("again")
+    eventually(lambda: not is_run())
+    eventually(is_run, within=20)
+    assert worker.stop() == 0
+
+    # Nor does one that starts then heed it, though it reads the stream from its first entry.
+    worker = worker_process("-c", "1", app=APP, env=env)
+    assert is_run()
+    assert worker.stop() == 0
+
+
+def test_the_journal_is_declared_with_worker_journal_max_age(
+    worker_process: WorkerProcesses, vhost: Vhost
+) -> None:
+    worker_process("-c", "1", app=APP, env={"AMQP_TASKS_WORKER_JOURNAL_MAX_AGE": "3600"})
+
+    assert vhost.management.queue(vhost.name, JOURNAL_NAME)["arguments"]["x-max-age"] == "3600s"
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_running_task_that_asks_learns_that_it_is_revoked_and_may_end_so(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, pool: str
+) -> None:
+    """Row P056."""
+    worker = worker_process("-c", "1", "-P", pool, app=APP)
+    result = client.act("asks", "until-cancelled", "tidied up")
+    ledger.wait_for("start", "asks")
+
+    result.revoke()
+
+    with pytest.raises(TaskRevokedError, match="tidied up"):
+        result.get(timeout=10)
+    assert result.state == "REVOKED"
+    assert client.act("next").get(timeout=10) == "next"
+    assert worker.stop() == 0
+    assert ledger.keys("start") == ["asks", "next"]
+    assert raw_client.depth(QUEUE) == raw_client.depth(f"{QUEUE}.dead") == 0
+
+
+def test_what_a_revoked_task_returns_all_the_same_counts(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+    result = client.act("asks", "until-cancelled", "return")
+    ledger.wait_for("start", "asks")
+
+    result.revoke()
+
+    assert result.get(timeout=10) == "asks"
+    assert worker.stop() == 0
+
+
+def test_a_running_task_learns_that_its_stamp_is_revoked(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+    result = client.act("asks", "until-cancelled", "by stamp", stamps={"batch": "b-1"})
+    ledger.wait_for("start", "asks")
+
+    client.app.control.revoke_by_stamped_headers({"batch": "b-1"})
+
+    with pytest.raises(TaskRevokedError, match="by stamp"):
+        result.get(timeout=10)
+    assert worker.stop() == 0
+
+
+def test_revoked_without_being_so_is_an_error_like_any_other(
+    client: WorkerClient, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+
+    result = client.act("boasts", "revoked-error")
+
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=10)
+    assert (result.state, worker.stop()) == ("FAILURE", 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from amqp_routing import Exchange, ExchangeType
 from amqp_tasks import App
 from amqp_tasks.errors import ConfigurationError
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
@@ -28,7 +29,7 @@ def test_two_nodes_share_the_work_and_run_each_task_once(
 
     client.many(sorted(sent), "sleep", 0.001)
 
-    eventually(lambda: _assert(len(ledger.keys("done")) >= 1000), within=30)
+    eventually(lambda: len(ledger.keys("done")) >= 1000, within=30)
     assert set(ledger.counts("done").values()) == {1}
     assert len({entry.pid for entry in ledger.entries("done")}) == 4
     assert [node.stop() for node in nodes] == [0, 0]
@@ -59,7 +60,7 @@ def test_a_process_is_replaced_after_so_many_tasks_and_none_is_lost(
 
     client.many(sorted(sent))
 
-    eventually(lambda: _assert(set(ledger.keys("done")) == sent), within=20)
+    eventually(lambda: set(ledger.keys("done")) == sent, within=20)
     assert set(ledger.counts("done").values()) == {1}
     assert max(Counter(entry.pid for entry in ledger.entries("done")).values()) == 10
     assert worker.stop() == 0
@@ -137,6 +138,24 @@ def test_higher_priority_runs_first_whatever_was_prefetched(
 
     order = [key[1] for key in ledger.keys("start")[1:]]
     assert order == sorted(order, reverse=True)
+    assert worker.stop() == 0
+
+
+def test_queues_take_turns_by_their_weights(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    env = {"AMQP_TASKS_WORKER_QUEUE_WEIGHTS": '{"much": 3, "little": 1}'}
+    worker = worker_process("-Q", "much,little", "-c", "1", "--prefetch-multiplier", "30", env=env)
+    client.act("first", "wait", str(gate), queue="much")
+    ledger.wait_for("start", "first")
+    results = [client.act(f"{queue}-{n}", queue=queue) for queue in ("little", "much") for n in range(12)]
+    gate.touch()
+    for result in results:
+        result.get(timeout=15)
+
+    queues = [key.split("-")[0] for key in ledger.keys("start")[1:]]
+    assert Counter(queues[:12]) == {"much": 9, "little": 3}
     assert worker.stop() == 0
 
 
@@ -247,19 +266,31 @@ def test_a_stop_before_the_start_forbids_it(vhost: Vhost) -> None:
             worker.start()
 
 
-def _assert(condition: bool) -> None:
-    assert condition
-
-
 def test_a_queue_that_is_deleted_under_a_worker_is_declared_again_by_it(
     client: WorkerClient, raw_client: RawClient, worker_process: WorkerProcesses
 ) -> None:
     """Row U011: with its dead-letter queue, and nobody has to send anything first."""
     worker_process("-c", "1")
 
-    raw_client.delete(QUEUE)
     raw_client.delete(f"{QUEUE}.dead")
+    raw_client.delete(QUEUE)  # seen at once, so it goes last
 
     eventually(lambda: raw_client.consumers(QUEUE) == 1, within=20)
     assert raw_client.depth(f"{QUEUE}.dead") == 0
     assert client.act("after").get(timeout=20) == "after"
+
+
+def test_a_task_of_a_fanout_exchange_runs_once_on_each_worker(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    """As the page on routes shows it: a queue for each worker, the exchange alone for those who call."""
+    everybody = Exchange("all", ExchangeType.FANOUT)
+    for node in ("a", "b"):
+        worker_process("-c", "2", app="support.fanout_app:app", env={"NODE": node})
+
+    with App("caller", broker=vhost.url, task_queues=[everybody]) as app:
+        for number in range(3):
+            app.send_task("act", (f"reload-{number}",), exchange="all", ignore_result=True)
+
+    ledger.wait_for("done", count=6)
+    assert ledger.counts("done") == {f"reload-{number}": 2 for number in range(3)}

@@ -13,7 +13,7 @@ import pytest
 from support import Ledger, RawClient, WorkerProcesses, eventually
 from support.conservation import assert_conserved
 from support.worker_app import QUEUE
-from support.worker_client import WorkerClient
+from support.worker_client import Holding, WorkerClient
 
 APP = "support.worker_app:app"
 pytestmark = pytest.mark.usefixtures("ledger")
@@ -24,25 +24,23 @@ POOLS = (("-P", "prefork", "-c", "2"), ("-P", "threads", "-c", "2"), ("-P", "sol
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_promise_15_a_warm_stop_finishes_what_runs_and_hands_back_the_rest(
     client: WorkerClient,
+    hold: Holding,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
-    tmp_path: Path,
     pool: tuple[str, ...],
     number: signal.Signals,
 ) -> None:
     """Row U062."""
-    gate = tmp_path / "gate"
     worker = worker_process(*pool, "--prefetch-multiplier", "5", app=APP)
-    running = client.act("running", "wait", str(gate))
-    ledger.wait_for("start", "running")
-    more = [client.act(f"more-{n}", "wait", str(gate)) for n in range(9)]
+    running = hold("running")
+    more = [client.act(f"more-{n}", "wait", str(hold.gate)) for n in range(9)]
 
     worker.signal(number)
     worker.wait_output("warm stop")
-    eventually(lambda: _assert(raw_client.depth(QUEUE) == 1 + len(more) - len(ledger.keys("start"))))
+    eventually(lambda: raw_client.depth(QUEUE) == 1 + len(more) - len(ledger.keys("start")))
     started = set(ledger.keys("start"))
-    gate.touch()
+    hold.release()
 
     assert running.get(timeout=10) == "running"
     assert worker.wait() == 0
@@ -52,16 +50,14 @@ def test_promise_15_a_warm_stop_finishes_what_runs_and_hands_back_the_rest(
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool[1])
 def test_a_second_signal_stops_cold_and_requeues_what_runs(
-    client: WorkerClient,
+    hold: Holding,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
-    tmp_path: Path,
     pool: tuple[str, ...],
 ) -> None:
     worker = worker_process(*pool, app=APP)
-    client.act("stuck", "wait", str(tmp_path / "never"))
-    ledger.wait_for("start", "stuck")
+    hold("stuck")
 
     worker.signal(signal.SIGTERM)
     worker.wait_output("warm stop")
@@ -74,17 +70,15 @@ def test_a_second_signal_stops_cold_and_requeues_what_runs(
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool[1])
 def test_the_deadline_of_a_warm_stop_is_kept(
-    client: WorkerClient,
+    hold: Holding,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
-    tmp_path: Path,
     pool: tuple[str, ...],
 ) -> None:
     """Row U060."""
     worker = worker_process(*pool, app=APP, env={"AMQP_TASKS_WORKER_STOP_TIMEOUT": "0.5"})
-    client.act("stuck", "wait", str(tmp_path / "never"))
-    ledger.wait_for("start", "stuck")
+    hold("stuck")
 
     assert worker.stop(within=10) == 1
     assert_conserved({"stuck"}, ledger, raw_client)
@@ -92,16 +86,14 @@ def test_the_deadline_of_a_warm_stop_is_kept(
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool[1])
 def test_p135_a_remapped_term_stops_cold_and_requeues_what_runs(
-    client: WorkerClient,
+    hold: Holding,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
-    tmp_path: Path,
     pool: tuple[str, ...],
 ) -> None:
     worker = worker_process(*pool, app=APP, env={"REMAP_SIGTERM": "SIGQUIT"})
-    client.act("stuck", "wait", str(tmp_path / "never"))
-    ledger.wait_for("start", "stuck")
+    hold("stuck")
 
     worker.signal(signal.SIGTERM)
 
@@ -112,17 +104,15 @@ def test_p135_a_remapped_term_stops_cold_and_requeues_what_runs(
 
 
 def test_p133_a_remapped_term_is_soft_where_a_time_for_that_is_set(
-    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, tmp_path: Path
+    hold: Holding, worker_process: WorkerProcesses
 ) -> None:
-    gate = tmp_path / "gate"
     soft = {"REMAP_SIGTERM": "SIGQUIT", "AMQP_TASKS_WORKER_SOFT_SHUTDOWN_TIMEOUT": "20"}
     worker = worker_process("-c", "1", app=APP, env=soft)
-    result = client.act("running", "wait", str(gate))
-    ledger.wait_for("start", "running")
+    result = hold("running")
 
     worker.signal(signal.SIGTERM)
     worker.wait_output("warm stop")
-    gate.touch()
+    hold.release()
 
     assert result.get(timeout=10) == "running"
     assert worker.wait() == 0
@@ -189,7 +179,7 @@ def test_promise_20_a_stop_with_deliveries_in_all_states_loses_none(
     assert done < sent
     gate.touch()
     second = worker_process("-c", "2", app=APP)
-    eventually(lambda: _assert(set(ledger.keys("done")) == sent), within=30)
+    eventually(lambda: set(ledger.keys("done")) == sent, within=30)
     assert second.stop() == 0
     assert_conserved(sent, ledger, raw_client)
     if how == "warm":
@@ -199,22 +189,20 @@ def test_promise_20_a_stop_with_deliveries_in_all_states_loses_none(
 
 def test_a_solo_worker_stops_taking_while_its_task_still_runs(
     client: WorkerClient,
+    hold: Holding,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
-    tmp_path: Path,
 ) -> None:
     """Row U064."""
-    gate = tmp_path / "gate"
     worker = worker_process("--pool", "solo", app=APP)
-    result = client.act("running", "wait", str(gate))
-    ledger.wait_for("start", "running")
+    result = hold("running")
 
     worker.signal(signal.SIGTERM)
     worker.wait_output("warm stop")
     client.act("later")
     eventually(lambda: raw_client.depth(QUEUE) == 1, within=10)
-    gate.touch()
+    hold.release()
 
     assert result.get(timeout=10) == "running"
     assert worker.wait() == 0
@@ -222,20 +210,17 @@ def test_a_solo_worker_stops_taking_while_its_task_still_runs(
 
 
 def test_a_ctrl_c_to_the_whole_process_group_is_one_warm_stop(
-    client: WorkerClient,
+    hold: Holding,
     ledger: Ledger,
     worker_process: WorkerProcesses,
     raw_client: RawClient,
-    tmp_path: Path,
 ) -> None:
-    gate = tmp_path / "gate"
     worker = worker_process("-c", "2", app=APP)
-    result = client.act("running", "wait", str(gate))
-    ledger.wait_for("start", "running")
+    result = hold("running")
 
     os.killpg(worker.pid, signal.SIGINT)
     worker.wait_output("warm stop")
-    gate.touch()
+    hold.release()
 
     assert result.get(timeout=10) == "running"
     assert worker.wait() == 0
@@ -244,21 +229,17 @@ def test_a_ctrl_c_to_the_whole_process_group_is_one_warm_stop(
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGUSR1])
 def test_quit_prints_the_stacks_of_all_processes_and_changes_nothing_else(
-    client: WorkerClient,
-    ledger: Ledger,
+    hold: Holding,
     worker_process: WorkerProcesses,
-    tmp_path: Path,
     number: signal.Signals,
 ) -> None:
-    gate = tmp_path / "gate"
     worker = worker_process("-c", "1", app=APP)
-    result = client.act("running", "wait", str(gate))
-    ledger.wait_for("start", "running")
+    result = hold("running")
 
     worker.signal(number)
     worker.wait_output("in _wait_for")
     worker.wait_output(r"_supervisor\.py")
-    gate.touch()
+    hold.release()
 
     assert result.get(timeout=10) == "running"
     assert worker.stop() == 0
@@ -272,7 +253,3 @@ def test_a_stop_before_the_broker_is_there_ends_at_once(worker_process: WorkerPr
     )
 
     assert worker.stop(within=5) == 0
-
-
-def _assert(condition: bool) -> None:
-    assert condition

@@ -111,6 +111,26 @@ def test_a_warm_stop_lasts_as_long_as_the_limit_of_a_hung_task(
         result.get(timeout=15)
 
 
+def test_who_waits_is_told_of_a_time_limit_and_its_task_can_be_put_back(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    worker = worker_process("-c", "1", app=APP, env={"AMQP_TASKS_TASK_ACKS_ON_TIMEOUT": "false"})
+    failed = client.act("fails", "fail")
+    slow = client.act("slow", "sleep", FAR, time_limit=0.3)
+
+    with pytest.raises(ValueError, match="fails"):
+        failed.get(timeout=15)
+    with pytest.raises(TimeLimitExceeded):
+        slow.get(timeout=15)
+    (letter,) = client.app.dead_letters.find()
+    assert (letter.id, letter.error_type) == (slow.id, "TimeLimitExceeded")
+
+    assert client.app.dead_letters.requeue().count == 1
+    ledger.wait_for("start", "slow", count=2)
+    raw_client.get(f"{QUEUE}.dead", within=15)
+    assert worker.stop() == 0
+
+
 def test_a_failure_that_nobody_waits_for_is_kept_with_its_limit(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amqp_tasks import App, AsyncResult, GroupResult, chain, chord, group
+from amqp_tasks import App, AsyncResult, GroupResult, Workflow, chain, chord, group
 from amqp_tasks.errors import (
     ChordError,
     ConfigurationError,
@@ -12,15 +12,19 @@ from amqp_tasks.errors import (
     Replaced,
     ResultTimeout,
     TaskError,
+    WorkflowFailed,
 )
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.workflow_app import (
+    CARD,
     QUEUE,
     add,
+    charging,
     fail,
     gather,
     ignored,
     joined,
+    joined_and_replaced,
     replaced,
     seen,
     shown,
@@ -31,10 +35,6 @@ from support.workflow_app import (
 APP = "support.workflow_app:app"
 
 
-def _assert(condition: object) -> None:
-    assert condition
-
-
 def test_what_replaces_a_task_has_its_id_its_place_and_what_follows_it(
     caller: App, worker_process: WorkerProcesses, ledger: Ledger
 ) -> None:
@@ -42,7 +42,7 @@ def test_what_replaces_a_task_has_its_id_its_place_and_what_follows_it(
 
     simple = replaced.apply_async((0, add.s(2, 2)), link=seen.s("after"))
     assert simple.get(timeout=10) == 4
-    eventually(lambda: _assert(ledger.keys("seen") == ["after 4"]), within=10)
+    eventually(lambda: ledger.keys("seen") == ["after 4"], within=10)
     by_chain = chain(add.s(1, 1), replaced.s(add.s(3, 4) | step.s(1)), step.s(100))
     assert by_chain().get(timeout=10) == 108
     by_group = chord([replaced.s(0, group(add.s(1, 1), add.s(2, 2))), add.s(5, 5)], gather.s())
@@ -53,7 +53,7 @@ def test_what_replaces_a_task_has_its_id_its_place_and_what_follows_it(
     assert twice.delay().get(timeout=10)["nesting"] == 2
     with pytest.raises(ValueError, match="no"):
         replaced.apply_async((0, fail.s()), link_error=told.s("replaced")).get(timeout=10)
-    eventually(lambda: _assert(ledger.keys("told") == ["replaced"]), within=10)
+    eventually(lambda: ledger.keys("told") == ["replaced"], within=10)
 
 
 def test_a_task_that_is_called_as_a_function_is_not_replaced() -> None:
@@ -76,6 +76,40 @@ def test_a_member_adds_members_to_its_chord(
     assert sorted(values[3:]) == [10, 10, 11]
     with pytest.raises(ConfigurationError, match="in the header of no chord"):
         joined.delay(1, 1).get(timeout=10)
+
+
+def test_neither_the_log_nor_a_refusal_shows_the_arguments_of_a_signature(
+    caller: App, worker_process: WorkerProcesses
+) -> None:
+    worker = worker_process("-c", "1", app=APP)
+
+    assert charging.delay("replace").get(timeout=10) == len(CARD)
+    with pytest.raises(ConfigurationError, match="takes a signature of one task, got a group"):
+        charging.delay("add-group").get(timeout=10)
+    with pytest.raises(WorkflowFailed, match="make 'charge' a step of its own") as caught:
+        Workflow().step("one", charging.s("add")).delay().get(timeout=10)
+    worker.wait_output("replaced: replaced by charge")
+
+    assert CARD not in f"{caught.value}{worker.output}"
+
+
+def test_a_step_that_others_follow_adds_no_members_to_its_chord(
+    caller: App, worker_process: WorkerProcesses
+) -> None:
+    worker_process("-c", "2", app=APP)
+
+    assert chord([chain(add.s(1, 1), joined.s(1)), add.s(2, 2)], gather.s())().get(timeout=10) == [2, 4, 10]
+    with pytest.raises(ChordError, match="last of them is the member"):
+        chord([chain(joined.s(1, 1), step.s(1)), add.s(2, 2)], gather.s())().get(timeout=10)
+
+
+def test_a_member_that_has_added_members_is_not_replaced(
+    caller: App, worker_process: WorkerProcesses
+) -> None:
+    worker_process("-c", "2", app=APP)
+
+    with pytest.raises(ChordError, match="call add_to_chord in the task that takes its place"):
+        chord([joined_and_replaced.s(), add.s(2, 2)], gather.s())().get(timeout=20)
 
 
 def test_a_task_that_ignores_itself_ends_its_workflow(caller: App, worker_process: WorkerProcesses) -> None:

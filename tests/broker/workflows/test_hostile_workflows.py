@@ -11,13 +11,9 @@ from amqp_tasks import App, chain, chord, group
 from amqp_tasks.errors import ChordError, InvalidArguments, NotSent, RemoteError
 from amqp_tasks.message import JOIN_PREFIX, JOINS_HEADER, OutgoingMessage, Properties, definition_message
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
-from support.workflow_app import QUEUE, add, fail, gather, joined_next, large, rejoined, slow_step, step
+from support.workflow_app import QUEUE, add, fail, gather, joined_next, large, rejoined, step
 
 APP = "support.workflow_app:app"
-
-
-def _assert(condition: object) -> None:
-    assert condition
 
 
 def _joins(vhost: Vhost) -> list[Any]:
@@ -31,7 +27,7 @@ def test_members_are_added_to_any_depth_in_order(
 
     result = chord([joined_next.s(0, 6), add.s(2, 2)], gather.s())()
     assert result.get(timeout=20) == [0, 4, 1, 2, 3, 4, 5, 6]
-    eventually(lambda: _assert(not _joins(vhost)), within=15)
+    eventually(lambda: not _joins(vhost), within=15)
 
 
 def test_what_an_earlier_run_added_stands_in_for_no_member(
@@ -39,7 +35,7 @@ def test_what_an_earlier_run_added_stands_in_for_no_member(
 ) -> None:
     worker_process("-c", "1", app=APP)
 
-    assert chord([rejoined.s(1), slow_step.s(3, 4)], gather.s())().get(timeout=20) == [1, 7]
+    assert chord([rejoined.s(1), step.s(3, 4)], gather.s())().get(timeout=20) == [1, 7]
 
 
 def test_a_member_whose_value_is_too_large_fails_the_chord(
@@ -50,7 +46,7 @@ def test_a_member_whose_value_is_too_large_fails_the_chord(
     for part in (chord([add.s(1, 1), large.s()], gather.s()), large.s() | step.s(1)):
         with pytest.raises((ChordError, NotSent, RemoteError), match="max_message_bytes"):
             part().get(timeout=20)
-    eventually(lambda: _assert(not _joins(vhost)), within=15)
+    eventually(lambda: not _joins(vhost), within=15)
 
 
 def test_a_chord_with_a_call_that_cannot_be_made_leaves_nothing(
@@ -75,7 +71,7 @@ def test_a_message_cannot_name_any_queue_as_its_join(
 
     result = add.apply_async((1, 1), headers={"x-amqp-tasks-joins": [["orders", 0, 0]]})
     assert result.get(timeout=10) == 2
-    eventually(lambda: _assert(raw_client.depth(QUEUE) == 0), within=10)
+    eventually(lambda: raw_client.depth(QUEUE) == 0, within=10)
     assert raw_client.depth("orders") == 1
 
 
@@ -89,7 +85,7 @@ def test_an_outcome_for_a_join_that_is_gone_ends_the_join_it_comes_from(
     worker_process("-c", "1", app=APP)
 
     fail.apply_async(headers={JOINS_HEADER: [[queue, 0, 1]]})
-    eventually(lambda: _assert(not _joins(vhost)), within=15)
+    eventually(lambda: not _joins(vhost), within=15)
 
 
 def test_a_group_in_a_group_of_results_ends_as_one(caller: App, worker_process: WorkerProcesses) -> None:

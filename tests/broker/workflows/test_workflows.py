@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from amqp_tasks import App, AsyncResult, GroupResult, chain, chord, group
-from amqp_tasks.errors import ChordError
+from amqp_tasks.errors import ChordError, ResultUnavailable
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.workflow_app import (
     QUEUE,
     add,
+    add_later,
     again,
     explained,
     fail,
@@ -20,15 +21,12 @@ from support.workflow_app import (
     numbers,
     raise_in_errback,
     seen,
+    sender,
     step,
     told,
 )
 
 APP = "support.workflow_app:app"
-
-
-def _assert(condition: object) -> None:
-    assert condition
 
 
 def test_signatures_chains_groups_and_chords_give_what_their_tasks_give(
@@ -50,6 +48,24 @@ def test_signatures_chains_groups_and_chords_give_what_their_tasks_give(
     assert add.starmap([(1, 1), (2, 2)]).delay().get(timeout=10) == [2, 4]
     assert step.map([1, 2]).delay().get(timeout=10) == [1, 2]
     assert add.chunks(zip(range(5), range(5), strict=True), 2)().get(timeout=10) == [[0, 2], [4, 6], [8]]
+
+
+def test_one_message_for_many_items_runs_coroutines_too(caller: App, worker_process: WorkerProcesses) -> None:
+    worker_process("-c", "1", app=APP)
+
+    assert add_later.map([1, 2]).delay().get(timeout=10) == [2, 3]
+    assert add_later.chunks([(1, 1), (2, 2), (3, 3)], 2)().get(timeout=10) == [[2, 4], [6]]
+
+
+@pytest.mark.timeout(180)
+def test_the_body_of_a_chord_of_ten_thousand_gets_all_values_in_order(
+    caller: App, worker_process: WorkerProcesses
+) -> None:
+    worker_process("-c", "2", app=APP)
+
+    big = chord([add.s(number, 1) for number in range(10_000)], gather.s())()
+
+    assert big.get(timeout=120) == list(range(1, 10_001))
 
 
 def test_workflows_nest_to_any_depth(
@@ -90,6 +106,7 @@ def test_results_know_what_was_before_them(caller: App, worker_process: WorkerPr
     assert header.get(timeout=10) == [3, 4]
     assert isinstance(header.parent, AsyncResult)
     assert header.parent.get(timeout=10) == 2
+    assert result.root is header.root is header.parent.root is header.parent
     assert json.loads(json.dumps(result.as_tuple()))[0][0] == result.id
 
 
@@ -101,11 +118,45 @@ def test_callbacks_get_the_result_and_are_children(
     result = add.apply_async((2, 2), link=[seen.s("a"), seen.si("no", "b")])
     assert result.get(timeout=10) == 4
 
-    eventually(lambda: _assert(sorted(ledger.keys("seen")) == ["a 4", "b no"]), within=10)
+    eventually(lambda: sorted(ledger.keys("seen")) == ["a 4", "b no"], within=10)
     assert len(result.children) == 2
     linked = chain(add.s(1, 1), add.s(1)).link(seen.s("end"))
     assert linked().get(timeout=10) == 3
-    eventually(lambda: _assert("end 3" in ledger.keys("seen")), within=10)
+    eventually(lambda: "end 3" in ledger.keys("seen"), within=10)
+
+
+def test_errbacks_of_a_call_of_several_come_to_those_that_they_have(
+    caller: App, worker_process: WorkerProcesses, ledger: Ledger
+) -> None:
+    worker_process("-c", "2", app=APP)
+
+    group(fail.s().on_error(told.s("own")), add.s(1, 1)).apply_async(link_error=told.s("call"))
+    eventually(lambda: sorted(ledger.keys("told")) == ["call", "own"], within=10)
+    body = gather.s().on_error(told.s("body"))
+    chord([fail.s(), add.s(1, 1)], body).apply_async(link_error=told.s("chord"))
+    flow = chain(fail.s(), step.s(1)).on_error(told.s("flow"))
+    flow.apply_async(link_error=told.s("late"))
+    everything = ["body", "call", "chord", "flow", "late", "own"]
+    eventually(lambda: sorted(ledger.keys("told")) == everything, within=10)
+
+
+def test_what_a_task_sends_as_a_workflow_are_its_children(
+    caller: App, worker_process: WorkerProcesses
+) -> None:
+    worker_process("-c", "2", app=APP)
+
+    result = sender.delay()
+    begun = result.get(timeout=10)
+    assert len(begun) == 3
+    assert [child.id for child in result.children] == begun
+
+
+def test_a_part_whose_result_goes_elsewhere_says_where(caller: App, worker_process: WorkerProcesses) -> None:
+    worker_process("-c", "2", app=APP)
+
+    result = (add.s(1, 1) | step.s(1).set(reply_to="elsewhere")).delay()
+    with pytest.raises(ResultUnavailable, match="reply_to='elsewhere'"):
+        result.get(timeout=10)
 
 
 def test_errbacks_run_once_and_one_that_fails_stops_no_other(
@@ -117,7 +168,7 @@ def test_errbacks_run_once_and_one_that_fails_stops_no_other(
     with pytest.raises(ValueError, match="no"):
         result.get(timeout=10)
 
-    eventually(lambda: _assert(ledger.keys("told") == ["task"]), within=10)
+    eventually(lambda: ledger.keys("told") == ["task"], within=10)
     assert ledger.keys("explained") == [f"{result.id} ValueError"]
 
 
@@ -136,7 +187,7 @@ def test_a_failed_step_ends_the_rest_of_its_chain(
     for member in header:
         with pytest.raises(ValueError, match="no"):
             member.get(timeout=10)
-    eventually(lambda: _assert(ledger.keys("told") == ["chain"]), within=10)
+    eventually(lambda: ledger.keys("told") == ["chain"], within=10)
     assert ledger.keys("gather") == []
 
 
@@ -150,9 +201,21 @@ def test_a_failed_member_fails_the_body_once_when_all_have_ended(
     with pytest.raises(ChordError, match=r"Dependency .* raised ValueError"):
         result.get(timeout=20)
 
-    eventually(lambda: _assert(ledger.keys("told") == ["body"]), within=10)
+    eventually(lambda: ledger.keys("told") == ["body"], within=10)
     assert ledger.keys("gather") == []
-    eventually(lambda: _assert(_joins(vhost) == []), within=10)
+    eventually(lambda: _joins(vhost) == [], within=10)
+
+
+def test_an_errback_of_a_body_that_is_not_run_is_told_whose_it_is(
+    caller: App, worker_process: WorkerProcesses, ledger: Ledger
+) -> None:
+    worker_process("-c", "2", app=APP)
+
+    result = chord([add.s(1, 1), fail.s()], gather.s("never").on_error(explained.s()))()
+    with pytest.raises(ChordError):
+        result.get(timeout=20)
+
+    eventually(lambda: ledger.keys("explained") == [f"{result.id} ChordError"], within=10)
 
 
 def test_a_retried_member_stays_in_its_chord(caller: App, worker_process: WorkerProcesses) -> None:
@@ -177,7 +240,7 @@ def test_no_queue_is_left_behind(caller: App, worker_process: WorkerProcesses, v
         )
         assert flow().get(timeout=20) == [6, 6]
 
-    eventually(lambda: _assert(_joins(vhost) == []), within=10)
+    eventually(lambda: _joins(vhost) == [], within=10)
 
 
 def _joins(vhost: Vhost) -> list[Any]:

@@ -21,6 +21,11 @@ class _BrokerModel:
         method = frame.decode_frame(data)[1].method  # type: ignore[union-attr]
         if method.NAME == "Basic.Ack":
             how = Settlement.ACK
+        elif method.NAME == "Basic.Reject":
+            assert method.requeue
+            self.open.remove(method.delivery_tag)
+            self.settled[method.delivery_tag] = Settlement.RETURN
+            return
         else:
             how = Settlement.REQUEUE if method.requeue else Settlement.DROP
         tags = (

@@ -9,14 +9,17 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from amqp_tasks import App
 from amqp_tasks.app._arguments import Parameters
-from amqp_tasks.errors import InvalidArguments
+from amqp_tasks.app._conversion import Conversion
+from amqp_tasks.errors import ConfigurationError, InvalidArguments
 
 
 def parameters(function: Callable[..., Any], *, pydantic: bool = True, strict: bool = False) -> Parameters:
-    return Parameters("t", function, skip_first=False, typing=True, pydantic=pydantic, strict=strict)
+    conversion = Conversion(strict=strict) if pydantic else None
+    return Parameters("t", function, skip_first=False, typing=True, conversion=conversion)
 
 
 class Order(BaseModel):
@@ -152,3 +155,53 @@ def test_sensitive_parameters_are_hidden_in_labels() -> None:
 
     assert args == "('u', ***)"
     assert kwargs == "{'password': ***, 'n': 1}"
+
+
+class Price(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    amount: int = Field(alias="a")
+    note: str | None = None
+
+    @field_validator("amount")
+    @classmethod
+    def _within(cls, value: int, info: ValidationInfo) -> int:
+        context = info.context or {}
+        if value > context["most"]:
+            raise ValueError(f"too much for {context['celery_task_name']}")
+        return value
+
+
+def test_validators_get_the_tasks_context_at_the_caller_and_in_the_task() -> None:
+    app = App("proj", task_always_eager=True)
+
+    @app.task(name="pay", pydantic_context={"most": 10})
+    def pay(price: Price) -> Price:
+        return price.model_copy(update={"note": "paid"})
+
+    assert pay.delay(Price.model_construct(amount=3)).get().note == "paid"
+    with pytest.raises(InvalidArguments, match="too much for pay"):
+        pay.apply_async(({"a": 11},))
+
+
+@pytest.mark.parametrize("is_annotated", [True, False])
+def test_a_returned_model_is_dumped_as_the_task_says(is_annotated: bool) -> None:
+    app = App("proj", task_always_eager=True)
+
+    def price() -> Any:
+        return Price.model_construct(amount=3)
+
+    if is_annotated:
+        price.__annotations__["return"] = Price
+    task = app.task(pydantic_dump_kwargs={"by_alias": True, "exclude_none": True})(price)
+
+    # The raw value, without the conversion by the return annotation.
+    assert task.parameters.dump_return(price()) == {"a": 3}
+
+
+@pytest.mark.parametrize("given", [{"exclude_nothing": True}, {"exclude_none": 3}, {"include": 5}])
+def test_what_model_dump_does_not_take_is_refused_before_the_task_runs(given: dict[str, Any]) -> None:
+    task = App("proj").task(name="odd", pydantic_dump_kwargs=given)(plain)
+
+    with pytest.raises(ConfigurationError, match=r"'odd': pydantic_dump_kwargs=.*model_dump\(\)"):
+        task.parameters  # noqa: B018 - built at first use

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -200,3 +201,47 @@ def test_a_lost_connection_ends_the_look() -> None:
         list(look)
 
     assert transport.messages == 0
+
+
+class Late:
+    """A transport of two messages: one somebody else takes in time, the other is on its way until the consumer stops."""
+
+    def __init__(self) -> None:
+        self.messages, self.stopped = 2, list[str]()
+
+    def queue_status(self, name: str) -> QueueStatus:
+        return QueueStatus(name=name, messages=self.messages, consumers=0)
+
+    def consume(
+        self,
+        *args: Any,
+        on_deliveries: Callable[[list[Any]], None],
+        on_event: Callable[[ConsumerEvent], None],
+        **options: Any,
+    ) -> Self:
+        self.messages = 0
+        self.on_deliveries, self.on_event = on_deliveries, on_event
+        self.tell_consuming()
+        return self
+
+    def tell_consuming(self) -> None:
+        self.on_event(ConsumerEvent(state=ConsumerState.CONSUMING, epoch=1))
+
+    def pause_queues(self, names: list[str]) -> None:
+        self.stopped += names
+        self.on_deliveries([SimpleNamespace(properties=Properties(headers={"id": "late"}), body=b"")])
+        self.tell_consuming()
+
+    def close(self, *, timeout: float) -> None:
+        self.messages = 1
+
+
+def test_a_look_ends_with_what_was_on_its_way_when_others_took_the_rest() -> None:
+    transport: Any = Late()
+    look = Look(transport, "mail", lambda _: True, keeps_bodies=False, limit=None)
+
+    with look:
+        found = [each.letter.id for batch in look for each in batch]
+
+    assert found == ["late"]
+    assert transport.stopped == ["mail.dead"]

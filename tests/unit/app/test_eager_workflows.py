@@ -9,6 +9,7 @@ import pytest
 
 from amqp_tasks import App, AsyncResult, GroupResult, chain, chord, group
 from amqp_tasks.errors import ChordError
+from support.apps import add_workflow_tasks
 
 told: list[Any] = []
 
@@ -17,18 +18,7 @@ told: list[Any] = []
 def app() -> Iterator[App]:
     told.clear()
     with App("eager", broker="memory://") as made:
-
-        @made.task(name="add")
-        def add(x: int, y: int) -> int:
-            return x + y
-
-        @made.task(name="total")
-        def total(values: list[int]) -> int:
-            return sum(values)
-
-        @made.task(name="fail")
-        def fail(*args: Any) -> None:
-            raise ValueError("no")
+        add_workflow_tasks(made)
 
         @made.task(name="told")
         def tell(task_id: str, key: str = "") -> None:
@@ -57,6 +47,18 @@ def test_workflows_give_their_values(app: App, is_always_eager: bool) -> None:
     assert run(add.starmap([(1, 1), (2, 2)])) == [2, 4]
 
 
+def test_arguments_of_apply_are_taken_as_those_of_apply_async(app: App) -> None:
+    given: Any = None
+    text: Any = "ab"
+    for part in (app.tasks["add"].s(2, 2), chain(app.tasks["add"].s(2, 2))):
+        assert part.apply(given, given).get() == 4
+        for call in (part.apply, part.apply_async):
+            with pytest.raises(
+                TypeError, match=r"args must be a list or tuple, got str: write args=\(value,\)"
+            ):
+                call(text)
+
+
 def test_results_hang_together(app: App) -> None:
     add, total = app.tasks["add"], app.tasks["total"]
     result = chain(add.s(1, 1), group(add.s(1), add.s(2)), total.s()).apply()
@@ -80,3 +82,18 @@ def test_a_failure_ends_what_follows_and_calls_errbacks_once(app: App) -> None:
     with pytest.raises(ChordError, match=r"raised ValueError\('no'\)"):
         result.get()
     assert told == [(result.id, ChordError)]
+
+
+@pytest.mark.parametrize("throws", [False, True])
+def test_a_callback_on_complete_gets_outcomes_also_of_members_that_fail(app: App, throws: bool) -> None:
+    fail, add, total = (app.tasks[name] for name in ("fail", "add", "total"))
+    outcomes = app.task(name="outcomes")(lambda found: found)
+    app.conf.update(task_always_eager=True, task_eager_propagates=throws)
+
+    inner = chord([add.s(1, 1)], total.s())
+    result = group(inner, fail.s()).on_complete(outcomes.s()).delay()
+
+    good, bad = result.get()
+    assert (good["state"], good["value"], good["error"]) == ("SUCCESS", 2, None)
+    assert (bad["task_id"], bad["state"], bad["value"]) == (result.parent[1].id, "FAILURE", None)
+    assert bad["error"] == {"exc_type": "ValueError", "exc_message": ["no"], "exc_module": "builtins"}

@@ -6,9 +6,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,13 +17,20 @@ import pytest
 
 from amqp_routing import Exchange, ExchangeType, Queue, QueueType
 from amqp_tasks import App, Task
-from amqp_tasks.errors import BulkSendError, DepthLimitExceeded, MessageTooLarge, UnroutableError
+from amqp_tasks.errors import (
+    BulkSendError,
+    DepthLimitExceeded,
+    MessageTooLarge,
+    TaskRevokedError,
+    UnroutableError,
+)
 from amqp_tasks.message import read_envelope
 from amqp_tasks.transport import ConsumerOptions
 from amqp_tasks.worker._paused import read_paused_queues
+from support.apps import MakeApp
 from support.collector import Collector
-
-MakeApp = Callable[..., App]
+from support.eventually import eventually, wait_until
+from support.inside import running
 
 
 @pytest.fixture
@@ -40,19 +48,7 @@ def make_app() -> Iterator[MakeApp]:
         app.close()
 
 
-@contextmanager
-def working(app: App, **options: Any) -> Iterator[None]:
-    worker = app.Worker(pool="threads", concurrency=2, **options)
-    ended: list[int] = []
-    thread = threading.Thread(target=lambda: ended.append(worker.start()), name="worker-under-test")
-    thread.start()
-    try:
-        assert worker.ready.wait(10)
-        yield
-    finally:
-        worker.stop(timeout=5)
-        thread.join(10)
-    assert ended == [0], "start() returns after stop()"
+working = partial(running, pool="threads", concurrency=2)
 
 
 def waiting_in(app: App, queue_name: str, count: int) -> list[Any]:
@@ -296,3 +292,63 @@ def test_a_child_forked_while_another_thread_held_the_apps_lock_goes_on(make_app
     holder.join(10)
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_task_that_gives_up_when_revoked_is_not_retried_and_only_after_return_is_told(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    told: list[tuple[str, Any]] = []
+    has_begun = threading.Event()
+
+    class Told(Task[..., Any]):
+        def on_failure(self, *about: Any) -> None:
+            told.append(("on_failure", about))
+
+        def on_retry(self, *about: Any) -> None:
+            told.append(("on_retry", about))
+
+        def on_dead(self, *about: Any) -> None:
+            told.append(("on_dead", about))
+
+        def after_return(self, status: str, retval: Any, *about: Any) -> None:
+            told.append(("after_return", (status, str(retval))))
+
+    @app.task(base=Told, bind=True, autoretry_for=(Exception,))
+    def asks(self: Task[..., Any]) -> None:
+        was_cancelled = self.cancelled()
+        has_begun.set()
+        wait_until(self.cancelled, within=10)
+        raise TaskRevokedError(f"cancelled at first: {was_cancelled}")
+
+    with working(app):
+        result = asks.delay()
+        assert has_begun.wait(5)
+        result.revoke()
+        with pytest.raises(TaskRevokedError, match="cancelled at first: False"):
+            result.get(timeout=5)
+
+    assert told == [("after_return", ("REVOKED", "cancelled at first: False"))]
+
+
+def test_outside_of_a_worker_nothing_is_cancelled(make_app: MakeApp) -> None:
+    app = make_app(task_always_eager=True)
+    asks = app.task(name="asks", bind=True)(lambda self: self.cancelled())
+
+    assert (asks(), asks.delay().get(), asks.cancelled()) == (False, False, False)
+
+
+def test_what_runs_inside_of_a_revoked_run_is_cancelled_with_it(make_app: MakeApp) -> None:
+    app = make_app(task_track_started=True)
+    inner = app.task(name="inner", bind=True)(lambda self: self.cancelled())
+
+    @app.task(bind=True)
+    def outer(self: Task[..., Any]) -> list[bool]:
+        wait_until(self.cancelled, within=10)
+        return [inner(), inner.apply().result]
+
+    with working(app):
+        result = outer.delay()
+        eventually(lambda: result.state == "STARTED")
+        result.revoke()
+        assert result.get(timeout=5) == [True, True]

@@ -10,8 +10,9 @@ from typing import cast
 
 import pytest
 
+from amqp_tasks import App, AsyncResult
 from amqp_tasks.backends._inbox import Entry, Inbox
-from amqp_tasks.errors import AmqpTasksError, ClosedError, ResultLost, ResultUnavailable
+from amqp_tasks.errors import AmqpTasksError, ClosedError, ResultLost, ResultTimeout, ResultUnavailable
 from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State
 from amqp_tasks.transport import Consumer
 from support.eventually import eventually, wait_until
@@ -59,7 +60,9 @@ def lost(inbox: Inbox, entry: Entry) -> None:
 
 
 def forked(inbox: Inbox, entry: Entry) -> None:
-    inbox.lock.acquire()  # by a thread that the child does not have
+    holder = threading.Thread(target=inbox.lock.acquire)  # the child does not have it
+    holder.start()
+    holder.join()
     inbox.abandon()
 
 
@@ -202,3 +205,48 @@ def test_who_asks_for_a_new_result_just_before_consuming_is_paused_has_it_resume
     inbox._bound(len(unread))
 
     assert consumer.orders == ["pause", "resume"]
+
+
+def test_who_looks_at_progress_for_a_while_leaves_nothing_behind(
+    inbox: Inbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = inbox.expect("a")
+    with App("looking", broker="memory://") as app:
+        result = AsyncResult[int]("a", app=app, expected=entry)
+        with pytest.raises(ResultTimeout):
+            result.get(timeout=0, progress=True)
+        with pytest.raises(ResultTimeout):
+            list(result.updates(timeout=0))
+
+    assert (entry.listeners, entry.callbacks, inbox._kept) == ((), (), set())
+
+
+def test_an_iteration_over_progress_that_is_broken_off_leaves_nothing_behind(inbox: Inbox) -> None:
+    entry = inbox.expect("a")
+    with App("looking", broker="memory://") as app:
+        updates = AsyncResult[int]("a", app=app, expected=entry).updates()
+        told = threading.Thread(target=_tell_when_heard, args=(inbox, entry))
+        told.start()
+        assert next(updates).done == 2
+        told.join(5)
+        del updates
+
+    assert (entry.listeners, entry.callbacks, inbox._kept) == ((), (), set())
+
+
+def _tell_when_heard(inbox: Inbox, entry: Entry) -> None:
+    eventually(lambda: bool(entry.listeners))
+    inbox.end(entry, record=ResultRecord(task_id="a", status="PROGRESS", result={"done": 2}))
+
+
+def test_listening_can_end_in_a_thread_that_is_at_it_in_the_inbox(inbox: Inbox) -> None:
+    """As when the garbage collector ends an iteration that nobody goes on with."""
+    entry = inbox.expect("a")
+    entry.listen(print)
+    entry.on_ready(print)
+
+    with inbox.lock:
+        entry.unlisten(print)
+        entry.withdraw(print)
+
+    assert (entry.listeners, entry.callbacks) == ((), ())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,7 +73,7 @@ def test_environment_then_pyproject_name_the_app(project: Path, monkeypatch: pyt
     [
         (None, "missing", "'missing'.*not found"),
         ("", "empty", "no App in module 'empty'"),
-        ("x = 1", "empty:x", "is a int, not an App"),
+        ("x = 1", "empty:x", "is of type int, not an App"),
         ("x = 1", "empty:y", "no attribute 'y'"),
         (None, None, "no app named"),
     ],
@@ -125,3 +127,26 @@ def test_autodiscovery_takes_what_is_there_and_hides_no_error(project: Path) -> 
     assert {"a.tasks", "a.jobs"} <= set(sys.modules)
     with pytest.raises(ModuleNotFoundError, match="missing_inside_c"):
         app.autodiscover_tasks(["c"], force=True)
+
+
+def test_the_second_of_two_workers_in_a_process_waits_until_all_tasks_are_there() -> None:
+    """They may start at the same time; the built-in tasks were registered twice then, and one worker ended."""
+    app = App("proj", broker="memory://finalized")
+    began, go_on = threading.Event(), threading.Event()
+
+    def discover() -> Sequence[str]:
+        began.set()
+        assert go_on.wait(10)
+        return ()
+
+    app.autodiscover_tasks(discover)
+    with app, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(app.finalize)
+        assert began.wait(10)
+        second = pool.submit(app.finalize)
+        with pytest.raises(TimeoutError):
+            second.result(0.2)
+        go_on.set()
+
+        first.result(10)
+        second.result(10)

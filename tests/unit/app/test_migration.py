@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,11 +24,11 @@ from amqp_tasks import App
 from amqp_tasks.app import MigrationProgress, MigrationStep
 from amqp_tasks.errors import BrokerUnreachable, ConfigurationError, MigrationRefused, UnknownQueue
 from amqp_tasks.message import OutgoingMessage, Properties
-from amqp_tasks.transport import ConsumerOptions, TopologyMode
+from amqp_tasks.transport import ConsumerOptions, QueueStatus, TopologyMode
 from amqp_tasks.transport.management import Management
+from support.apps import MakeApp
 
 DECLARE = TopologyMode.DECLARE
-MakeApp = Callable[..., App]
 
 
 @pytest.fixture
@@ -97,6 +98,36 @@ def test_a_queue_with_a_consumer_is_refused(make_app: MakeApp) -> None:
     consumer.close(timeout=5)
 
 
+def test_a_broker_that_is_too_busy_to_count_is_not_believed_that_nothing_is_there(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue would be deleted under its worker, with the message that he holds."""
+    old = _filled(make_app, Queue("mail", type=QueueType.CLASSIC))
+    held = threading.Event()
+    consumer = old.transport.consume(
+        ["mail"],
+        ConsumerOptions(prefetch=1),
+        on_deliveries=lambda _: held.set(),
+        on_event=lambda _: None,
+    )
+    assert held.wait(5)
+    app = make_app(Queue("mail"))
+    real, asked = app.transport.queue_status, list[str]()
+
+    def too_busy(queue_name: str, **options: Any) -> QueueStatus | None:
+        asked.append(queue_name)
+        is_busy = queue_name == "mail" and asked.count("mail") < 12
+        return QueueStatus(name="mail", messages=0, consumers=0) if is_busy else real(queue_name, **options)
+
+    monkeypatch.setattr(app.transport, "queue_status", too_busy)
+
+    with pytest.raises(MigrationRefused, match="1 consume it"):
+        app.migration("mail", quiet=0.05).run()
+
+    consumer.close(timeout=5)
+    assert real("mail") is not None
+
+
 _STRICT = Queue(
     "mail",
     dead_letter_exchange="",
@@ -152,6 +183,24 @@ def test_another_type_brings_the_standard_arguments_of_that_type(
 def test_a_url_that_is_none_of_a_management_api_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="must look like http://user:password@host:15672"):
         Management(url, vhost="/")
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("http://me:s3cr3t/x@mq:15672", "percent-encode '@' as %40, '/' as %2F"),
+        ("http://me:s3cr3t@mq:156720", "port from 1 to 65535"),
+        ("http://me:s3cr3t@mq:many", "port from 1 to 65535"),
+        ("http://me:s3cr3t@[mq", r"IPv6 address in \[ \]"),
+    ],
+)
+def test_a_wrong_url_of_a_management_api_is_told_without_its_password(url: str, remedy: str) -> None:
+    with pytest.raises(ConfigurationError, match=remedy) as caught:
+        Management(url, vhost="/")
+
+    # Without the first frame, which is this test's own and holds the URL by design.
+    told = traceback.TracebackException(caught.type, caught.value, caught.tb.tb_next, capture_locals=True)
+    assert "s3cr3t" not in "".join(told.format())
 
 
 def test_a_management_api_that_does_not_answer_is_named_without_the_password() -> None:

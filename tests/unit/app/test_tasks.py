@@ -200,6 +200,21 @@ def test_success_failure_and_invalid_arguments_are_outcomes() -> None:
     assert wrong.is_invalid
 
 
+def test_without_typing_arguments_are_the_functions_own_matter() -> None:
+    app = App("proj", broker="memory://unchecked/")
+    task = app.adopt(add, {"name": "unchecked", "typing": False})
+    checked = app.adopt(add, {"name": "checked"})
+
+    with pytest.raises(InvalidArguments):
+        checked.apply_async(("1",))
+    sent = task.apply_async(("1",))
+
+    assert sent.id
+    assert run(task, "a", "b").value == "ab"
+    assert isinstance(run(task, "1").exception, TypeError)
+    app.close()
+
+
 def test_what_ends_the_process_passes_through() -> None:
     def leave() -> None:
         raise SystemExit(3)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from amqp_tasks.app._request import Request, UnreadRequest
+from amqp_tasks.app._request import Request, UnreadRequest, arguments_of
 
 
 def _told() -> Request:
@@ -30,7 +30,8 @@ def test_nothing_is_made_before_somebody_looks() -> None:
         return made[-1]
 
     request = UnreadRequest(make)
-    request.args = (1, 2)
+    request.args, request.kwargs = (1, 2), {}
+    assert arguments_of(request) == ((1, 2), {})
     assert not made
 
     assert (request.id, request.args, request.retries) == ("1", (1, 2), 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
@@ -14,12 +15,14 @@ from amqp_tasks.canvas import (
     Message,
     Signature,
     abandoned,
+    accumulated,
     chain,
     chord,
     first_errbacks,
     freeze,
     group,
     launch,
+    signature,
 )
 from amqp_tasks.errors import ConfigurationError
 
@@ -81,6 +84,7 @@ def test_a_group_before_something_gathers_for_it_and_what_follows_travels_with_t
     (message,) = messages(begin(chain(call(0), group(call(1), call(2)), call(3), call(4))))
     plan = list(launch(chain(*map(dict, reversed(message.rest)))))
     (gathering,) = gatherings(plan)
+    assert gathering.body is not None
     assert gathering.body.args == (3,)
     assert [step["args"] for step in gathering.rest] == [[4]]
     assert all(not m.rest for m in messages(plan))
@@ -98,6 +102,7 @@ def test_a_chain_in_a_header_reports_when_its_last_has_ended() -> None:
 def test_a_group_that_something_waits_for_gathers_its_own_results() -> None:
     plan = list(launch(frozen(group(call(1))), joins=(Join(queue="q", index=0, size=1),)))
     (gathering,) = gatherings(plan)
+    assert gathering.body is not None
     assert gathering.body.task == "celery.accumulate"
     assert gathering.joins == (Join(queue="q", index=0, size=1),)
 
@@ -153,3 +158,36 @@ def test_an_option_that_is_none_takes_no_id_away() -> None:
         lambda _: {"reply_to": "r"},
     )
     assert frozen.options == {"task_id": "id", "reply_to": "r"}
+
+
+def test_a_callback_on_complete_is_a_body_that_gets_outcomes_also_after_a_way_through_json() -> None:
+    made = group(call(1), call(2)).on_complete(call("report"))
+    read = signature(json.loads(json.dumps(made)))
+    followed = call(0) | read | call("after")
+
+    (gathering,) = gatherings(begin(read))
+    assert gathering.on_complete
+    assert gathering.body is not None
+    assert gathering.body.args == ("report",)
+    assert not gatherings(begin(chord([call(1)], call(2))))[0].on_complete
+    assert isinstance(followed.tasks[1], chord)
+    assert followed.tasks[1].is_on_complete
+    assert repr(made) == "group(t(1), t(2)).on_complete(t('report'))"
+
+
+def test_a_gathering_knows_the_first_call_that_fills_it() -> None:
+    """Its watch goes where that goes, and what makes the list of a group."""
+    part = accumulated(group(chain(call(1), call(2)), call(3)).set(queue="own"))
+
+    (gathering,) = gatherings(begin(part, "given"))
+
+    assert gathering.where.options["queue"] == "own"
+    assert gathering.where.args == ("given", 1)
+    assert gathering.body is not None
+    assert (gathering.body.task, gathering.body.kwargs) == ("celery.accumulate", {"index": 0})
+
+
+def test_the_first_call_of_a_chord_that_gathers_nothing_is_its_body() -> None:
+    (gathering,) = gatherings(begin(chord([chord([], call("body")), call(1)], call(2))))
+
+    assert gathering.where.args == ([], "body")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from amqp_tasks.canvas import Signature, _signature, chain, chord, chunks, group, signature, xmap
-from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.errors import ConfigurationError, Replaced
 from amqp_tasks.serialization import DEFAULT_LIMITS, dumps, loads
 
 
@@ -145,6 +145,9 @@ def test_what_is_no_signature_is_refused_where_it_is_put_in() -> None:
         lambda: group(add(1), 5),
         lambda: chain(add(1), None),
         lambda: chord([add(1)], object()),
+        lambda: group([add(1), "add"]),
+        lambda: chain("add", add(1)),
+        lambda: chord([add(1)], "add"),
         lambda: add(1).link("x"),  # type: ignore[arg-type]
         lambda: signature({"args": []}),
     )
@@ -181,3 +184,45 @@ def test_nobody_can_send_a_signature_that_no_app_made(monkeypatch: pytest.Monkey
     monkeypatch.setattr(_signature, "_others", [])
     with pytest.raises(ConfigurationError, match=r"app\.signature"):
         add(1).delay()
+
+
+def test_a_skewed_group_starts_one_member_after_the_other() -> None:
+    # P077
+    plain = group([add(n) for n in range(4)])
+
+    assert [each.options["countdown"] for each in plain.skew(start=0, stop=1, step=0.5).tasks] == [
+        0,
+        0.5,
+        1,
+        1,
+    ]
+    assert [each.options["countdown"] for each in plain.skew().stream()] == [1, 2, 3, 4]
+    assert [each.options["countdown"] for each in group(add(n) for n in range(2)).skew(step=9).stream()] == [
+        1,
+        10,
+    ]
+    assert all("countdown" not in each.options for each in plain.tasks)
+
+
+def test_callbacks_are_listed_with_theirs() -> None:
+    # P076
+    whole = add(1).link(add(2).link(add(3))).link(add(4))
+
+    assert [each.args for each in whole.flatten_links()] == [(1,), (2,), (3,), (4,)]
+
+
+def test_no_error_shows_the_arguments_of_a_signature_as_they_may_be_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_signature, "_others", [])
+    part = add("4111-2222")
+
+    with pytest.raises(ConfigurationError, match=r"^nobody is known who could send 'tasks\.add': make it"):
+        part.apply_async()
+    with pytest.raises(ConfigurationError, match=r"^a chord has no body: write chord\(header, body\)$"):
+        chord([part]).body  # noqa: B018 - it raises
+    with pytest.raises(ConfigurationError, match=r"^link of tasks\.add must be a signature, got 3:"):
+        part.link(3)  # type: ignore[arg-type]  # what is refused
+    assert str(Replaced(part)) == "replaced by tasks.add"
+    assert str(Replaced(part.set(task_id="p-1"))) == "replaced by tasks.add[p-1]"
+    assert str(Replaced(chain(part, part))) == "replaced by celery.chain"

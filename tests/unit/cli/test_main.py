@@ -9,6 +9,7 @@ import click
 import pytest
 
 from amqp_tasks.cli import ExitCode, main
+from amqp_tasks.cli._celery import COMMANDS, WORKER_OPTIONS
 from amqp_tasks.cli._main import root
 
 Captured = pytest.CaptureFixture[str]
@@ -40,6 +41,17 @@ def test_an_unknown_option_is_one_line_with_the_nearest_name(capsys: Captured) -
     assert code == ExitCode.USAGE
     assert said.count("\n") == 1
     assert "--queues" in said
+
+
+@pytest.mark.parametrize("option", ["--force", "--yes", "-y"])
+def test_a_worker_is_not_forced_to_a_purge_that_is_not_asked_for(option: str, capsys: Captured) -> None:
+    code = main(["-A", "nowhere_to_be_found", "worker", option])
+
+    assert code == ExitCode.USAGE
+    assert capsys.readouterr().err == (
+        "error: --force (--yes, -y) answers the question of --purge, and there is none: add --purge, or leave it out"
+        " (see amqp-tasks worker --help)\n"
+    )
 
 
 def test_no_arguments_show_the_help_and_are_a_usage_error(capsys: Captured) -> None:
@@ -98,3 +110,29 @@ def test_the_worker_command_imports_neither_rich_nor_the_other_commands() -> Non
 def test_a_completion_script_is_printed_for_each_shell(shell: str, capsys: Captured) -> None:
     assert main(["completion", shell]) == ExitCode.OK
     assert "_AMQP_TASKS_COMPLETE" in capsys.readouterr().out
+
+
+def test_what_only_celery_has_is_answered_with_what_to_do(capsys: Captured) -> None:
+    known = {spelling for parameter in root_command("worker").params for spelling in parameter.opts}
+
+    for option, remedy in WORKER_OPTIONS.items():
+        assert option not in known
+        assert main(["worker", option, "x"]) == ExitCode.USAGE
+        assert capsys.readouterr().err == (
+            f"error: no such option {option!r}, which is Celery's: {remedy} (see amqp-tasks worker --help)\n"
+        )
+    for name, remedy in COMMANDS.items():
+        assert main([name, "x"]) == ExitCode.USAGE
+        assert remedy in capsys.readouterr().err
+        assert name not in root.list_commands(click.Context(root))
+
+
+def test_an_option_of_celerys_worker_is_not_explained_elsewhere(capsys: Captured) -> None:
+    assert main(["queues", "-O", "fair"]) == ExitCode.USAGE
+    assert "Celery" not in capsys.readouterr().err
+
+
+def root_command(name: str) -> click.Command:
+    command = root.get_command(click.Context(root), name)
+    assert command is not None
+    return command

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from amqp_tasks.cli._values import (
+    Seconds,
     comma_separated,
     concurrency,
     json_list,
@@ -84,3 +85,15 @@ def test_what_is_no_json_of_that_kind_is_refused(
 ) -> None:
     with pytest.raises(click.BadParameter, match=message):
         convert(callback, text)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-nan", "1e999"])
+def test_seconds_are_finite(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="finite number of seconds"):
+        Seconds(min=0).convert(text, OPTION, None)
+
+
+def test_seconds_keep_to_their_range() -> None:
+    assert Seconds(min=0).convert("1.5", OPTION, None) == 1.5
+    with pytest.raises(click.BadParameter, match="range"):
+        Seconds(min=0, min_open=True).convert("0", OPTION, None)

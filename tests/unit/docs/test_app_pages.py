@@ -16,6 +16,8 @@ from amqp_tasks import App, AsyncResult, ResultSet
 from amqp_tasks.app import CallOptions, TaskOptions
 from amqp_tasks.app._request import Request
 from amqp_tasks.errors import TaskRevokedError
+from support.eventually import wait_until
+from support.inside import running
 
 DOCS = Path(__file__).parents[3] / "docs"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -36,20 +38,12 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     )
     app: App = vars(module)["app"]
     app.conf.task_routes = {"mail.send": {"queue": "mails"}}
-    worker = app.Worker(pool="threads", concurrency=2, queues=["default", "mails", "hipri"])
-    thread = threading.Thread(target=worker.start, name="worker-of-the-docs")
-    thread.start()
-    try:
-        assert worker.ready.wait(10)
+    with app, running(app, pool="threads", concurrency=2, queues=["default", "mails", "hipri"]):
         yield vars(module)
-    finally:
-        worker.stop(timeout=5)
-        thread.join(10)
-        app.close()
 
 
 def test_the_code_of_the_pages_runs(project: dict[str, Any]) -> None:
-    one_call, later, many_calls, taken_back = code("how-to/call-tasks.md")
+    one_call, later, many_calls, taken_back, asking = code("how-to/call-tasks.md")
 
     exec(compile(one_call, "call-tasks.md", "exec"), project)
     assert project["value"] == 3
@@ -64,6 +58,20 @@ def test_the_code_of_the_pages_runs(project: dict[str, Any]) -> None:
     exec(compile(taken_back.replace("600", "0.5"), "call-tasks.md", "exec"), project)
     with pytest.raises(TaskRevokedError):
         project["unwanted"].get(10)
+
+    has_begun = threading.Event()
+    exec(compile(asking, "call-tasks.md", "exec"), project)
+
+    def work_on(chunk: str) -> None:
+        has_begun.set()
+        wait_until(project["crunch"].cancelled, within=10)
+
+    project["work_on"] = work_on
+    asked = project["crunch"].delay(["first", "second"])
+    assert has_begun.wait(10)
+    asked.revoke()
+    with pytest.raises(TaskRevokedError, match="stopped between two chunks"):
+        asked.get(10)
 
 
 def public(kind: type) -> set[str]:

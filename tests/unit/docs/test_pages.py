@@ -75,6 +75,13 @@ def test_every_page_stands_in_the_navigation() -> None:
     )
 
 
+def test_the_home_page_leads_to_every_page_but_single_decisions() -> None:
+    linked = {target.split("#")[0] for target in LINK.findall((DOCS / "index.md").read_text())}
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if page.parent.name != "adr"}
+
+    assert pages - linked == {"index.md"}
+
+
 def _targets(nav: object) -> Iterator[str]:
     if isinstance(nav, str):
         yield nav

@@ -41,6 +41,8 @@ def test_what_is_written_is_read() -> None:
         {"time": "now"},
         {"time": True},
         {"time": float("inf")},
+        {"time": float("nan")},
+        {"time": 10**400},
         {"sender": []},
         {"facts": []},
     ],

@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from amqp_tasks.errors import ConfigurationError, EncodeError, InvalidArguments
-from amqp_tasks.message import OutgoingMessage, TaskTemplate, current_origin, new_task_id
+from amqp_tasks.message import (
+    OutgoingMessage,
+    TaskTemplate,
+    current_origin,
+    derived_ids,
+    new_sortable_id,
+    new_task_id,
+)
 from amqp_tasks.message._headers import is_table_value
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -41,6 +50,28 @@ def test_constant_headers_are_in_the_template_and_the_rest_is_not() -> None:
     assert "id" not in first.properties.template.items
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"changes": {"group": "g", "group_index": 1}},
+        {"eta": 3.0},
+        {"expires": 3.0, "shadow": "other"},
+        {"changes": {"group": "g", "group_index": 1}, "eta": 3.0, "headers": {"tenant": "x"}},
+    ],
+)
+def test_what_a_message_says_itself_is_not_in_its_template(own: dict[str, Any]) -> None:
+    template = TaskTemplate("pkg.add")
+    plain = template.build(exchange="", routing_key="default")
+
+    first, second = (template.build(exchange="", routing_key="default", **own) for _ in range(2))
+
+    shared = first.properties.template
+    assert shared is not None
+    assert shared is second.properties.template
+    assert shared.items.keys().isdisjoint(first.properties.headers)
+    assert first.properties.all_headers().keys() >= plain.properties.all_headers().keys()
+
+
 def test_the_task_id_is_a_random_uuid_unless_given() -> None:
     message = build()
 
@@ -49,12 +80,37 @@ def test_the_task_id_is_a_random_uuid_unless_given() -> None:
     assert message.properties.correlation_id == header(message, "root_id") == task_id
 
 
+def test_derived_ids_are_the_same_each_time_and_others_for_others() -> None:
+    def first(task_id: str, place: str) -> list[str]:
+        return list(islice(derived_ids(task_id, place), 3))
+
+    assert first("a", "callback 0") == first("a", "callback 0")
+    others = [first("a", "callback 0"), first("a", "callback 1"), first("b", "callback 0"), first("a c", "b")]
+    others.append(first("a", "c b"))
+    assert len({each for ids in others for each in ids}) == 15
+    assert {uuid.UUID(each).version for each in first("\ud800", "")} == {5}
+
+
 def test_new_task_ids_are_version_4_and_differ() -> None:
     ids = {new_task_id() for _ in range(5000)}
 
     assert len(ids) == 5000
     assert all(str(parsed := uuid.UUID(text)) == text and parsed.version == 4 for text in ids)
     assert {uuid.UUID(text).variant for text in ids} == {uuid.RFC_4122}
+
+
+def test_sortable_ids_are_version_7_tell_their_time_and_differ() -> None:
+    before = time.time_ns() // 1_000_000
+    ids = [new_sortable_id() for _ in range(5000)]
+    after = time.time_ns() // 1_000_000
+
+    assert len(set(ids)) == 5000
+    parsed = [uuid.UUID(text) for text in ids]
+    assert [str(each) for each in parsed] == ids
+    assert {(each.version, each.variant) for each in parsed} == {(7, uuid.RFC_4122)}
+    moments = [each.int >> 80 for each in parsed]
+    assert before <= moments[0] <= moments[-1] <= after
+    assert moments == sorted(moments)
 
 
 @pytest.mark.parametrize("task_id", ["x", "小家伙", "a" * 255, "é" * 127, "line\nend"])

@@ -11,6 +11,7 @@ from amqp_routing import (
     Binding,
     DeadLetterStrategy,
     DeclarationError,
+    DelayedRetryType,
     DestinationKind,
     Exchange,
     ExchangeType,
@@ -35,6 +36,9 @@ def test_a_queue_declares_what_its_fields_say() -> None:
         overflow=Overflow.REJECT_PUBLISH,
         single_active_consumer=True,
         consumer_timeout=90,
+        delayed_retry_type=DelayedRetryType.FAILED,
+        delayed_retry_min=1.5,
+        delayed_retry_max=60,
         arguments={"x-queue-leader-locator": "balanced"},
     )
 
@@ -51,6 +55,9 @@ def test_a_queue_declares_what_its_fields_say() -> None:
         "x-overflow": "reject-publish",
         "x-single-active-consumer": True,
         "x-consumer-timeout": 90000,
+        "x-delayed-retry-type": "failed",
+        "x-delayed-retry-min": 1500,
+        "x-delayed-retry-max": 60000,
         "x-queue-leader-locator": "balanced",
     }
 
@@ -126,6 +133,22 @@ def test_a_misspelt_type_names_the_nearest() -> None:
         (
             {"dead_letter_exchange": "", "dead_letter_strategy": DeadLetterStrategy.AT_LEAST_ONCE},
             r"works with overflow=Overflow.REJECT_PUBLISH only",
+        ),
+        ({"delayed_retry_type": "failed"}, r"'failed' without delayed_retry_min: add one"),
+        ({"delayed_retry_min": 1}, r"without delayed_retry_type has no effect"),
+        ({"delayed_retry_type": "disabled", "delayed_retry_max": 1}, r"delayed_retry_max without"),
+        (
+            {"delayed_retry_type": "all", "delayed_retry_min": 5, "delayed_retry_max": 1},
+            r"delayed_retry_max is 1, less than delayed_retry_min \(5\)",
+        ),
+        (
+            {"delayed_retry_type": "all", "delayed_retry_min": "5", "delayed_retry_max": 10},
+            r"delayed_retry_min is '5', expected ",
+        ),
+        ({"delayed_retry_type": "often"}, r"delayed_retry_type is 'often'"),
+        (
+            {"type": QueueType.CLASSIC, "delayed_retry_type": "all", "delayed_retry_min": 5},
+            r"a classic queue takes no delayed_retry_type: .*QueueType.QUORUM",
         ),
         ({"overflow": Overflow.REJECT_PUBLISH_DLX}, r"ignores overflow 'reject-publish-dlx'"),
         ({"single_active_consumer": "yes"}, r"expected True or False"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from amqp_tasks.errors import EncodeError, MalformedMessage
 from amqp_tasks.serialization import Limits, dumps, loads
@@ -114,6 +117,33 @@ def test_a_body_that_is_not_utf_8_is_bad_encoding() -> None:
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000])
 def test_a_hundred_thousand_brackets_are_too_deep(body: bytes) -> None:
     assert reason_of(body) == "too-deep"
+
+
+_bracketed = st.text(alphabet='[]{}"\\,: a', max_size=8)
+_nested = st.recursive(
+    _bracketed | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_bracketed, inner, max_size=3),
+    max_leaves=30,
+)
+
+
+def _depth(value: object) -> int:
+    match value:
+        case list():
+            return 1 + max(map(_depth, value), default=0)
+        case dict():
+            return 1 + max(map(_depth, value.values()), default=0)
+        case _:
+            return 0
+
+
+@given(value=_nested, max_depth=st.integers(1, 6))
+def test_depth_is_that_of_the_value_whatever_its_texts_hold(value: object, max_depth: int) -> None:
+    body = json.dumps(value).encode()
+    if _depth(value) > max_depth:
+        assert reason_of(body, max_depth=max_depth) == "too-deep"
+    else:
+        assert read(body, max_depth=max_depth) == value
 
 
 def test_depth_is_counted_exactly_and_brackets_in_text_do_not_count() -> None:

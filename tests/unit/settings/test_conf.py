@@ -235,11 +235,13 @@ def test_unmasked_dict_configures_another_app_alike() -> None:
     conf = _conf(
         broker_url=f"amqp://me:{CANARY}@mq",
         broker_use_ssl={"keyfile_password": CANARY, "certfile": "c", "keyfile": "k"},
+        task_idempotency_store=f"redis://:{CANARY}@cache/1",
     )
 
     again = _conf(**conf.as_dict(masked=False))
 
     assert again.settings() == conf.settings()
+    assert again.task_idempotency_store.password == Secret(CANARY)
     assert again.broker_use_ssl.keyfile_password == Secret(CANARY)
 
 

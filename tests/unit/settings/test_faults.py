@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from amqp_tasks import App
 from amqp_tasks.errors import SettingsError
 from amqp_tasks.settings import Conf
 
 CANARY = "s3cr3t-canary"
 
 
-def _faults(environ: dict[str, str] | None = None, /, **settings: object) -> tuple[str, ...]:
+def _faults(**settings: object) -> tuple[str, ...]:
     with pytest.raises(SettingsError) as caught:
-        Conf(environ=environ or {}, **settings).settings()
+        Conf(environ={}, **settings).settings()
     return caught.value.faults
 
 
 def test_all_faults_are_told_at_once() -> None:
-    faults = _faults(
-        {"AMQP_TASKS_WORKER_CONCURENCY": "3"},
-        task_serialiser="json",
-        worker_concurrency="many",
-        warn_message_bytes=10,
-        max_message_bytes=5,
-        beat_schedule={},
-    )
+    conf = Conf(environ={"AMQP_TASKS_WORKER_CONCURENCY": "3"})
+    conf.config_from_object({"task_serialiser": "json", "worker_concurrency": "many", "beat_schedule": {}})
+    conf.add_defaults({"warn_message_bytes": 10, "max_message_bytes": 5})
+
+    with pytest.raises(SettingsError) as caught:
+        conf.settings()
+
+    faults = caught.value.faults
 
     assert len(faults) == 5
     assert sorted(fault.split(":")[0].split(" [")[0] for fault in faults) == [
@@ -261,6 +264,11 @@ def test_old_and_new_names_in_one_call_are_listed() -> None:
         {"broker_url": f"amqp://me:{CANARY}@mq;memory://"},
         {"result_backend": f"redis://:{CANARY}@cache/0"},
         {"result_backend": [f"redis://:{CANARY}@cache/0"]},
+        {"result_backend": f"redis:/:{CANARY}@cache/0"},
+        {"task_idempotency_store": f"redis:/:{CANARY}@cache/0"},
+        {"task_idempotency_store": f"redis:{CANARY}"},
+        {"task_idempotency_store": ("redis", "cache", CANARY)},
+        {"task_idempotency_store": {"scheme": "redis", "password": CANARY}},
         {"broker_heartbeat": f"amqp://me:{CANARY}@mq"},
         {"broker_use_ssl": CANARY},
         {"broker_use_ssl": {"keyfile_password": [CANARY]}},
@@ -272,17 +280,57 @@ def test_old_and_new_names_in_one_call_are_listed() -> None:
     ],
 )
 def test_no_fault_shows_a_secret_not_even_with_locals(settings: dict[str, object]) -> None:
-    conf = Conf(environ={}, **settings)
+    conf = Conf(environ={})
+    conf.config_from_object(settings)
 
     with pytest.raises(SettingsError) as caught:
         conf.settings()
 
-    # Without the first frame, which is this test's own and holds the settings by design.
-    told = traceback.TracebackException(caught.type, caught.value, caught.tb.tb_next, capture_locals=True)
-    shown = "".join(told.format())
-
+    shown = _shown(caught)
     assert "gathered = " in shown, "the locals are shown at all"
     assert CANARY not in shown
+
+
+def _set_item(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        Conf(environ={})[name] = value
+
+
+def _set_attribute(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        setattr(Conf(environ={}), name, value)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda settings: App(broker=settings["broker_url"]),
+        lambda settings: App(**settings),
+        lambda settings: Conf(environ={}, **settings),
+        lambda settings: Conf(environ={}).update(settings),
+        lambda settings: Conf(environ={}).update(**settings),
+        _set_item,
+        _set_attribute,
+    ],
+)
+def test_refused_write_shows_no_secret_not_even_with_locals(
+    write: Callable[[dict[str, Any]], object],
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        write({"broker_url": f"amqp://me:{CANARY}@mq:x"})
+
+    shown = _shown(caught)
+    assert "outcome = " in shown, "the locals are shown at all"
+    assert CANARY not in shown
+
+
+def _shown(caught: pytest.ExceptionInfo[SettingsError]) -> str:
+    """The traceback with locals, without the frames of the tests, which hold the settings by design."""
+    frames = caught.tb
+    while frames.tb_frame.f_code.co_filename == __file__ and frames.tb_next is not None:
+        frames = frames.tb_next
+    told = traceback.TracebackException(caught.type, caught.value, frames, capture_locals=True)
+    return "".join(told.format())
 
 
 def test_store_that_does_not_exist_yet_is_named_with_its_password_masked() -> None:
@@ -290,6 +338,16 @@ def test_store_that_does_not_exist_yet_is_named_with_its_password_masked() -> No
 
     assert "there is no store for redis://:**@cache:6379/1 yet" in fault
     assert "expected 'rpc://', or None or 'disabled' for no results" in fault
+
+
+def test_a_store_that_is_no_url_says_what_is_one() -> None:
+    (typo,) = _faults(task_idempotency_store=f"redis:/:{CANARY}@cache/0")
+    (parts,) = _faults(task_idempotency_store=("redis", "cache"))
+
+    assert "expected scheme://user:password@host:port/db, got text without '://'" in typo
+    assert (
+        "expected a URL such as 'redis://:password@host:6379/0', or None for no store, got a value" in parts
+    )
 
 
 def test_what_is_always_so_may_be_asked_for() -> None:

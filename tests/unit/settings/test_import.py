@@ -10,15 +10,15 @@ import amqp_tasks.settings
 _PROGRAM = """
 import sys
 from amqp_tasks.settings import BrokerUrl, Conf, mask_secrets, usable_cpus
-conf = Conf(environ={}, task_serializer="json")
-conf.worker_concurrency = 2
+conf = Conf(environ={})
+conf.add_defaults({"worker_concurrency": 2})
 conf.config_from_object("no_such_module")
 BrokerUrl.parse("amqp://"), mask_secrets("x"), usable_cpus()
 print([name for name in ("pydantic", "pydantic_core", "zoneinfo", "kombu", "pika") if name in sys.modules])
 """
 
 
-def test_importing_and_writing_settings_imports_no_pydantic() -> None:
+def test_importing_settings_and_naming_their_sources_imports_no_pydantic() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=30, check=True
     )

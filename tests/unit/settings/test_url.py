@@ -192,6 +192,60 @@ def test_result_url_is_taken_apart(text: str, facts: tuple[object, ...]) -> None
     ) == facts
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"redis:/:{CANARY}@cache/0",
+        f"redis:{CANARY}@cache",
+        f":{CANARY}@cache",
+        f"redis//:{CANARY}@cache",
+        f"redis://:{CANARY}/x@cache",
+        f"redis://:{CANARY}@cache:many",
+    ],
+)
+def test_traceback_with_locals_of_a_wrong_result_url_shows_no_password(text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ResultUrl.parse(text)
+
+    # Without the first frame, which is this test's own and holds the text by design.
+    told = traceback.TracebackException(caught.type, caught.value, caught.tb.tb_next, capture_locals=True)
+    assert CANARY not in "".join(told.format())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rpc://",
+        "redis://",
+        "redis://:p%40w%2F@cache:6380/2",
+        "rediss://me%3A:pw@[::1]:1/a%2Fb",
+        "mongodb://cache/x",
+        "rediss://cache/0?ssl_ca_certs=/etc/a%20b.pem&ssl_certfile=c%26d",
+    ],
+)
+def test_revealed_result_url_parses_to_the_same_address(text: str) -> None:
+    url = ResultUrl.parse(text)
+
+    assert ResultUrl.parse(url.reveal()) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("redis://cache?db=3", "unknown option 'db' of redis:// (known: ssl_ca_certs"),
+        ("redis://cache/1?ssl_ca_certs=/x", "of rediss:// only"),
+        ("rediss://cache/1?ssl_cert_reqs=none", "certificates are always verified"),
+        ("rediss://cache/1?ssl_ca_certs=", "expected ssl_ca_certs to name a file, got nothing"),
+        ("rpc://?expires=3", "unknown option 'expires' of rpc://"),
+    ],
+)
+def test_an_option_of_a_store_that_would_not_be_heeded_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ResultUrl.parse(text)
+
+    assert message in str(caught.value)
+
+
 def test_password_is_in_no_text_of_a_result_url() -> None:
     url = ResultUrl.parse(f"redis://:{CANARY}@cache:6379/1")
 

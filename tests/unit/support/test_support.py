@@ -270,10 +270,8 @@ FORBIDDEN = {
     ),
 }
 ALLOWED = {
-    "support/eventually.py",  # the one place that polls
+    "support/eventually.py",  # the one place that polls, and lets time pass
     "unit/settings/test_cpus.py",  # one test needs affinity masks, which not every system has
-    "support/worker_app.py",  # its tasks sleep when told to: they are what is tested
-    "support/workflow_app.py",  # likewise
     "unit/support/test_support.py",  # names the forbidden words
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pika import exceptions as pika_errors
+from pika import spec
 
 from amqp_routing import Binding, Exchange, ExchangeType, Queue, Topology
 from amqp_tasks.errors import (
@@ -20,21 +21,30 @@ from amqp_tasks.errors import (
     NotSent,
     PublishError,
     PublishNacked,
+    PublishRefused,
     SendUnknown,
     UnroutableError,
     UserIdRefused,
 )
 from amqp_tasks.message import OutgoingMessage, Properties
-from amqp_tasks.transport.rabbitmq import Address, TransportOptions
+from amqp_tasks.transport import TopologyMode
+from amqp_tasks.transport.rabbitmq import Address, TransportOptions, _topology
 from amqp_tasks.transport.rabbitmq._codec import encode_properties
 from amqp_tasks.transport.rabbitmq._connection import Backoff
 from amqp_tasks.transport.rabbitmq._errors import connection_error
 from amqp_tasks.transport.rabbitmq._fastwire import Returned, encode_head
 from amqp_tasks.transport.rabbitmq._pending import Pending
 from amqp_tasks.transport.rabbitmq._suspects import culprit_error, find_suspects, is_certain
-from amqp_tasks.transport.rabbitmq._topology import _read_difference, related
+from amqp_tasks.transport.rabbitmq._topology import (
+    _read_difference,
+    ensure_script,
+    presence_script,
+    related,
+    status_script,
+)
 from amqp_tasks.transport.rabbitmq._verdicts import find_returned, nacked, unroutable
 from amqp_tasks.transport.rabbitmq._window import SendWindow
+from support.fake_deliveries import FakeClock
 
 
 class _Nowhere:
@@ -158,14 +168,15 @@ def test_an_exchange_that_worked_before_leaves_a_doubt() -> None:
     [
         (404, "NOT_FOUND - no exchange 'x' in vhost '/'", False, UnroutableError),
         (404, "NOT_FOUND - no exchange 'x' in vhost '/'", True, SendUnknown),
-        (403, "ACCESS_REFUSED - …", False, NotSent),
+        (403, "ACCESS_REFUSED - …", False, PublishRefused),
+        (541, "INTERNAL_ERROR", False, NotSent),
         (
             406,
             "PRECONDITION_FAILED - message size 9 is larger than configured max size 5",
             True,
             MessageTooLarge,
         ),
-        (406, "PRECONDITION_FAILED - invalid expiration 'x'", True, NotSent),
+        (406, "PRECONDITION_FAILED - invalid expiration 'x'", True, PublishRefused),
         (406, "PRECONDITION_FAILED - user_id property set to 'a' but authenticated …", True, UserIdRefused),
         (406, "PRECONDITION_FAILED - user_id property set to 'aaaaaaaaaaaa...", False, UserIdRefused),
     ],
@@ -290,3 +301,55 @@ def test_no_password_in_the_options_repr() -> None:
 
     assert "s3cr3t" not in repr(options)
     assert address.masked == "amqp://u:**@h:1//"
+
+
+def test_queues_that_are_new_are_declared_without_a_look() -> None:
+    topology = Topology(queues=(Queue("a"), Queue("b")))
+
+    asked = list(ensure_script(topology, TopologyMode.DECLARE, is_new=True))
+
+    assert [ask.arguments["queue"] for ask in asked] == ["a", "b"]
+    assert not any(ask.arguments.get("passive") for ask in asked)
+
+
+def test_a_queue_that_does_not_run_is_absent_for_now_and_the_next_one_is_looked_for() -> None:
+    present, absent = list[str](), list[str]()
+    script = presence_script(("down", "up"), None, present, absent)
+    next(script)
+
+    script.throw(
+        BrokerOperationError("no", reply_code=404, reply_text="queue 'down' is down or inaccessible")
+    )
+    with pytest.raises(StopIteration):
+        script.send(spec.Queue.DeclareOk("up", message_count=0, consumer_count=1))
+
+    assert (present, absent) == (["up"], ["down"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([(0.0, 0)], 0),
+        ([(0.3, 5)], 5),
+        ([(0.3, 0), (0.3, 0), (0.0, 5)], 5),
+        ([(0.3, 0)] * 4, 0),
+    ],
+    ids=["quick", "slow and some", "slow", "always slow"],
+)
+def test_a_slow_answer_that_a_queue_is_empty_is_not_believed_at_once(
+    monkeypatch: pytest.MonkeyPatch, answers: list[tuple[float, int]], expected: int
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(_topology, "SYSTEM_CLOCK", clock)
+    script = status_script("work")
+    next(script)
+    *not_believed, (seconds, count) = answers
+    for slowly, nothing in not_believed:
+        clock.seconds += slowly
+        script.send(spec.Queue.DeclareOk("work", message_count=nothing, consumer_count=0))
+    clock.seconds += seconds
+
+    with pytest.raises(StopIteration) as stop:
+        script.send(spec.Queue.DeclareOk("work", message_count=count, consumer_count=0))
+
+    assert stop.value.value.messages == expected

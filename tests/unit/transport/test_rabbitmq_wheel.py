@@ -11,6 +11,7 @@ import pytest
 from amqp_tasks.errors import BrokerUnreachable, NotSent, PublishError
 from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.transport._delay import WheelEntry, wheel_entry
+from amqp_tasks.transport._tally import Tally
 from amqp_tasks.transport.rabbitmq._pending import CallbackOutcome, Pending
 from amqp_tasks.transport.rabbitmq._publisher import Publisher
 from amqp_tasks.transport.rabbitmq._wheel import Wheel
@@ -29,6 +30,8 @@ class Fixture:
         self._start = self.clock.seconds
         self._then: Callable[[Exception | None], None] = lambda _error: None
         self._turn: list[Callable[[], None]] = []
+        self.released: list[Pending] = []
+        self.timers: list[Callable[[], None]] = []
         me = cast("Any", self)
         self.wheel = Wheel(
             me, me, declare=self._declare, related=lambda _exchange, _key: None, clock=self.clock
@@ -41,10 +44,18 @@ class Fixture:
     def at_turn_end(self, callback: Callable[[], None]) -> None:
         self._turn.append(callback)
 
+    def call_guarded(self, _delay: float, callback: Callable[[], None]) -> object:
+        self.timers.append(callback)
+        return callback
+
+    def remove_timeout(self, timer: Callable[[], None]) -> None:
+        self.timers.remove(timer)
+
     def hold(self, _pending: Pending) -> bool:
         return True
 
     def release(self, held: Sequence[Pending], refusal: Callable[[], PublishError] | None) -> None:
+        self.released += held
         for pending in held:
             pending.finish(None if refusal is None else refusal())
 
@@ -100,12 +111,72 @@ def test_a_refused_connection_is_asked_for_once(fix: Fixture) -> None:
     assert fix.declared == [10]
 
 
+def test_those_whose_way_is_declared_wait_for_the_others_whose_questions_they_would_hold_up(
+    fix: Fixture,
+) -> None:
+    first, second = (fix.submits(wheel_entry(seconds, "", "q"), timeout=10) for seconds in (1, 2))
+
+    fix.ends(None)
+    like_first = fix.submits(wheel_entry(1, "", "q"), timeout=10)
+    assert fix.released == []
+    fix.ends(None)
+
+    assert fix.released == [first, like_first, second]
+    assert fix.timers == []
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_they_do_not_wait_long_for_others(fix: Fixture, is_lost: bool) -> None:
+    first, _second, _third = (fix.submits(wheel_entry(seconds, "", "q"), timeout=10) for seconds in (1, 2, 3))
+    fix.ends(None)
+
+    if is_lost:
+        fix.ends(LOST)
+    else:
+        fix.timers[0]()
+
+    assert first in fix.released
+    assert fix.timers == []
+
+
+def test_a_way_that_is_repaired_again_forgets_nobody_who_waits_for_its_first_repair(fix: Fixture) -> None:
+    way, repaired = wheel_entry(1, "", "q"), list[str]()
+    fix.wheel.repair(way, lambda _worked: repaired.append("first"))
+    others = [fix.submits(wheel_entry(seconds, "", "q"), timeout=10) for seconds in (2, 3)]
+    fix.ends(None)
+    joins = fix.submits(way, timeout=10)
+
+    fix.wheel.repair(way, lambda _worked: repaired.append("second"))
+    for _ in range(3):
+        fix.ends(None)
+
+    assert repaired == ["first", "second"]
+    assert set(fix.released) == {joins, *others}
+
+
+def test_what_was_declared_for_one_delay_is_not_asked_for_again_by_the_next() -> None:
+    known = wheel_entry(0x23, "", "q").stops
+
+    lower, higher = (wheel_entry(seconds, "", "q").topology(known) for seconds in (0x5, 0x120))
+
+    assert (lower.exchanges, lower.queue_names) == ((), ("amqp_tasks.delay.0.5",))
+    assert [binding.destination for binding in lower.bindings] == ["amqp_tasks.delay.0.5"]
+    assert [exchange.name for exchange in higher.exchanges] == ["amqp_tasks.delay.2"]
+    assert higher.queue_names == ("amqp_tasks.delay.2.1",)
+    assert {binding.destination for binding in higher.bindings} == {
+        "amqp_tasks.delay.2.1",
+        "amqp_tasks.delay.1",
+    }
+    assert wheel_entry(5, "", "q", is_high=True).topology(known).exchanges != ()
+
+
 @pytest.fixture
 def publisher() -> Publisher:
     ignore = MagicMock()
     return Publisher(
         ignore,
         clock=FakeClock(),
+        tally=Tally(FakeClock()),
         window=10,
         setup_timeout=10.0,
         need_connection=ignore,

@@ -54,6 +54,22 @@ def test_a_shape_is_learnt_from_two_tables_and_read_equal() -> None:
     assert len(shapes._known) == 1
 
 
+def test_numbers_and_lists_may_vary_within_a_shape() -> None:
+    shapes = _shapes()
+    tables = [_table(number, group_index=number, joins=[["queue", number, 9]]) for number in range(8)]
+
+    assert [shapes.read(table) for table in tables] == [decode_table(table) for table in tables]
+    assert len(shapes._known) == 1
+
+
+def test_what_was_nothing_once_may_be_text_later() -> None:
+    shapes = _shapes()
+    tables = [_table(number, parent_id=f"id-{number}" if number % 2 else None) for number in range(8)]
+
+    assert [shapes.read(table) for table in tables] == [decode_table(table) for table in tables]
+    assert len(shapes._known) == 1
+
+
 def test_messages_never_share_a_container() -> None:
     shapes = _shapes()
     first, second, third = (shapes.read(_table(number)) for number in range(3))
@@ -115,6 +131,25 @@ def test_tables_that_are_all_different_are_learnt_from_ever_more_rarely() -> Non
     shapes.read(_table(2))
 
     assert shapes._known == before
+
+
+def test_no_two_shapes_are_tried_on_a_huge_table() -> None:
+    calls: list[int] = []
+
+    def counted(table: dict[str, object], data: bytes, offset: int, end: int, depth: int) -> int:
+        calls.append(offset)
+        return _read_item(table, data, offset, end, depth)
+
+    shapes = TableShapes(counted)
+    for task in ("a", "b", "c"):
+        for number in range(2):
+            shapes.read(_table(number, argument=number, task=task))
+    huge = _table(7, argument=list(range(5000)), task="d")
+    calls.clear()
+
+    shapes.read(huge)
+
+    assert len(calls) == len(decode_table(huge))
 
 
 _values = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=40)

@@ -11,6 +11,7 @@ import pytest
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import JournalEntry
 from amqp_tasks.worker._asks import CRASH, TIMED_OUT, WAIT_FOR_EXIT, WAIT_FOR_NEWS, Answers
+from amqp_tasks.worker._claims import Claims
 from amqp_tasks.worker._verdicts import (
     MAX_AGE,
     MAX_CRASH_AGE,
@@ -39,11 +40,16 @@ class Node:
     told: list[JournalEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.claims = Claims(after=100.0, tell=self._tell, clock=self.clock)
         self.answers = Answers(
             reply=lambda *reply: self.replies.append(reply),
-            tell=lambda kind, entry_id, facts: self.told.append(self.entry(kind, entry_id, facts)),
+            tell=self._tell,
+            claims=self.claims,
             clock=self.clock,
         )
+
+    def _tell(self, kind: str, entry_id: str, facts: dict[str, Any]) -> None:
+        self.told.append(self.entry(kind, entry_id, facts))
 
     def entry(self, kind: str, entry_id: str, facts: dict[str, Any], *, age: float = 0.0) -> JournalEntry:
         time = self.clock.seconds - age

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -115,17 +116,18 @@ def test_received_descriptors_are_closed_on_exec_and_with_their_link(ends: tuple
 
 
 class NodeUnderTest:
-    """A supervisor whose processes run `main` in place of a worker."""
+    """A supervisor whose processes run `main` in place of a worker, and have `alive_timeout` seconds to say something."""
 
-    def __init__(self, main: ChildMain, *, processes: int = 1) -> None:
+    def __init__(self, main: ChildMain, *, processes: int = 1, alive_timeout: float = 10.0) -> None:
         self.ready = 0
         rules = SupervisorRules(
             node="test",
             processes=processes,
             stop_timeout=2.0,
             cold_stop_timeout=1.0,
-            alive_timeout=0.3,
+            alive_timeout=alive_timeout,
             lost_wait=1.0,
+            claim_after=math.inf,
         )
         self.supervisor = Supervisor(
             rules,
@@ -188,7 +190,7 @@ def test_a_process_that_says_nothing_is_killed_and_replaced(tmp_path: Path) -> N
             signal.pause()
         _consume_until_stopped(Link(end))
 
-    node = NodeUnderTest(main)
+    node = NodeUnderTest(main, alive_timeout=0.3)
 
     assert node.run() == 0
     assert node.ready == 1

@@ -13,7 +13,8 @@ import pytest
 from amqp_tasks.message import JournalEntry
 from amqp_tasks.worker._job import key_of
 from amqp_tasks.worker._journal import JournalState
-from amqp_tasks.worker._revocations import Revocations, termination_in
+from amqp_tasks.worker._revocations import Revocations
+from amqp_tasks.worker._termination import termination_in
 from support.fake_deliveries import FakeClock
 
 DAY = 86_400.0

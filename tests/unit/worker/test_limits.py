@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +15,19 @@ import pytest
 
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import SoftTimeLimitExceeded
+from amqp_tasks.worker import _limits
 from amqp_tasks.worker._job import Job
-from amqp_tasks.worker._limits import OVERDUE_GRACE, SOFT_SIGNAL, Overdue, Timekeeper, Watch, soft_signal_kept
+from amqp_tasks.worker._limits import (
+    OVERDUE_GRACE,
+    SOFT_SIGNAL,
+    Overdue,
+    Timekeeper,
+    Watch,
+    soft_signal_kept,
+    swallowed_noticed,
+)
 from amqp_tasks.worker._loop import Loop
-from amqp_tasks.worker._records import NoRecords, RecordTable
+from amqp_tasks.worker._records import RecordTable
 from amqp_tasks.worker._runs import Runs
 from support.fake_deliveries import FakeClock, job_of
 
@@ -217,7 +228,11 @@ def test_setting_the_timer_is_not_interrupted(place: Callable[[Callable[[], None
 
     clock = FakeClock()
     keeper = Timekeeper(
-        clock=clock, call_later=slowly, records=NoRecords(), on_overdue=lambda job: None, runs=Runs()
+        clock=clock,
+        call_later=slowly,
+        records=RecordTable(1, 1).of_process(0),
+        on_overdue=lambda job: None,
+        runs=Runs(),
     )
 
     def run() -> None:
@@ -248,7 +263,7 @@ def test_limits_that_pass_at_any_moment_hit_only_the_task(
         keeper = Timekeeper(
             clock=loop.clock,
             call_later=loop.call_later,
-            records=NoRecords(),
+            records=RecordTable(1, 1).of_process(0),
             on_overdue=lambda job: None,
             runs=Runs(),
         )
@@ -301,7 +316,7 @@ def test_short_limits_beside_long_ones_do_not_pile_timers_up() -> None:
     keeper = Timekeeper(
         clock=clock,
         call_later=lambda delay, look: planned.append((clock.seconds + delay, look)),
-        records=NoRecords(),
+        records=RecordTable(1, 1).of_process(0),
         on_overdue=lambda job: None,
         runs=Runs(),
     )
@@ -383,3 +398,88 @@ def test_a_task_that_ignores_its_soft_limit_meets_the_hard_one() -> None:
     guarded(watch, function)
 
     assert [job.key for job in timers.overdue] == ["a"]
+
+
+def in_a_finalizer(work: Callable[[], None]) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            work()
+
+    Finalized()
+
+
+def while_collecting(work: Callable[[], None]) -> None:
+    def callback(phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            work()
+
+    gc.callbacks.append(callback)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(callback)
+
+
+@pytest.mark.parametrize("swallow", [in_a_finalizer, while_collecting])
+def test_an_interruption_that_no_exception_gets_out_of_comes_again(
+    place: Callable[[Callable[[], None]], None], swallow: Callable[[Callable[[], None]], None]
+) -> None:
+    timers, swallowed = Timers(), list[int]()
+
+    def run() -> None:
+        def lose() -> None:
+            try:
+                begin.set()
+                endless()
+            except SoftTimeLimitExceeded:
+                swallowed.append(1)
+                raise
+
+        def function() -> None:
+            swallow(lose)
+            assert swallowed == [1]
+            with timers.passing(1) as again:
+                again.set()
+                endless()
+
+        with timers.passing(3) as begin, pytest.raises(SoftTimeLimitExceeded):
+            guarded(timers.watch(3), function)
+
+    with swallowed_noticed():
+        place(run)
+    assert swallowed == [1]
+
+
+def set_off(begin: threading.Event) -> None:
+    begin.set()
+    endless()
+
+
+def test_one_that_is_lost_again_and_again_is_given_up() -> None:
+    timers = Timers()
+
+    def function() -> str:
+        for _ in range(_limits._MAX_AGAIN + 1):
+            with timers.passing(3) as begin:
+                in_a_finalizer(partial(set_off, begin))
+        with timers.passing(3600) as later:
+            later.set()
+        return "done"
+
+    with swallowed_noticed():
+        assert guarded(timers.watch(3), function) == "done"
+
+
+def test_what_else_is_dropped_is_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
+    error = ValueError("of the task's own")
+
+    def fail() -> None:
+        raise error
+
+    with swallowed_noticed():
+        guarded(Timers().watch(3), partial(in_a_finalizer, fail))
+        in_a_finalizer(fail)
+
+    assert told == [error, error]

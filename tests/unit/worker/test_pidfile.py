@@ -91,7 +91,7 @@ def test_a_living_process_that_holds_no_lock_is_refused_too(
         hold(other)
 
 
-@pytest.mark.parametrize("text", ["", f"{os.getpid()}\n", "9" * 31])
+@pytest.mark.parametrize("text", ["", f"{os.getpid()}\n", "9" * 31], ids=["nobody", "itself", "no pid"])
 def test_a_file_that_names_nobody_else_is_taken_over(path: Path, text: str) -> None:
     path.write_text(text)
 

@@ -162,7 +162,7 @@ def test_threads_run_jobs_at_the_same_time() -> None:
     pool.start()
     for _ in range(2):
         pool.submit(Meeting())
-    eventually(lambda: _assert(sorted(met) == [0, 1]))
+    eventually(lambda: sorted(met) == [0, 1])
     pool.stop()
     pool.serve()
 
@@ -244,7 +244,3 @@ def test_sockets_of_a_link_have_a_limit() -> None:
     assert link.socket.gettimeout()
     link.close()
     other.close()
-
-
-def _assert(condition: bool) -> None:
-    assert condition

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from amqp_routing import DelayedRetryType, Queue
 from amqp_tasks import App, Task
 from amqp_tasks.app._retry import Again
 from amqp_tasks.errors import (
@@ -31,22 +33,12 @@ from amqp_tasks.worker._job import Job
 from support import eventually
 from support.collector import Collector
 from support.fake_deliveries import job_of
+from support.inside import running
 
 AnyTask = Task[..., Any]
 
 
-@contextmanager
-def working(app: App, **options: Any) -> Iterator[None]:
-    worker = app.Worker(pool="threads", concurrency=1, **options)
-    thread = threading.Thread(target=worker.start, name="worker-under-test")
-    thread.start()
-    try:
-        assert worker.ready.wait(10)
-        yield
-    finally:
-        assert worker.stop(timeout=5)
-        thread.join(10)
-        assert not thread.is_alive()
+working = partial(running, pool="threads", concurrency=1)
 
 
 @pytest.fixture
@@ -182,7 +174,7 @@ def test_the_caller_sees_retry_and_goes_on_waiting(app: App) -> None:
 
     with working(app):
         result = twice.delay()
-        eventually(lambda: _assert(result.state == "RETRY"), within=10)
+        eventually(lambda: result.state == "RETRY", within=10)
         assert not result.ready()
         gate.set()
         assert result.get(timeout=10) == "done"
@@ -203,7 +195,7 @@ def test_a_task_retried_too_often_fails_as_any_other(app: App) -> None:
         with pytest.raises(MaxRetriesExceededError, match="has been retried 1 times"):
             reasonless.delay(3).get(timeout=10)
         unheard.delay()
-        eventually(lambda: _assert(depth(app, "default.dead") == 1), within=10)
+        eventually(lambda: depth(app, "default.dead") == 1, within=10)
 
     headers = waiting_in(app, "default.dead").properties.all_headers()
     assert (headers["x-error-reason"], headers["x-error-attempts"]) == ("failed", 3)
@@ -343,8 +335,67 @@ def test_a_task_rejected_to_its_queue_is_delivered_again(app: App, acks_late: bo
     with working(app):
         assert bounce.delay().get(timeout=10) == 3
 
-    # Acked before it ran, there is no delivery to give back: a copy takes its place.
-    assert seen == ([False, True, True] if acks_late else [False, False, False])
+    # A copy takes its place: RabbitMQ does not count what is nacked from 4.3 on.
+    assert seen == [False, False, False]
+
+
+@pytest.mark.parametrize("acks_late", [True, False])
+def test_row_r02_a_task_that_goes_back_to_its_queue_for_ever_becomes_a_dead_letter(
+    app: App, acks_late: bool
+) -> None:
+    app.conf.update(task_requeue_limit=3)
+    runs: list[str | None] = []
+    died: list[BaseException] = []
+
+    def on_dead(exc: Exception, *about: Any) -> None:
+        died.append(exc)
+
+    @app.task(bind=True, acks_late=acks_late, on_dead=on_dead)
+    def bounce(self: AnyTask) -> None:
+        runs.append(self.request.id)
+        raise Reject("not here", requeue=True)
+
+    with working(app), pytest.raises(TaskError, match=r"requeue-limit: .* 3 times .*: not here"):
+        bounce.delay().get(timeout=10)
+
+    assert len(runs) == 4
+    assert [str(exc).split(":")[0] for exc in died] == ["requeue-limit"]
+    headers = waiting_in(app, "default.dead").properties.all_headers()
+    assert headers["x-error-reason"] == "requeue-limit"
+
+
+def test_a_dead_letter_that_is_put_back_may_go_back_to_its_queue_as_often_again(app: App) -> None:
+    app.conf.update(task_requeue_limit=2)
+    runs: list[int] = []
+
+    @app.task
+    def bounce() -> None:
+        runs.append(1)
+        raise Reject(requeue=True)
+
+    with working(app):
+        bounce.delay()
+        eventually(lambda: depth(app, "default.dead") == 1)
+        assert app.dead_letters.requeue().count == 1
+        eventually(lambda: len(runs) == 6)
+
+
+def test_rows_b038_r07_what_goes_back_to_a_queue_with_delayed_retries_is_rejected_and_counted_there(
+    app: App,
+) -> None:
+    queue = Queue("slow", delayed_retry_type=DelayedRetryType.FAILED, delayed_retry_min=5)
+    app.conf.update(task_queues=["default", queue], task_requeue_limit=2)
+    seen: list[bool | None] = []
+
+    @app.task(bind=True, queue="slow")
+    def bounce(self: AnyTask) -> None:
+        seen.append(self.request.delivery_info.get("redelivered"))
+        raise Reject(requeue=True)
+
+    with working(app, queues=["slow"]), pytest.raises(TaskError, match="requeue-limit"):
+        bounce.delay().get(timeout=10)
+
+    assert seen == [False, True, True]
 
 
 def test_a_hook_that_raises_changes_nothing(app: App, caplog: pytest.LogCaptureFixture) -> None:
@@ -400,7 +451,3 @@ def test_what_becomes_of_tasks_is_logged_and_not_as_an_error(
     assert "retry: Retry in 0s: ValueError('the reason')" in caplog.text
     assert "] rejected: bad" in caplog.text
     assert "ERROR" not in {record.levelname for record in caplog.records}
-
-
-def _assert(condition: bool) -> None:
-    assert condition

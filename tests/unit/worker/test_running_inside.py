@@ -6,7 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,22 +17,8 @@ from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import ConfigurationError, Reject, SoftTimeLimitExceeded, TaskError, TaskRevokedError
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery, Settlement
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
-from amqp_tasks.worker import Worker
 from support import eventually
-
-
-@contextmanager
-def running(app: App, **options: Any) -> Iterator[Worker]:
-    worker: Worker = app.Worker(**options)
-    thread = threading.Thread(target=worker.start, name="worker-under-test")
-    thread.start()
-    try:
-        assert worker.ready.wait(10)
-        yield worker
-    finally:
-        assert worker.stop(timeout=5)
-        thread.join(5)
-        assert not thread.is_alive()
+from support.inside import running
 
 
 @pytest.fixture
@@ -45,6 +31,21 @@ def app() -> Iterator[App]:
 def broker() -> str:
     """A broker of one test."""
     return f"memory://{uuid.uuid4().hex}/"
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> list[Settlement]:
+    """How the deliveries of the default queue end."""
+    ends: list[Settlement] = []
+    settle = MemoryConsumer.settle
+
+    def note(consumer: MemoryConsumer, delivery: Delivery, settlement: Settlement) -> None:
+        if delivery.queue_name == "default":
+            ends.append(settlement)
+        settle(consumer, delivery, settlement)
+
+    monkeypatch.setattr(MemoryConsumer, "settle", note)
+    return ends
 
 
 @pytest.mark.parametrize("pool", [None, "threads", "solo"])
@@ -90,7 +91,7 @@ def test_a_failure_that_goes_to_nobody_is_kept_with_its_traceback(
         with running(app):
             # A sender whose app has a backend may want what this worker's has not.
             sent = fail.apply_async(reply_to="" if result_backend else "somewhere")
-            eventually(lambda: _assert(_depth(app, "default.dead") == 1), within=10)
+            eventually(lambda: _depth(app, "default.dead") == 1, within=10)
             assert _depth(app, "default") == 0
 
         headers = _first(app, "default.dead").properties.headers
@@ -113,7 +114,7 @@ def test_after_its_retries_it_is_kept_with_all_attempts_and_the_first_time(broke
 
         with running(app):
             fail.delay()
-            eventually(lambda: _assert(_depth(app, "default.dead") == 1), within=15)
+            eventually(lambda: _depth(app, "default.dead") == 1, within=15)
 
         (letter,) = app.dead_letters.find()
     assert (letter.reason, letter.error_type, letter.attempts) == ("failed", "ValueError", 3)
@@ -133,6 +134,30 @@ def test_a_failure_that_somebody_is_told_is_not_kept_twice(broker: str) -> None:
             fail.delay().get(timeout=10)
 
         assert _depth(app, "default.dead") == 0
+
+
+@pytest.mark.parametrize("by_setting", [True, False])
+def test_a_failure_that_is_told_is_kept_too_where_failures_are_not_acked(
+    broker: str, by_setting: bool
+) -> None:
+    with App("inside", broker=broker, task_acks_on_failure=not by_setting) as app:
+
+        @app.task(acks_on_failure=None if by_setting else False)
+        def fail(text: str) -> None:
+            raise ValueError(text)
+
+        @app.task(acks_on_failure=True)
+        def fail_as_usual() -> None:
+            raise ValueError("told")
+
+        with running(app):
+            with pytest.raises(ValueError, match="told"):
+                fail_as_usual.delay().get(timeout=10)
+            with pytest.raises(ValueError, match="kept"):
+                fail.delay("kept").get(timeout=10)
+
+        (letter,) = app.dead_letters.find()
+    assert (letter.reason, letter.error_type, letter.task) == ("failed", "ValueError", fail.name)
 
 
 def test_without_dead_letter_queues_a_failure_that_goes_to_nobody_is_acked(broker: str) -> None:
@@ -155,18 +180,25 @@ def test_without_dead_letter_queues_a_failure_that_goes_to_nobody_is_acked(broke
         assert app.transport.queue_status("default.dead") is None
 
 
-def test_without_dead_letter_queues_what_is_refused_is_left_to_the_broker(
-    broker: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("acks_on_failure", "end"), [(True, Settlement.ACK), (False, Settlement.DROP)])
+def test_without_dead_letter_queues_a_failure_that_is_not_acked_is_left_to_the_broker(
+    broker: str, settled: list[Settlement], acks_on_failure: bool, end: Settlement
 ) -> None:
-    ends: list[Settlement] = []
-    settle = MemoryConsumer.settle
+    with App("inside", broker=broker, task_dead_letter_queues=False) as app:
 
-    def note(consumer: MemoryConsumer, delivery: Delivery, settlement: Settlement) -> None:
-        if delivery.queue_name == "default":
-            ends.append(settlement)
-        settle(consumer, delivery, settlement)
+        @app.task(acks_on_failure=acks_on_failure)
+        def fail() -> None:
+            raise ValueError("told")
 
-    monkeypatch.setattr(MemoryConsumer, "settle", note)
+        with running(app), pytest.raises(ValueError, match="told"):
+            fail.delay().get(timeout=10)
+
+    assert settled == [end]
+
+
+def test_without_dead_letter_queues_what_is_refused_is_left_to_the_broker(
+    broker: str, settled: list[Settlement]
+) -> None:
     with App("inside", broker=broker, task_dead_letter_queues=False) as app:
 
         @app.task
@@ -176,7 +208,7 @@ def test_without_dead_letter_queues_what_is_refused_is_left_to_the_broker(
         with running(app, pool="solo"), pytest.raises(TaskError, match="not ours"):
             reject.delay().get(timeout=10)
 
-    assert ends == [Settlement.DROP]
+    assert settled == [Settlement.DROP]
 
 
 def test_an_exception_without_a_text_is_kept_all_the_same(broker: str) -> None:
@@ -192,7 +224,7 @@ def test_an_exception_without_a_text_is_kept_all_the_same(broker: str) -> None:
 
         with running(app):
             fail.delay()
-            eventually(lambda: _assert(_depth(app, "default.dead") == 1), within=10)
+            eventually(lambda: _depth(app, "default.dead") == 1, within=10)
 
         headers = _first(app, "default.dead").properties.headers
     assert headers["x-error-type"] == Mute.__qualname__
@@ -261,7 +293,7 @@ def test_a_connection_that_cannot_be_closed_does_not_keep_the_worker(
     def close(*args: Any, **options: Any) -> None:
         raise OSError("not now")
 
-    with running(app) as worker:
+    with running(app, may_fail=True) as worker:
         monkeypatch.setattr("amqp_tasks.worker._engine.Engine.close", close)
         assert worker.stop(timeout=2)
         monkeypatch.undo()
@@ -290,10 +322,6 @@ def _first(app: App, queue_name: str) -> Delivery:
 
 def _ignore(event: ConsumerEvent) -> None:
     """Nobody asks."""
-
-
-def _assert(condition: bool) -> None:
-    assert condition
 
 
 def test_in_memory_a_hard_limit_is_said_and_not_enforced() -> None:
@@ -359,7 +387,7 @@ def test_what_is_revoked_is_refused(broker: str, pool: str, caplog: pytest.LogCa
             app.control.revoke(iter(["late"]))
             # It has heard what was said before when it says that it cannot do this.
             blocking.revoke(terminate=True)
-            eventually(lambda: _assert("is to be terminated" in caplog.text))
+            eventually(lambda: "is to be terminated" in caplog.text)
             gate.set()
             blocking.get(timeout=10)
             for result in (before, *waiting, late):

@@ -47,9 +47,14 @@ class Door:
 @dataclass
 class Settled:
     log: list[tuple[Delivery, Settlement]] = field(default_factory=list)
+    is_flushed: bool = False
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
         self.log.append((delivery, settlement))
+        self.is_flushed = False
+
+    def flush(self, *, timeout: float) -> None:
+        self.is_flushed = True
 
 
 @dataclass
@@ -71,6 +76,8 @@ class Fixture:
         self.backend, self.door, self.consumer, self.told = Backend(), Door(), Settled(), Told()
         self.ledger = Ledger(in_flight=10)
         self.later: list[tuple[float, Callable[[], None]]] = []
+        self.kept: list[tuple[str, Exception, str | None]] = []
+        self.counted: list[str] = []
         self.settler = Settler(
             SettlerParts(
                 transport=self.door,  # type: ignore[arg-type]  # only what a settler uses
@@ -79,6 +86,8 @@ class Fixture:
                 verdicts=self.told,
                 call_later=lambda delay, callback: self.later.append((delay, callback)),
                 on_settled=lambda: None,
+                count=self.counted.append,
+                keep=lambda job, error, traceback: self.kept.append((job.key, error, traceback)),
             )
         )
         self.settler.consumer = self.consumer  # type: ignore[assignment]  # only what a settler uses
@@ -137,6 +146,35 @@ def test_a_result_that_its_queue_refuses_again_and_again_is_given_up(it: Fixture
     assert it.later == []
 
 
+FAILURE = ResultRecord(task_id="a", status=State.FAILURE, result=ValueError("no"), traceback="line 1")
+
+
+def _refuse_twice(it: Fixture) -> None:
+    it.backend.stored.pop()[1](PublishNacked("refused"))
+    it.later.pop()[1]()
+    it.backend.stored.pop()[1](PublishNacked("refused"))
+
+
+def test_a_failure_that_is_given_up_is_kept(it: Fixture) -> None:
+    it.settler.store(it.job, FAILURE)
+
+    _refuse_twice(it)
+
+    assert [(key, str(error), traceback) for key, error, traceback in it.kept] == [("a", "no", "line 1")]
+    assert it.settlements == []
+
+
+def test_a_failure_that_is_given_up_is_not_kept_twice(it: Fixture) -> None:
+    message = OutgoingMessage(exchange="", routing_key="work.dead", body=b"", properties=Properties())
+    it.settler.set_aside(it.job, message, FAILURE)
+    it.door.sent.pop()[1](None)
+
+    _refuse_twice(it)
+
+    assert it.kept == []
+    assert it.settlements == [Settlement.ACK]
+
+
 @pytest.mark.parametrize("error", [EncodeError("args[0]: socket"), MessageTooLarge("17 MB")])
 def test_a_result_that_cannot_be_sent_becomes_a_failure(it: Fixture, error: Exception) -> None:
     if isinstance(error, EncodeError):
@@ -152,12 +190,12 @@ def test_a_result_that_cannot_be_sent_becomes_a_failure(it: Fixture, error: Exce
     assert it.settlements == [Settlement.ACK]
 
 
-def test_a_failure_that_cannot_be_sent_either_ends_the_attempt(it: Fixture) -> None:
+def test_a_failure_that_cannot_be_sent_either_is_kept(it: Fixture) -> None:
     it.backend.refuses = [EncodeError("value"), EncodeError("address")]
 
     it.settler.store(it.job, RECORD)
 
-    assert it.settlements == [Settlement.ACK]
+    assert [str(error) for _, error, _ in it.kept] == ["value"]
 
 
 def test_an_unexpected_refusal_keeps_the_delivery_and_tries_again(it: Fixture) -> None:
@@ -197,6 +235,7 @@ def test_without_a_waiter_the_dead_letter_is_enough(it: Fixture) -> None:
 
 def test_an_early_ack_is_not_repeated(it: Fixture) -> None:
     it.settler.acknowledge_early(it.job)
+    assert it.consumer.is_flushed
     it.settler.acknowledge(it.job)
 
     assert it.settlements == [Settlement.ACK]
@@ -264,9 +303,9 @@ def test_a_state_that_cannot_be_told_keeps_nobody_from_going_on(it: Fixture) -> 
 
 
 def test_a_requeued_delivery_is_no_finished_one(it: Fixture) -> None:
-    it.settler.requeue(it.job, NEXT)
+    it.settler.give_back(it.job, NEXT)
 
-    assert it.settlements == [Settlement.REQUEUE]
+    assert it.settlements == [Settlement.RETURN]
     assert it.door.sent == []
     assert it.ledger.count == 0
     assert it.ledger.lose(1) == ((), ())
@@ -278,7 +317,7 @@ def test_a_copy_takes_the_place_of_a_delivery_that_was_lost(it: Fixture, is_adop
     it.ledger.lose(1)
     if is_adopted:
         it.ledger.adopt(job_of("a", epoch=2))
-    it.settler.requeue(it.job, NEXT)
+    it.settler.give_back(it.job, NEXT)
     assert it.settlements == []
 
     it.door.sent[0][1](None)
@@ -290,7 +329,22 @@ def test_a_copy_takes_the_place_of_a_delivery_that_was_lost(it: Fixture, is_adop
 
 def test_what_was_acked_early_is_requeued_as_a_copy(it: Fixture) -> None:
     it.settler.acknowledge_early(it.job)
-    it.settler.requeue(it.job, NEXT)
+    it.settler.give_back(it.job, NEXT)
     it.door.sent[0][1](None)
 
     assert it.settlements == [Settlement.ACK]
+
+
+def test_an_end_is_counted_once_when_it_is_settled_and_what_goes_on_elsewhere_is_none(it: Fixture) -> None:
+    it.settler.store(it.job, RECORD)
+    assert it.counted == []
+    it.backend.stored[0][1](None)
+    assert it.counted == ["done"]
+
+    it.ledger.open(letter := job_of("b"))
+    message = OutgoingMessage(exchange="", routing_key="q.dead", body=b"", properties=Properties())
+    it.settler.set_aside(letter, message, None)
+    it.door.sent[0][1](None)
+
+    assert it.settlements == [Settlement.ACK, Settlement.ACK]
+    assert it.counted == ["done"]

@@ -1,0 +1,135 @@
+"""What a worker process makes of entries of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from amqp_tasks import App
+from amqp_tasks.app._journal import JournalWriter
+from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.message import Envelope, JournalEntry
+from amqp_tasks.worker._alone import Alone
+from amqp_tasks.worker._engine import Engine
+from amqp_tasks.worker._loop import Loop
+from amqp_tasks.worker._options import Asked, resolve
+from amqp_tasks.worker._process import ProcessReports, WorkerProcess
+from amqp_tasks.worker._rates import rates_of
+from amqp_tasks.worker._records import RecordTable
+from support.fake_deliveries import job_of
+
+
+@pytest.fixture
+def process() -> Iterator[WorkerProcess]:
+    """One that does not run: what it is told is done when its loop is let run."""
+    with App("learning", broker="memory://learning/") as app:
+        app.finalize()
+        options, loop = resolve(app, Asked(), default_pool="solo"), Loop()
+        writer = JournalWriter(app.transport, app.settings)
+        records = RecordTable(1, 1).of_process(0)
+        rate_limits = rates_of(app, clock=SYSTEM_CLOCK)
+        yield WorkerProcess(
+            app,
+            options,
+            records=records,
+            verdicts=Alone(writer, records, claim_after=60.0, loop=loop),
+            rate_limits=rate_limits,
+            reports=ProcessReports(event=print, recycling=print, ended=print),
+            loop=loop,
+            owns_transport=False,
+        )
+        rate_limits.close()
+        loop.close()
+
+
+class Terminations:
+    """Which of some running tasks were to be ended."""
+
+    def __init__(self, running: list[Envelope]) -> None:
+        self._running = running
+        self.ended: list[str] = []
+
+    def terminate(self, is_meant: Callable[[Envelope], bool]) -> bool:
+        found = [envelope.id for envelope in self._running if is_meant(envelope)]
+        self.ended += found
+        return bool(found)
+
+
+def _task(task_id: str, **stamps: Any) -> Envelope:
+    envelope = job_of(task_id, headers={"stamped_headers": [*stamps], "stamps": stamps}).envelope
+    assert envelope is not None
+    return envelope
+
+
+def _entry(kind: str, *, age: float = 0.0, **facts: Any) -> JournalEntry:
+    time = SYSTEM_CLOCK.now().timestamp() - age
+    return JournalEntry(kind=kind, id="e", time=time, sender="s", facts=facts)
+
+
+def _learn(process: WorkerProcess, *entries: JournalEntry) -> None:
+    process.learn(entries)
+    process.loop.call_soon(process.loop.stop)
+    process.loop.run()
+
+
+@pytest.fixture
+def terminations(process: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> Terminations:
+    """Three tasks run, two of them with a stamp."""
+    made = Terminations([_task("a"), _task("b", batch="b-1"), _task("c", batch="b-2")])
+    monkeypatch.setattr(process._engine, "terminate", made.terminate)
+    return made
+
+
+def test_running_tasks_are_ended_by_id_and_by_stamp(
+    process: WorkerProcess, terminations: Terminations
+) -> None:
+    _learn(
+        process,
+        _entry("revoke", ids=["a"], terminate=True),
+        _entry("revoke-stamps", stamps={"batch": ["b-2"]}, terminate=True),
+    )
+
+    assert terminations.ended == ["a", "c"]
+
+
+def test_a_termination_that_was_taken_back_ends_nothing(
+    process: WorkerProcess, terminations: Terminations
+) -> None:
+    _learn(
+        process,
+        _entry("revoke", ids=["a"], terminate=True),
+        _entry("revoke-stamps", stamps={"batch": ["b-1", "b-2"]}, terminate=True),
+        _entry("unrevoke", ids=["a"]),
+        _entry("unrevoke-stamps", stamps={"batch": ["b-1"]}),
+    )
+
+    assert terminations.ended == ["c"]
+
+
+def test_a_termination_that_is_too_old_ends_nothing(
+    process: WorkerProcess, terminations: Terminations
+) -> None:
+    _learn(
+        process,
+        _entry("revoke", age=31 * 86_400, ids=["a"], terminate=True),
+        _entry("revoke-stamps", age=31 * 86_400, stamps={"batch": ["b-1"]}, terminate=True),
+    )
+
+    assert terminations.ended == []
+
+
+def test_a_malformed_termination_keeps_no_pause_from_being_heeded(
+    process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[list[str]] = []
+    monkeypatch.setattr(Engine, "pause_queues", lambda _engine, names: paused.append(sorted(names)))
+
+    _learn(
+        process,
+        _entry("revoke-stamps", stamps={"batch": ["b-1"]}, terminate="yes"),
+        _entry("pause", queues=["default"]),
+    )
+
+    assert paused == [["default"]]

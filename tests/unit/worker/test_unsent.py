@@ -1,0 +1,38 @@
+"""The dead letter of what cannot be sent shows its arguments as any message of its task does."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqp_tasks import App
+from amqp_tasks.canvas import Signature
+from amqp_tasks.worker._unsent import unsent_letter
+
+APP = App("proj", broker="memory://")
+
+
+@APP.task(sensitive=("password",))
+def login(user: str, password: str) -> None: ...
+
+
+@pytest.mark.parametrize("max_bytes", [1000, 0])
+@pytest.mark.parametrize(
+    ("call", "value"),
+    [
+        (login.s("canary"), ("bob",)),
+        (login.s("canary"), ("bob" * 400,)),
+        (login.si("bob", password="canary"), ()),
+        (login.starmap([("bob", "canary")]), ()),
+    ],
+    ids=["after a value", "after a large value", "alone", "items"],
+)
+def test_what_cannot_be_sent_shows_no_sensitive_argument(
+    call: Signature, value: tuple[str, ...], max_bytes: int
+) -> None:
+    letter = unsent_letter(
+        call, value, app=APP, queue_name="hipri", after="a", place="next", error=ValueError("no"), hostname="me",
+        max_bytes=max_bytes,
+    )  # fmt: skip
+
+    assert "canary" not in str(letter.properties.all_headers())
+    assert (b"canary" in letter.body) == bool(max_bytes)
