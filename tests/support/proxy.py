@@ -53,7 +53,7 @@ class TcpProxy:
         self._knows_frames = knows_frames
         self._point: Point | None = None
         self.was_at_point = threading.Event()
-        """Set when the connections were cut at the point of `cut_at`."""
+        """Set when a connection that had come to the point of `cut_at` was reset, whatever reset it."""
         parts = urlsplit(target_url)
         assert parts.hostname, f"no host in {target_url!r}"
         self._target = (parts.hostname, parts.port or 5672)
@@ -275,7 +275,6 @@ class TcpProxy:
                 self._write(flow, now)
             if flow.is_at_point and not flow.due:
                 self._drop_all()
-                self.was_at_point.set()
                 return
             if flow.ended and not flow.due and flow.source in self._flows:
                 self._drop(flow)
@@ -336,6 +335,8 @@ class TcpProxy:
         flow = self._flows.pop(which, None)
         if flow is not None:
             flow.due.clear()
+            if flow.is_at_point:
+                self.was_at_point.set()
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(which)
 

@@ -12,9 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pika import frame, spec
 
 from support import Ledger, TcpProxy, eventually
 from support.leaks import Footprint
+from support.points import POINTS
 from support.workers import TESTS, WorkerProcess
 
 
@@ -166,6 +168,18 @@ def test_a_cut_connection_is_reset_and_a_new_one_is_served(echo: str) -> None:
         with closing(connect(proxy)) as second:
             second.sendall(b"y")
             assert read(second, 1) == b"y"
+
+
+def test_who_was_at_the_point_when_all_were_cut_was_there(echo: str) -> None:
+    with TcpProxy(echo, knows_frames=True) as proxy, closing(connect(proxy)) as client:
+        proxy.delay(60)  # what comes before the point does not pass in time
+        proxy.cut_at(POINTS["before the ack"])
+        client.sendall(b"AMQP\x00\x00\x09\x01" + frame.Method(1, spec.Basic.Ack(1)).marshal())
+        eventually(lambda: proxy._point is None)
+
+        proxy.cut()
+
+        assert proxy.was_at_point.wait(5)
 
 
 def test_a_refusing_proxy_resets_new_connections_until_it_resumes(echo: str) -> None:
