@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.settings._at_once import is_right
 from amqp_tasks.settings._written import Written
 
 if TYPE_CHECKING:
@@ -120,11 +121,12 @@ class Conf:
         del values, settings
         if not written:
             return
-        from amqp_tasks.settings._gather import check_written
+        if not is_right(written):
+            from amqp_tasks.settings._gather import check_written
 
-        outcome = check_written(written)
-        if outcome.settings is None:
-            raise outcome.error
+            outcome = check_written(written)
+            if outcome.settings is None:
+                raise outcome.error
         with self._lock:
             for name, value in written.items():
                 # Taken out first, so that the order of the dict is the order of writing.

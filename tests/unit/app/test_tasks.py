@@ -450,7 +450,8 @@ def test_a_failure_that_is_not_raised_is_told_to_the_callback() -> None:
 
 def test_building_an_app_imports_nothing_heavy() -> None:
     code = (
-        "import sys, amqp_tasks; app = amqp_tasks.App('x')\n"
+        "import sys, amqp_tasks\n"
+        "app = amqp_tasks.App('x', broker='amqp://me:pw@host/v', backend='rpc://', include=['proj.tasks'])\n"
         "@app.task\ndef add(x: int, y: int) -> int: return x + y\n"
         "heavy = {'pydantic', 'kombu', 'pika', 'click', 'rich', 'asyncio', 'tomllib', 'amqp_tasks.message'} & set(sys.modules)\n"
         "assert not heavy, heavy"
