@@ -32,7 +32,8 @@ __all__ = ("DeadLetterFilter", "DeadLetters", "Requeued", "dead_letter_counts", 
 class DeadLetterFilter:
     """Which dead letters are meant: those that fit every field that is given. Patterns are globs, case counts.
 
-    A field that is given and empty fits nothing: a list of ids that came out empty must not mean all of them.
+    A field that is given and empty fits nothing: a list of ids that came out empty must not mean all of them. Of what may be
+    several, one text is the only one.
 
     Attributes:
         ids: any of these ids.
@@ -53,6 +54,12 @@ class DeadLetterFilter:
     newer: timedelta | None = None
     workflow: str | None = None
     steps: Collection[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ids", "tasks", "reasons", "errors", "steps"):
+            given = getattr(self, name)
+            if isinstance(given, str):
+                object.__setattr__(self, name, (given,))
 
     def fits(self, letter: DeadLetter, now: datetime) -> bool:
         """Whether `letter` is one of them at the time `now` (aware)."""

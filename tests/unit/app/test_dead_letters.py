@@ -161,6 +161,15 @@ def test_purge_removes_what_is_meant(app: App) -> None:
     assert ids_in(app) == ["d"]
 
 
+def test_one_text_is_one_condition_and_not_its_characters(app: App) -> None:
+    bury(app, "a", "b", "ab")
+
+    assert app.dead_letters.purge(where=DeadLetterFilter(ids="ab")) == 1
+    assert ids_in(app) == ["a", "b"]
+    assert app.dead_letters.purge(where=DeadLetterFilter(tasks="no*")) == 0
+    assert ids_in(app) == ["a", "b"]
+
+
 @pytest.mark.parametrize("field", ["ids", "tasks", "reasons", "errors"])
 def test_a_condition_that_came_out_empty_means_none_and_not_all(app: App, field: str) -> None:
     bury(app, "a", "b")
