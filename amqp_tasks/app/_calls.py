@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._destination import Destination, Destinations
 from amqp_tasks.app._errbacks import CALL_ERRBACK
+from amqp_tasks.app._given import item_task
 from amqp_tasks.app._options import CallOptions, start_of
 from amqp_tasks.app._properties import aware, further_options
 from amqp_tasks.app._publishing import ONE_ATTEMPT, PublishPolicy, connect_with_policy, publish_with_policy
@@ -341,9 +342,8 @@ class Calls:
 
     def _other_task(self, kwargs: Mapping[str, Any]) -> Task[..., Any] | None:
         """The task that a message of a built-in one is about, which goes where its own would."""
-        call: Any = kwargs.get("task")
-        name: Any = call.get("task") if isinstance(call, Mapping) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        return self.named(name) if isinstance(name, str) else None
+        name = item_task(kwargs)
+        return self.named(name) if name is not None else None
 
     def labels(
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ("keywords", "positional", "several")
+__all__ = ("item_task", "keywords", "positional", "several")
 
 
 def positional(args: Sequence[Any] | None) -> Sequence[Any]:
@@ -40,3 +40,10 @@ def keywords(kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def several(given: str | Iterable[str]) -> list[str]:
     """One text or several, each once: one is not taken apart into characters."""
     return list(dict.fromkeys((given,) if isinstance(given, str) else given))
+
+
+def item_task(kwargs: Mapping[str, Any]) -> str | None:
+    """The name of the task that `map`, `starmap` and `chunks` run for each item, of their message's keyword arguments."""
+    call: Any = kwargs.get("task")
+    name: Any = call.get("task") if isinstance(call, Mapping) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return name if isinstance(name, str) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from amqp_tasks.app._given import keywords, positional
+from amqp_tasks.app._given import item_task, keywords, positional
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
@@ -66,3 +66,9 @@ class AppSender:
         """
         whole = signature.clone(args, kwargs)
         return self._app.tasks[whole.task](*whole.args, **whole.kwargs)
+
+    def has_secrets(self, signature: Signature) -> bool:
+        """See `Sender.has_secrets`."""
+        names = (signature.task, item_task(signature.kwargs))
+        tasks = (self._app.tasks.get(name) for name in names if name is not None)
+        return any(task is not None and task.sensitive for task in tasks)

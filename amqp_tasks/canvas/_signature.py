@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, SupportsIndex, 
 
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import check_stamps, plain_stamp, stamp_values
+from amqp_tasks.message._printable import HIDDEN
 
 __all__ = (
     "Sender",
@@ -56,6 +57,10 @@ class Sender(Protocol):
 
     def call_signature(self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the task's function here; returns what it returns."""
+
+    def has_secrets(self, signature: Signature) -> bool:
+        """Whether its task has `sensitive` arguments, so that nobody may be shown what it is given."""
+        ...
 
 
 Made = TypeVar("Made", bound="Signature")
@@ -256,6 +261,9 @@ class Signature(dict[str, Any]):
         return NotImplemented
 
     def __repr__(self) -> str:
+        if self.sender is not None and self.sender.has_secrets(self):
+            # Which of them are secret cannot be told: further ones may come before these.
+            return f"{self.task}({HIDDEN})"
         shown = [*map(_short, self.args), *(f"{name}={_short(value)}" for name, value in self.kwargs.items())]
         return f"{self.task}({', '.join(shown)})"
 

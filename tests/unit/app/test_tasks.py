@@ -426,6 +426,21 @@ def test_a_sensitive_parameter_may_be_any_that_the_function_takes() -> None:
         app.task(name="self", bind=True, sensitive=["self"])(bound)
 
 
+def test_a_signature_of_a_task_with_sensitive_arguments_shows_none_of_them() -> None:
+    app = App("proj")
+    log_in = app.task(name="log_in", sensitive=("password",))(lambda user, password: None)
+    shout = app.task(name="shout")(lambda text: None)
+    whole = log_in.s("me", "s3cret") | shout.s() | log_in.chunks([("me", "s3cret")], 1)
+
+    said = [
+        repr(each) for each in (whole, log_in.s(password="s3cret").set(queue="q"), log_in.map(["s3cret"]))
+    ]
+
+    assert "s3cret" not in "".join(said)
+    assert said[0].startswith("log_in(***) | shout()")
+    assert repr(shout.s("loud")) == "shout('loud')"
+
+
 def test_a_validator_that_fails_in_its_own_way_is_an_outcome() -> None:
     def look_up(value: str) -> str:
         raise KeyError(value)
