@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from amqp_tasks.errors import ConfigurationError, UnsupportedTransport
 from amqp_tasks.settings._base import PositiveSeconds, Section, expected, fault, no_bool
 from amqp_tasks.settings._secrets import Secret
-from amqp_tasks.settings._url import BrokerUrl
+from amqp_tasks.settings._url import MAX_HEARTBEAT, BrokerUrl
 
 __all__ = ("BrokerSettings", "TlsOptions")
 
@@ -62,7 +62,7 @@ class BrokerSettings(Section):
     connection_max_retries: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] | None = Field(
         default=None, description="Attempts to connect again before giving up; None: no limit."
     )
-    heartbeat: Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=65535)] = Field(
+    heartbeat: Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=MAX_HEARTBEAT)] = Field(
         default=15,
         description="Seconds between heartbeats: a dead connection is noticed after two. Cannot be switched off; below"
         " 5 gives false alarms.",

@@ -21,6 +21,8 @@ DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 BROKER_SCHEMES = ("amqp", "amqps", "pyamqp", "memory")
 BROKER_OPTIONS = {"heartbeat": int, "connection_timeout": float}
 """What may follow the `?`: both in seconds, both for every URL of a failover list alike."""
+MAX_HEARTBEAT = 65535
+"""Seconds; AMQP has 16 bits for them."""
 STORE_PORTS = {"redis": 6379, "rediss": 6379}
 TLS_STORE = "rediss"
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -332,6 +334,10 @@ def _check_options(query: Mapping[str, str]) -> None:
         if not _is_positive(value, kind):
             raise ConfigurationError(
                 f"broker URL: expected {name} to be a positive number of seconds, got {mask_secrets(value)!r}"
+            )
+        if name == "heartbeat" and int(value) > MAX_HEARTBEAT:
+            raise ConfigurationError(
+                f"broker URL: expected heartbeat to be at most {MAX_HEARTBEAT} seconds, got {value}"
             )
 
 

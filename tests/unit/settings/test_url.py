@@ -94,6 +94,7 @@ def test_options_are_typed() -> None:
         ("amqp://mq?heartbeat=soon", "expected heartbeat to be a positive number of seconds, got 'soon'"),
         ("amqp://mq?connection_timeout=inf", "positive number of seconds"),
         ("amqp://mq?connection_timeout=0", "positive number of seconds"),
+        ("amqp://mq?heartbeat=65536", "expected heartbeat to be at most 65535 seconds, got 65536"),
         ("memory://?heartbeat=3", "memory:// has no options"),
     ],
 )
