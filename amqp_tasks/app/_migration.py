@@ -240,7 +240,7 @@ class Migration:
             if not is_quiet:
                 raise MigrationRefused(
                     self._name,
-                    f"messages keep arriving, and a message on its way to a queue that is deleted is lost: pause its producers"
+                    f"messages keep arriving, or are not confirmed, and a message on its way to a queue that is deleted is lost: pause its producers"
                     f" for {self._quiet:g} s, and run this again",
                 )
             tell(MigrationProgress(step=MigrationStep.SWAP, moved=mover.moved))
@@ -248,6 +248,7 @@ class Migration:
             # The consumer stays until the new queue is there: what it was sent last is moved, too.
             self._transport.delete_queue(self._name)
             self._declare_wanted()
+            mover.finish()
         return mover.moved
 
     def _declare_wanted(self) -> None:
@@ -270,8 +271,13 @@ class Migration:
                 self._patience,
                 partial(self._tell, tell, MigrationStep.MOVE_BACK, mover),
             )
-            if is_quiet:
-                self._transport.delete_queue(self._aside)
+            if not is_quiet:
+                raise MigrationRefused(
+                    self._name,
+                    f"not all messages of {self._aside!r} are back in it: nothing is lost, run this again",
+                )
+            self._transport.delete_queue(self._aside)
+            mover.finish()
         return mover.moved
 
     def _bind(self, bindings: tuple[Binding, ...], queue_name: str) -> None:

@@ -29,8 +29,9 @@ class Mover:
     """A context in which messages are moved, whatever arrives, until it is left.
 
     1. Entering consumes the source. 2. On the I/O thread each delivery is published to the target and, when that is confirmed,
-    acknowledged. 3. `wait_until_quiet` waits in the caller. 4. Leaving closes the consumer: what was not confirmed goes back. A lost
-    connection is ridden out; what was confirmed but not acknowledged then comes again and is moved once more.
+    acknowledged. 3. `wait_until_quiet` waits in the caller. 4. `finish`, when the source was deleted, waits for what the broker
+    had handed out before. 5. Leaving closes the consumer: what was not confirmed goes back. A lost connection is ridden out;
+    what was confirmed but not acknowledged then comes again and is moved once more.
 
     Thread safety: one thread uses it; `moved` may be read by any.
 
@@ -49,9 +50,10 @@ class Mover:
         # Guarded by the condition; written on the I/O thread.
         self._in_flight = 0
         self._changed_at = time.monotonic()
-        self._is_consuming = False
+        self._is_consuming = self._is_stopping = False
         self._error: Exception | None = None
         self.moved = 0
+        self._has_stopped = threading.Event()
         self._is_over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -80,36 +82,48 @@ class Mover:
             on_look: called now and then with the number of messages that are left.
 
         Returns:
-            False when it did not come about: messages keep arriving.
+            False when it did not come about: messages keep arriving, or the target does not confirm them.
 
         Raises:
             PublishError: a message could not be moved; it stays.
             BrokerConnectionError, BrokerOperationError: the broker is away for too long, or refuses.
         """
-        empty_since: float | None = None
+        empty_since = uncounted_since = None
         while True:
             status = self._transport.queue_status(self._source)
-            ready, now = (status.messages if status is not None else 0), time.monotonic()
+            now = time.monotonic()
             with self._changed:
                 if self._error is not None:
                     raise self._error
-                in_flight, calm = self._in_flight, now - self._changed_at
-                is_consuming = self._is_consuming
-            on_look(ready + in_flight)
-            if is_consuming and status is not None and not status.consumers:
+                in_flight, changed_at, is_consuming = self._in_flight, self._changed_at, self._is_consuming
+            on_look((status.messages if status is not None else 0) + in_flight)
+            if status is None or not status.consumers or not is_consuming:
                 # We are one. RabbitMQ says 0 and 0 of a quorum queue whose leader does not tell it in a quarter of a second.
-                empty_since = None
-            elif not ready:
+                uncounted_since = now if uncounted_since is None else uncounted_since
+                self._check_counted(now - uncounted_since)
+            elif status.messages:
+                uncounted_since = None
+                self._check_moving(now - changed_at)
+            else:
+                uncounted_since = None
                 empty_since = now if empty_since is None else empty_since
-                if is_consuming and not in_flight and calm >= quiet:
+                if not in_flight and now - changed_at >= quiet and self._is_at_rest(changed_at):
                     return True
                 if now - empty_since > max(patience, quiet):
                     return False
-            elif calm > _STALLED:
-                raise BrokerUnreachable(
-                    f"queue {self._source!r} has messages, and none can be moved: look whether its node is up, and run this again"
-                )
             self._is_over.wait(_LOOK_EVERY)
+
+    def finish(self) -> None:
+        """Wait until all has come, and is moved, that the broker had handed out before the source was deleted.
+
+        Raises:
+            PublishError: a message could not be moved, and has no other place.
+        """
+        self._stop()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._in_flight or self._error is not None, _STALLED)
+            if self._error is not None:
+                raise self._error
 
     def other_consumers(self) -> int:
         """How many others consume the source.
@@ -117,24 +131,67 @@ class Mover:
         Raises:
             BrokerUnreachable: the broker does not count ours: see `wait_until_quiet`.
         """
-        deadline = time.monotonic() + _STALLED
+        since = time.monotonic()
         while (status := self._transport.queue_status(self._source)) is not None:
             if status.consumers:
                 return status.consumers - 1
-            if time.monotonic() > deadline:
-                raise BrokerUnreachable(
-                    f"the broker does not say who consumes queue {self._source!r}: look whether its node is up, and run this again"
-                )
+            self._check_counted(time.monotonic() - since)
             self._is_over.wait(_LOOK_EVERY)
         return 0
+
+    def _check_counted(self, seconds: float) -> None:
+        if seconds > _STALLED:
+            raise BrokerUnreachable(
+                f"the broker does not say who consumes queue {self._source!r}: look whether its node is up, and run this again"
+            )
+
+    def _check_moving(self, seconds: float) -> None:
+        if seconds > _STALLED:
+            raise BrokerUnreachable(
+                f"queue {self._source!r} has messages, and none can be moved: look whether its node is up, and run this again"
+            )
+
+    def _is_at_rest(self, changed_at: float) -> bool:
+        """Whether nothing was on its way to us: the broker counts what it has handed out, however large, as gone."""
+        self._stop()
+        with self._changed:
+            # It consumes again when that is told, and not before.
+            self._is_stopping = self._is_consuming = False
+            is_at_rest = changed_at == self._changed_at and not self._in_flight
+        self._consume(())
+        return is_at_rest
+
+    def _stop(self) -> None:
+        """Stop to consume. The broker's answer comes behind all that it has handed out.
+
+        Raises:
+            BrokerUnreachable: it does not come.
+        """
+        with self._changed:
+            self._is_stopping = True
+        self._has_stopped.clear()
+        self._consume((self._source,))
+        if not self._has_stopped.wait(_STALLED):
+            raise BrokerUnreachable(
+                f"the broker does not end to deliver queue {self._source!r}: look whether its node is up, and run this again"
+            )
+
+    def _consume(self, all_but: Sequence[str]) -> None:
+        assert self._consumer is not None
+        self._consumer.pause_queues(all_but)
 
     # On the I/O thread.
 
     def _on_event(self, event: ConsumerEvent) -> None:
         with self._changed:
             self._is_consuming = event.state is ConsumerState.CONSUMING
+            if not self._is_consuming:
+                self._changed_at = time.monotonic()  # what was on its way may be back in the source
+            elif self._is_stopping:
+                self._has_stopped.set()
             if event.state is ConsumerState.FAILED:
                 self._error = event.error
+                self._has_stopped.set()
 
     def _on_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         if self._is_over.is_set():

@@ -13,7 +13,7 @@ from amqp_routing import Binding, Exchange, ExchangeType, Queue, QueueType
 from amqp_tasks import App
 from amqp_tasks.app import MigrationStep
 from amqp_tasks.errors import MigrationRefused, PublishNacked, TopologyMismatch, UnknownQueue
-from support import RawClient, Vhost, eventually
+from support import RawClient, TcpProxy, Vhost, eventually
 from support.apps import MakeApp
 
 OLD = {"x-queue-type": "classic"}
@@ -96,6 +96,24 @@ def test_everything_of_a_message_is_kept_but_what_would_do_harm(
     assert kept == {name: value for name, value in headers.items() if name != "CC"}
     assert {name: getattr(message.properties, name) for name in given} == given
     assert message.properties.expiration is None
+
+
+def test_a_message_that_takes_longer_than_the_quiet_to_arrive_is_not_left_behind(
+    make_app: MakeApp, raw_client: RawClient, vhost: Vhost
+) -> None:
+    """The broker counts it as gone when it begins to write it."""
+    raw_client.declare("mail", OLD)
+    fill(raw_client, "a", "b")
+    raw_client.publish("mail", b"c" * 600_000, {"id": "c", "task": "t"})
+    with TcpProxy(vhost.url) as proxy:
+        app = make_app(broker=proxy.url_for(), task_queues=["mail"])
+        app.transport.open(timeout=10)
+        proxy.throttle(200_000)
+
+        assert migrate(app) == 3
+
+        proxy.resume()
+    assert [len(body) for body in bodies(raw_client)] == [1, 1, 600_000]
 
 
 def test_dead_letters_keep_what_tells_of_their_death(make_app: MakeApp, raw_client: RawClient) -> None:

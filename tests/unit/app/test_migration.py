@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from amqp_routing import (
     Topology,
 )
 from amqp_tasks import App
-from amqp_tasks.app import MigrationProgress, MigrationStep
+from amqp_tasks.app import MigrationProgress, MigrationStep, _mover
 from amqp_tasks.errors import BrokerUnreachable, ConfigurationError, MigrationRefused, UnknownQueue
 from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.transport import ConsumerOptions, QueueStatus, TopologyMode
@@ -126,6 +126,46 @@ def test_a_broker_that_is_too_busy_to_count_is_not_believed_that_nothing_is_ther
 
     consumer.close(timeout=5)
     assert real("mail") is not None
+
+
+def test_a_broker_that_never_counts_who_consumes_is_given_up(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _filled(make_app, Queue("mail", type=QueueType.CLASSIC))
+    app = make_app(Queue("mail"))
+    monkeypatch.setattr(_mover, "_STALLED", 0.3)
+    real = app.transport.queue_status
+    nothing = QueueStatus(name="mail", messages=0, consumers=0)
+    monkeypatch.setattr(app.transport, "queue_status", lambda *_, **__: nothing)
+
+    with pytest.raises(BrokerUnreachable, match="does not say who consumes queue 'mail'"):
+        app.migration("mail", quiet=0.05).run()
+
+    monkeypatch.setattr(app.transport, "queue_status", real)
+    assert app.migration("mail", quiet=0.05).run().moved == 3
+
+
+def test_messages_that_are_not_confirmed_on_their_way_back_are_not_called_migrated(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _filled(make_app, Queue("mail", type=QueueType.CLASSIC))
+    app = make_app(Queue("mail"))
+    monkeypatch.setattr(_mover, "_CLOSE_TIMEOUT", 0.1)
+    publish = app.transport.publish_nowait
+
+    def unconfirmed(message: OutgoingMessage, on_outcome: Callable[[Any], None]) -> None:
+        if message.routing_key != "mail":
+            publish(message, on_outcome)
+
+    monkeypatch.setattr(app.transport, "publish_nowait", unconfirmed)
+
+    with pytest.raises(MigrationRefused, match="not all messages of 'mail"):
+        app.migration("mail", quiet=0.05, patience=0.2).run()
+
+    monkeypatch.setattr(app.transport, "publish_nowait", publish)
+    plan = app.migration("mail").plan()
+    assert (plan.next_step, plan.waiting) == (MigrationStep.MOVE_BACK, 3)
+    assert app.migration("mail", quiet=0.05).run().moved == 3
 
 
 _STRICT = Queue(
