@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-__all__ = ("bounded_repr", "header_text", "printable")
+__all__ = ("BoundedRepr", "bounded_repr", "failed_repr", "header_text", "printable")
 
 HIDDEN = "***"
 """What stands in logs and headers for an argument that is `sensitive`."""
@@ -40,8 +40,8 @@ def header_text(text: str, limit: int) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-class _BoundedRepr(reprlib.Repr):
-    """reprlib, but it never sorts a dict's keys and never trusts a `__repr__`."""
+class BoundedRepr(reprlib.Repr):
+    """reprlib, but it never sorts a dict's keys and never trusts the `__repr__` of a container."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,10 +62,13 @@ class _BoundedRepr(reprlib.Repr):
         return "{" + ", ".join(shown + ["..."] * (len(x) > self.maxdict)) + "}"
 
     def repr_instance(self, x: Any, level: int) -> str:
-        """Subclasses of the built-in containers and texts are cut like these."""
-        for base, represent in _BY_BASE:
+        """As its class says; else subclasses of the built-in containers and texts are cut like these."""
+        own = getattr(type(x), "__bounded_repr__", None)  # pyright: ignore[reportUnknownArgumentType] - any class
+        if own is not None:
+            return str(own(x))
+        for base, name in _BY_BASE:
             if isinstance(x, base):
-                return represent(self, x, level)
+                return str(getattr(self, name)(x, level))
         return super().repr_instance(x, level)
 
     def repr_bytes(self, x: bytes, level: int) -> str:
@@ -73,20 +76,29 @@ class _BoundedRepr(reprlib.Repr):
         return repr(x[: self.maxstring]) + ("..." if len(x) > self.maxstring else "")
 
 
-_BY_BASE: tuple[tuple[type, Callable[[_BoundedRepr, Any, int], str]], ...] = (
-    (str, _BoundedRepr.repr_str),
-    (bytes, _BoundedRepr.repr_bytes),
-    (dict, _BoundedRepr.repr_dict),
-    (list, _BoundedRepr.repr_list),
-    (tuple, _BoundedRepr.repr_tuple),
+_BY_BASE: tuple[tuple[type, str], ...] = (
+    (str, "repr_str"),
+    (bytes, "repr_bytes"),
+    (dict, "repr_dict"),
+    (list, "repr_list"),
+    (tuple, "repr_tuple"),
 )
 
-_bounded = _BoundedRepr()
+_bounded = BoundedRepr()
 
 
 def bounded_repr(value: Any, limit: int = MAX_REPR) -> str:
-    """A repr of at most `limit` characters whose cost does not grow with the value; never raises."""
+    """A repr of at most `limit` characters whose cost does not grow with the value; never raises.
+
+    A class may say itself how its instances are shown, where they are a container that holds what nobody may be shown: its method
+    `__bounded_repr__()` returns the text, whose cost must not grow either.
+    """
     try:
         return header_text(_bounded.repr(value), limit)
     except Exception:  # noqa: BLE001 - a user's __repr__ may raise anything; a label must not fail a send
-        return f"<{type(value).__name__}: repr failed>"
+        return failed_repr(value)
+
+
+def failed_repr(value: Any) -> str:
+    """What stands for a value whose repr raises."""
+    return f"<{type(value).__name__}: repr failed>"

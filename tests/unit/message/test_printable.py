@@ -55,6 +55,22 @@ def test_a_bounded_repr_is_bounded_in_every_direction() -> None:
     assert bounded_repr({"b": 1, "a": 2}) == "{'b': 1, 'a': 2}"
 
 
+def test_a_container_that_says_itself_how_it_is_shown_is_asked() -> None:
+    class Closed(dict[str, object]):
+        def __bounded_repr__(self) -> str:
+            return f"<{len(self)} values>"
+
+    class Silent(list[str]):
+        def __bounded_repr__(self) -> str:
+            raise RuntimeError
+
+    assert bounded_repr(Closed(a="s3cret")) == "<1 values>"
+    assert bounded_repr([{"a": Closed(a="s3cret")}]) == "[{'a': <1 values>}]"
+    assert bounded_repr(Silent(["s3cret"])) == "<Silent: repr failed>"
+    assert bounded_repr(Closed(a="s3cret"), 8) == "<1 va..."
+    assert bounded_repr(Closed) == repr(Closed)
+
+
 def test_a_repr_that_raises_is_named() -> None:
     class Hostile(dict[str, int]):
         def __len__(self) -> int:
