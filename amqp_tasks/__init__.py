@@ -66,11 +66,9 @@ _OLD_NAMES = {"task": "use @app.task, or shared_task where the app is not known"
 
 def __getattr__(name: str) -> Any:
     if name in _CANVAS:
-        import amqp_tasks.app
+        import amqp_tasks.app  # says who sends what no task of an app is in
         import amqp_tasks.canvas
 
-        # What no task of an app is in, an empty group for one, is sent by the app of the moment.
-        amqp_tasks.canvas.send_others_with(lambda: amqp_tasks.app.current_app().sender)
         return getattr(amqp_tasks.canvas, name)
     if name in __all__:
         import amqp_tasks.app

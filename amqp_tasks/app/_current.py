@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks._moment import others
 from amqp_tasks.app._request import current_frame
 from amqp_tasks.errors import ConfigurationError
 
@@ -58,6 +59,10 @@ def current_app() -> App:
             "no app: create one with App('name') and import its module first, or call app.set_current()"
         )
     return app
+
+
+# What no task of an app is in, an empty group or what was unpickled for one, is sent by the app of the moment.
+others[:] = [lambda: current_app().sender]
 
 
 def current_task() -> Task[..., Any] | None:

@@ -67,8 +67,9 @@ class AppSender:
         whole = signature.clone(args, kwargs)
         return self._app.tasks[whole.task](*whole.args, **whole.kwargs)
 
-    def has_secrets(self, signature: Signature) -> bool:
+    def has_secrets(self, call: Mapping[str, Any]) -> bool:
         """See `Sender.has_secrets`."""
-        names = (signature.task, item_task(signature.kwargs))
-        tasks = (self._app.tasks.get(name) for name in names if name is not None)
+        kwargs: Any = call.get("kwargs")
+        names = (call.get("task"), item_task(kwargs) if isinstance(kwargs, Mapping) else None)  # pyright: ignore[reportUnknownArgumentType]
+        tasks = (self._app.tasks.get(name) for name in names if isinstance(name, str))
         return any(task is not None and task.sensitive for task in tasks)

@@ -7,6 +7,7 @@ from itertools import chain as iter_chain
 from itertools import count, islice
 from typing import Any, Self
 
+from amqp_tasks.canvas._shown import Shown
 from amqp_tasks.canvas._signature import Sender, Signature, Stamping, as_dict, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
 
@@ -52,7 +53,7 @@ class chain(_Composed):  # noqa: N801 - the field's name
     @property
     def tasks(self) -> tuple[Signature, ...]:
         """Its steps, in order."""
-        return tuple(as_part(task) for task in self.kwargs["tasks"])
+        return tuple(as_part(task, self.sender) for task in self.kwargs["tasks"])
 
     @property
     def steps(self) -> tuple[Signature, ...]:
@@ -77,8 +78,9 @@ class chain(_Composed):  # noqa: N801 - the field's name
     def _members(self) -> Iterable[Signature]:
         return self.tasks
 
-    def __repr__(self) -> str:
-        return " | ".join(map(repr, self.tasks))
+    def shown(self, show: Shown, level: int) -> str:
+        """See `Signature.shown`."""
+        return " | ".join(show.parts(self.kwargs["tasks"], level))
 
 
 class group(_Composed):  # noqa: N801 - the field's name
@@ -108,7 +110,7 @@ class group(_Composed):  # noqa: N801 - the field's name
     def stream(self) -> Iterator[Signature]:
         """Its members one after the other, without holding them."""
         for task in self.kwargs["tasks"]:
-            yield from _flat(as_part(task))
+            yield from _flat(as_part(task, self.sender))
 
     @property
     def is_lazy(self) -> bool:
@@ -178,9 +180,9 @@ class group(_Composed):  # noqa: N801 - the field's name
         tasks = self.kwargs["tasks"]
         return map(signature, tasks.first()) if isinstance(tasks, _Lazy) else self.tasks
 
-    def __repr__(self) -> str:
-        members = "..." if self.is_lazy else ", ".join(map(repr, self.tasks))
-        return f"group({members})"
+    def shown(self, show: Shown, level: int) -> str:
+        """See `Signature.shown`; a generator is left as it is."""
+        return f"group({'...' if self.is_lazy else ', '.join(show.parts(self.kwargs['tasks'], level))})"
 
 
 class chord(_Composed):  # noqa: N801 - the field's name
@@ -202,8 +204,10 @@ class chord(_Composed):  # noqa: N801 - the field's name
     @property
     def header(self) -> group:
         """The group."""
-        found = self.kwargs["header"]
-        made = group(found) if isinstance(found, list) else as_part(found)
+        found: Any = self.kwargs["header"]
+        if isinstance(found, list):
+            return group([as_part(each, self.sender) for each in found])  # pyright: ignore[reportUnknownVariableType] - any items
+        made = as_part(found, self.sender)
         return made if isinstance(made, group) else group(made)
 
     @property
@@ -216,7 +220,7 @@ class chord(_Composed):  # noqa: N801 - the field's name
         found = self.kwargs.get("body")
         if found is None:
             raise ConfigurationError("a chord has no body: write chord(header, body)")
-        return as_part(found)
+        return as_part(found, self.sender)
 
     @property
     def is_on_complete(self) -> bool:
@@ -253,12 +257,17 @@ class chord(_Composed):  # noqa: N801 - the field's name
         body = self.kwargs.get("body")
         return (self.header, *(() if body is None else (as_part(body),)))
 
-    def __repr__(self) -> str:
+    def shown(self, show: Shown, level: int) -> str:
+        """See `Signature.shown`."""
+        found: Any = self.kwargs["header"]
         body = self.kwargs.get("body")
-        shown = "?" if body is None else repr(as_part(body))
-        return (
-            f"{self.header!r}.on_complete({shown})" if self.is_on_complete else f"{self.header!r} | {shown}"
+        header = (
+            f"group({', '.join(show.parts(found, level))})"  # pyright: ignore[reportUnknownArgumentType] - any items
+            if isinstance(found, list)
+            else show.part(found, level)
         )
+        last = "?" if body is None else show.part(body, level)
+        return f"{header}.on_complete({last})" if self.is_on_complete else f"{header} | {last}"
 
 
 _OF_LAST = frozenset({"task_id", "link", "reply_to"})
@@ -280,8 +289,12 @@ def signature(value: Any, *args: Any, **given: Any) -> Signature:
     return Signature(value, *args, **given) if isinstance(value, str) else as_part(value)
 
 
-def as_part(value: Any) -> Signature:
+def as_part(value: Any, sender: Sender | None = None) -> Signature:
     """A part of a workflow: a signature, or its dictionary. A bare name is none: in a list of calls it is a slip.
+
+    Args:
+        value: the part.
+        sender: of what is made of a dictionary.
 
     Raises:
         ConfigurationError: it is neither, or a dictionary in which something is wrong.
@@ -290,7 +303,7 @@ def as_part(value: Any) -> Signature:
         return value
     fields = as_dict(value, "a workflow's part")
     kind = _KINDS.get(fields.get("subtask_type") or "", Signature)
-    made = kind.from_fields({**_EMPTY, **{key: fields[key] for key in _EMPTY if key in fields}})
+    made = kind.from_fields({**_EMPTY, **{key: fields[key] for key in _EMPTY if key in fields}}, sender)
     _check(made)
     return made
 

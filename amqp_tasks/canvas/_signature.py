@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, SupportsIndex, TypeVar
 
+from amqp_tasks._moment import others
+from amqp_tasks.canvas._shown import Shown
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import check_stamps, plain_stamp, stamp_values
-from amqp_tasks.message._printable import HIDDEN
 
 __all__ = (
     "Sender",
@@ -17,13 +18,12 @@ __all__ = (
     "Stamping",
     "StampingVisitor",
     "as_dict",
+    "other_sender",
     "send_others_with",
     "sender_or_other",
     "signatures",
     "with_options",
 )
-
-_MAX_SHOWN = 60
 
 
 class Sender(Protocol):
@@ -58,8 +58,8 @@ class Sender(Protocol):
     def call_signature(self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the task's function here; returns what it returns."""
 
-    def has_secrets(self, signature: Signature) -> bool:
-        """Whether its task has `sensitive` arguments, so that nobody may be shown what it is given."""
+    def has_secrets(self, call: Mapping[str, Any]) -> bool:
+        """Whether the task of a signature, or of its dictionary, has `sensitive` arguments: nobody may be shown what it is given."""
         ...
 
 
@@ -205,10 +205,10 @@ class Signature(dict[str, Any]):
 
     def flatten_links(self) -> list[Signature]:
         """Itself and all callbacks, theirs included."""
-        from amqp_tasks.canvas._compose import signature
+        from amqp_tasks.canvas._compose import as_part
 
         links = signatures(self.options.get("link"), "link")
-        return [self, *(found for link in links for found in signature(link).flatten_links())]
+        return [self, *(found for link in links for found in as_part(link, self.sender).flatten_links())]
 
     def changed(self, **changes: Any) -> Self:
         """A copy with other fields, unchecked."""
@@ -261,13 +261,13 @@ class Signature(dict[str, Any]):
         return NotImplemented
 
     def __repr__(self) -> str:
-        if self.sender is not None and self.sender.has_secrets(self):
-            # Which of them are secret cannot be told: further ones may come before these.
-            return f"{self.task}({HIDDEN})"
-        shown = [*map(_short, self.args), *(f"{name}={_short(value)}" for name, value in self.kwargs.items())]
-        return f"{self.task}({', '.join(shown)})"
+        return Shown(other_sender).repr(self)
 
-    __str__ = __repr__
+    __str__ = __bounded_repr__ = __repr__
+
+    def shown(self, show: Shown, level: int) -> str:
+        """Its text for people, made with `show`, which has found that it has no secrets; see `Shown`."""
+        return show.call(self.task, self["args"], self.kwargs, level)
 
     # -- a value
 
@@ -399,7 +399,7 @@ class Stamping:
         return {**options, **links}
 
 
-_others: list[Callable[[], Sender]] = []
+_others: list[Callable[[], Sender]] = others
 
 
 def sender_or_other(sender: Sender | None, what: str) -> Sender:
@@ -415,6 +415,14 @@ def sender_or_other(sender: Sender | None, what: str) -> Sender:
             f"nobody is known who could send {what:.200}: make it with app.signature(...) or task.s(...)"
         )
     return sender
+
+
+def other_sender() -> Sender | None:
+    """Who would send, at this moment, what nobody is known for; never raises."""
+    try:
+        return _others[0]() if _others else None
+    except Exception:  # noqa: BLE001 - that there is no app is an answer; this is asked while a text is made
+        return None
 
 
 def send_others_with(find: Callable[[], Sender]) -> None:
@@ -453,8 +461,3 @@ def signatures(value: Any, what: str = "a callback") -> list[Mapping[str, Any]]:
         return []
     items: list[Any] = [value] if isinstance(value, Mapping) else list(value)
     return [as_dict(item, what) for item in items]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

@@ -72,7 +72,11 @@ class Workflow:
     @property
     def steps(self) -> Mapping[str, Step]:
         """The steps by name, in the order in which they were added."""
-        return dict(self._steps)
+        sender = self._known_sender()
+        return {
+            name: step if step.call.sender is not None else replace(step, call=step.call.bound_to(sender))
+            for name, step in self._steps.items()
+        }
 
     def step(self, name: str, task: Packable | Mapping[str, Any], *, after: str | Iterable[str] = ()) -> Self:
         """Add a step; returns the workflow.
@@ -155,8 +159,11 @@ class Workflow:
         return self._sender().apply_workflow(self, args, kwargs or {})
 
     def _sender(self) -> Sender:
+        return sender_or_other(self._known_sender(), "a workflow")
+
+    def _known_sender(self) -> Sender | None:
         known = (step.call.sender for step in self._steps.values())
-        return sender_or_other(next((sender for sender in known if sender is not None), None), "a workflow")
+        return next((sender for sender in known if sender is not None), None)
 
     def __repr__(self) -> str:
         shown = (

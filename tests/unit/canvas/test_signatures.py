@@ -6,11 +6,13 @@ import copy
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 
 from amqp_tasks.canvas import Signature, _signature, chain, chord, chunks, group, signature, xmap
 from amqp_tasks.errors import ConfigurationError, Replaced
+from amqp_tasks.message import bounded_repr
 from amqp_tasks.serialization import DEFAULT_LIMITS, dumps, loads
 
 
@@ -76,6 +78,69 @@ def test_its_repr_reads_like_the_call() -> None:
     assert repr(Signature("t", (1,), {"y": "a"})) == "t(1, y='a')"
     assert repr(chain(add(1), add(2))) == "tasks.add(1) | tasks.add(2)"
     assert repr(group(add(1), add(2)) | add(3)) == "group(tasks.add(1), tasks.add(2)) | tasks.add(3)"
+
+
+def test_its_repr_is_short_and_costs_no_more_for_a_large_one() -> None:
+    shown: list[int] = []
+
+    class Seen:
+        def __repr__(self) -> str:
+            shown.append(1)
+            return "seen"
+
+    seen = Seen()
+    wide: list[object] = [seen] * 100
+    for _ in range(20):
+        wide = [wide] * 100
+    members = [Signature("t", (number,)) for number in range(10_000)]
+    nested: Signature = add()
+    for _ in range(10_000):
+        nested = group([nested]) if nested.subtask_type is None else Signature("t", (nested,))
+    texts = [
+        repr(Signature("t", (wide,) * 1000, {f"k{number}": wide for number in range(1000)})),
+        repr(group(members)),
+        repr(chain(members)),
+        repr(nested),
+        repr(Signature("t", ("x" * 10**6, 10**4000))),
+    ]
+
+    assert len(shown) <= 500
+    assert all(len(text) < 5000 for text in texts)
+    assert texts[1].startswith("group(t(0), t(1), ")
+    assert texts[1].endswith(", t(39), ...)")
+    assert texts[2].endswith("| t(39) | ...")
+    assert texts[4].startswith(f"t('{'x' * 59}…, 1000")
+    assert bounded_repr([add(1)]) == "[tasks.add(1)]"
+
+
+def test_its_repr_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hostile:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+        has_secrets = __repr__
+
+    def nobody() -> Any:
+        raise ConfigurationError("no app")
+
+    monkeypatch.setattr(_signature, "_others", [nobody])
+    assert repr(add(1)) == "tasks.add(1)"
+    assert "Hostile" in repr(add(1, Hostile()))
+    assert repr(Signature("t", (10**5000, 1))) == "t(<int: repr failed>, 1)"
+    assert repr(chain.from_fields({**chain(add(1)), "kwargs": {"tasks": [7, {"task": "t", "args": 3}]}}))
+    assert repr(group.from_fields({**group(), "kwargs": {}})) == "<group: repr failed>"
+    assert repr(add("s3cret").bound_to(cast("Any", Hostile()))) == "tasks.add(***)"
+
+
+def test_its_repr_reads_no_generator() -> None:
+    read: list[int] = []
+
+    def calls() -> Iterator[Signature]:
+        read.append(1)
+        yield add(1)
+
+    assert repr(chain(group(calls()))) == "group(...)"
+    assert read == []
 
 
 def test_nothing_can_change_a_signature_in_place() -> None:
