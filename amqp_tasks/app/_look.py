@@ -132,7 +132,8 @@ class Look:
         for found in self._arrivals():
             if found is not None:
                 batch.append(found)
-            if batch and (len(batch) == _BATCH or self._inbox.empty()):
+            # The end may be told twice, so that one is left in the inbox.
+            if batch and (found is None or len(batch) == _BATCH or self._inbox.empty()):
                 yield batch
                 batch = []
 

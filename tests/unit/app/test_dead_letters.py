@@ -16,6 +16,7 @@ from amqp_tasks.app._look import Look
 from amqp_tasks.errors import BrokerUnreachable, UnknownQueue, UnroutableError
 from amqp_tasks.message import Properties, dead_letter
 from amqp_tasks.transport import ConsumerEvent, ConsumerState, QueueStatus, TopologyMode
+from support import eventually
 
 
 @pytest.fixture
@@ -159,6 +160,19 @@ def test_purge_removes_what_is_meant(app: App) -> None:
     assert ids_in(app) == ["c", "d"]
     assert app.dead_letters.purge(["mail"]) == 1
     assert ids_in(app) == ["d"]
+
+
+def test_what_came_before_an_end_that_is_told_twice_is_found(app: App) -> None:
+    """By the last of what was counted, and by the end of consuming that was asked for when it was long on its way."""
+    bury(app, "a")
+    with Look(app.transport, "mail", lambda _: True, keeps_bodies=False, limit=None) as look:
+        eventually(lambda: look._seen == 1 and look._is_consuming)
+        look._is_stopping = True
+        look._on_event(ConsumerEvent(state=ConsumerState.CONSUMING, epoch=1))
+
+        found = [each.letter.id for batch in look for each in batch]
+
+    assert found == ["a"]
 
 
 def test_one_text_is_one_condition_and_not_its_characters(app: App) -> None:
