@@ -98,7 +98,8 @@ class Publisher:
     ) -> None:
         self._loop, self._clock, self._window = loop, clock, SendWindow(window)
         self._need_connection, self._repair = need_connection, repair
-        self._patience = Patience(loop, setup_timeout, drop_connection)
+        self._patience = Patience(loop, setup_timeout, self._lose_patience)
+        self._drop_connection = drop_connection
         self._doing = doing  # what is asked of the broker for those that are held
         self._tally = tally
         self.counters = PublisherCounters()
@@ -200,6 +201,11 @@ class Publisher:
             spec.Confirm.Select(False), partial(self._on_confirm_mode, channel), [spec.Confirm.SelectOk]
         )
         self._patience.expect("confirm.select")
+
+    def _lose_patience(self, why: str) -> None:
+        # Deadlines that pass before the end of the connection is told have this reason, too.
+        self.last_error = BrokerUnreachable(why)
+        self._drop_connection(why)
 
     def _on_confirm_mode(self, channel: Any, _frame: Any) -> None:
         if channel is not self._channel or self._connection is None:
