@@ -52,8 +52,11 @@ def test_once_the_queues_exist_they_suffice_for_producer_and_worker(
     assert (added.code, added.out) == (ExitCode.OK, "3\n"), added.err
     assert unknown.code == ExitCode.FAILED
     assert "NotRegistered" in unknown.err
-    dead = project.run("queues", "hipri.dead", "--json").data
-    assert [row["ready"] for row in dead] == [1]
+    dead = project.run("dlq", "list", "-Q", "hipri", "--json").data
+    # There twice where the refusal of the worker's first event took the channel along before the confirm had come.
+    assert [letter["task"] for letter in {letter["id"]: letter for letter in dead}.values()] == [
+        "no.such.task"
+    ]
 
 
 def test_a_producer_can_neither_read_nor_remove_tasks(project: Project, vhost: Vhost) -> None:
