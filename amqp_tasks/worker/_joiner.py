@@ -61,9 +61,6 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE, _MAX_PAUSE = 0.2, 15.0
 _READ_TIMEOUT = 10.0
 _BACK_WITHIN = 5.0
-_UNDER_WAY = 1.0
-"""Seconds in which a message arrives that the broker counts no more, as it has handed it to us."""
-_LOOK_EVERY = 0.05
 _WATCH_PAUSE = 5.0
 _LAST_DOUBT = 4.0
 """After a look that failed, pauses up to this are made while nothing is counted: six seconds in all, more than a broker takes."""
@@ -437,7 +434,6 @@ class _Taking:
     count: int = 0
     added: int = 0
     _inbox: SimpleQueue[Any] = field(default_factory=SimpleQueue[Any])
-    _is_consuming: bool = False
     _consumer: Any = None
 
     def __enter__(self) -> Self:
@@ -453,25 +449,17 @@ class _Taking:
         self._consumer.close(timeout=_READ_TIMEOUT)
 
     def _on_event(self, event: ConsumerEvent) -> None:
-        if event.state is ConsumerState.CONSUMING:
-            self._is_consuming = True
-        else:
+        if event.state is not ConsumerState.CONSUMING:
             self._inbox.put(event.state)
 
-    def _next(self, timeout: float = _READ_TIMEOUT) -> Sequence[Delivery] | ConsumerState | None:
+    def _next(self) -> Sequence[Delivery] | ConsumerState | None:
         try:
-            return self._inbox.get(timeout=timeout)  # type: ignore[no-any-return]
+            return self._inbox.get(timeout=_READ_TIMEOUT)  # type: ignore[no-any-return]
         except Empty:
             return None
 
     def read(self) -> None:
-        """Read until all are here that were counted, or enough; where none was counted, until it is certain that there is none.
-
-        Raises:
-            AmqpTasksError: neither came about in time.
-        """
-        if not self.expected and not self._is_empty():
-            raise AmqpTasksError(f"join {self.queue!r} may hold more than the broker counts")
+        """Read until all are here that were counted, or enough."""
         while not self._is_decided and self.count < self.expected:
             found = self._next()
             if found is None or isinstance(found, ConsumerState):
@@ -480,23 +468,6 @@ class _Taking:
                     f"join {self.queue!r} could not be read to its end: {found or 'nothing came'}"
                 )
             self.note(found)
-
-    def _is_empty(self) -> bool:
-        """Whether an answer says so that counts us, and nobody else, and nothing comes to us.
-
-        RabbitMQ says 0 messages and 0 consumers of a quorum queue whose leader does not tell it in time.
-        """
-        deadline = time.monotonic() + _READ_TIMEOUT
-        while time.monotonic() < deadline:
-            is_consuming = self._is_consuming  # asked first: else the one that is counted may be another
-            status = self.transport.queue_status(self.queue)
-            if status is None or status.messages:
-                return False
-            if is_consuming and status.consumers:
-                return status.consumers == 1 and self._next(_UNDER_WAY) is None
-            if self._next(_LOOK_EVERY) is not None:
-                return False
-        return False
 
     @property
     def _is_decided(self) -> bool:
