@@ -165,11 +165,14 @@ class Mover:
         """Stop to consume. The broker's answer comes behind all that it has handed out.
 
         Raises:
+            Exception: that with which consuming or moving has failed.
             BrokerUnreachable: it does not come.
         """
         with self._changed:
+            if self._error is not None:
+                raise self._error
             self._is_stopping = True
-        self._has_stopped.clear()
+            self._has_stopped.clear()
         self._consume((self._source,))
         if not self._has_stopped.wait(_STALLED):
             raise BrokerUnreachable(
