@@ -24,7 +24,6 @@ from amqp_tasks.canvas._signature import (
     Sender,
     Signature,
     StampingVisitor,
-    send_others_with,
     signatures,
     with_options,
 )
@@ -54,7 +53,6 @@ __all__ = (
     "join_queues",
     "launch",
     "launch_steps",
-    "send_others_with",
     "signature",
     "signatures",
     "upgraded",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, SupportsIndex, TypeVar
 
@@ -19,7 +19,6 @@ __all__ = (
     "StampingVisitor",
     "as_dict",
     "other_sender",
-    "send_others_with",
     "sender_or_other",
     "signatures",
     "with_options",
@@ -399,17 +398,14 @@ class Stamping:
         return {**options, **links}
 
 
-_others: list[Callable[[], Sender]] = others
-
-
 def sender_or_other(sender: Sender | None, what: str) -> Sender:
     """Who sends it: the one that is known for it, else the one of the moment.
 
     Raises:
         ConfigurationError: there is none.
     """
-    if sender is None and _others:
-        sender = _others[0]()
+    if sender is None and others:
+        sender = others[0]()
     if sender is None:
         raise ConfigurationError(
             f"nobody is known who could send {what:.200}: make it with app.signature(...) or task.s(...)"
@@ -420,14 +416,9 @@ def sender_or_other(sender: Sender | None, what: str) -> Sender:
 def other_sender() -> Sender | None:
     """Who would send, at this moment, what nobody is known for; never raises."""
     try:
-        return _others[0]() if _others else None
+        return others[0]() if others else None
     except Exception:  # noqa: BLE001 - that there is no app is an answer; this is asked while a text is made
         return None
-
-
-def send_others_with(find: Callable[[], Sender]) -> None:
-    """Have signatures that nobody is known for sent by whom `find` gives."""
-    _others[:] = [find]
 
 
 def as_dict(value: Any, what: str) -> Mapping[str, Any]:

@@ -468,7 +468,7 @@ def test_parts_that_were_read_from_json_show_no_secrets_of_the_app_that_sends_th
 ) -> None:
     app, shout, log_in = with_secrets()
     other = App("other")  # that of the moment
-    monkeypatch.setattr(_signature, "_others", [lambda: other.sender])
+    monkeypatch.setattr(_signature, "others", [lambda: other.sender])
 
     def read(value: Any) -> Any:
         return app.signature(json.loads(json.dumps(value)))

@@ -123,7 +123,7 @@ def test_its_repr_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody() -> Any:
         raise ConfigurationError("no app")
 
-    monkeypatch.setattr(_signature, "_others", [nobody])
+    monkeypatch.setattr(_signature, "others", [nobody])
     assert repr(add(1)) == "tasks.add(1)"
     assert "Hostile" in repr(add(1, Hostile()))
     assert repr(Signature("t", (10**5000, 1))) == "t(<int: repr failed>, 1)"
@@ -246,7 +246,7 @@ def test_a_group_reads_its_generator_when_it_is_asked_and_once() -> None:
 
 
 def test_nobody_can_send_a_signature_that_no_app_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_signature, "_others", [])
+    monkeypatch.setattr(_signature, "others", [])
     with pytest.raises(ConfigurationError, match=r"app\.signature"):
         add(1).delay()
 
@@ -279,7 +279,7 @@ def test_callbacks_are_listed_with_theirs() -> None:
 def test_no_error_shows_the_arguments_of_a_signature_as_they_may_be_secrets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_signature, "_others", [])
+    monkeypatch.setattr(_signature, "others", [])
     part = add("4111-2222")
 
     with pytest.raises(ConfigurationError, match=r"^nobody is known who could send 'tasks\.add': make it"):

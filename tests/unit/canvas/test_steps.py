@@ -209,12 +209,8 @@ def test_an_id_that_names_no_queue_is_refused() -> None:
         Workflow(id="x" * 201)
 
 
-def test_a_workflow_without_a_sender_says_so() -> None:
-    from amqp_tasks.canvas import _signature
+def test_a_workflow_without_a_sender_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amqp_tasks.canvas._signature.others", [])
 
-    others, _signature._others[:] = list(_signature._others), []
-    try:
-        with pytest.raises(ConfigurationError, match="nobody is known who could send"):
-            Workflow().step("a", call()).delay()
-    finally:
-        _signature._others[:] = others
+    with pytest.raises(ConfigurationError, match="nobody is known who could send"):
+        Workflow().step("a", call()).delay()
