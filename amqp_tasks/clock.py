@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, overload
 
-__all__ = ("MAX_SECONDS", "SYSTEM_CLOCK", "Clock", "SystemClock")
+__all__ = ("MAX_SECONDS", "SYSTEM_CLOCK", "Clock", "SystemClock", "seconds_left")
 
 MAX_SECONDS = 100 * 365 * 86_400
 """A century: the longest wait. The platform's own overflow at some centuries, and infinite is meant by `None`."""
@@ -37,3 +37,12 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+@overload
+def seconds_left(deadline: float) -> float: ...
+@overload
+def seconds_left(deadline: float | None) -> float | None: ...
+def seconds_left(deadline: float | None) -> float | None:
+    """Seconds until a monotonic time, 0 when it is over; None, which is no limit, stays None."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

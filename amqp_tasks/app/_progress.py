@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._fraction import fraction_of, is_finite
+from amqp_tasks.clock import seconds_left
 from amqp_tasks.errors import ConfigurationError, ResultTimeout
 from amqp_tasks.message import ResultRecord, State
 
@@ -163,7 +164,7 @@ def updates(result: AsyncResult[Any], timeout: float | None) -> Iterator[Progres
     with _telling(result) as told:
         while True:
             try:
-                progress = told.get(timeout=_left(deadline))
+                progress = told.get(timeout=seconds_left(deadline))
             except Empty:
                 raise ResultTimeout(
                     f"task {result.id} not finished after {timeout:g} s; it goes on"
@@ -189,7 +190,7 @@ def showing(result: AsyncResult[Any]) -> Generator[Callable[[float | None], bool
             deadline = None if timeout is None else time.monotonic() + timeout
             while True:
                 try:
-                    progress = told.get(timeout=_left(deadline))
+                    progress = told.get(timeout=seconds_left(deadline))
                 except Empty:
                     return False
                 if progress is None:
@@ -207,7 +208,3 @@ def _telling(result: AsyncResult[Any]) -> Generator[SimpleQueue[Progress | None]
     told: SimpleQueue[Progress | None] = SimpleQueue()
     with listening(result, _listener(told.put), lambda: told.put(None)):
         yield told
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

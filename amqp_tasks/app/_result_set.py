@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 from amqp_tasks.app._result import refuse_inside_task
+from amqp_tasks.clock import seconds_left
 from amqp_tasks.errors import ResultTimeout
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
         if progress:
             self._show(deadline, propagate, disable_sync_subtasks)
         return [
-            result.get(_left(deadline), propagate, disable_sync_subtasks=disable_sync_subtasks)
+            result.get(seconds_left(deadline), propagate, disable_sync_subtasks=disable_sync_subtasks)
             for result in self._results
         ]
 
@@ -56,7 +57,7 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
         """Draw a bar until all have ended, or one of them not well that is to be raised."""
         from amqp_tasks.app._bar import Bar
 
-        ended = self.as_completed(_left(deadline), disable_sync_subtasks=disable_sync_subtasks)
+        ended = self.as_completed(seconds_left(deadline), disable_sync_subtasks=disable_sync_subtasks)
         with Bar(f"{len(self)} tasks", line="{done} of {total} tasks have ended") as bar:
             bar.move(0, len(self))
             for count, result in enumerate(ended, 1):
@@ -87,7 +88,7 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
             result.on_ready(ended.put)
         for count in range(len(self._results)):
             try:
-                yield ended.get(timeout=_left(deadline))
+                yield ended.get(timeout=seconds_left(deadline))
             except Empty:
                 raise ResultTimeout(
                     f"{count} of {len(self._results)} tasks finished within {timeout:g} s; the others go on"
@@ -148,7 +149,3 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"<ResultSet: {len(self._results)} results>"
-
-
-def _left(deadline: float | None) -> Any:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -11,6 +11,7 @@ from amqp_tasks.app._group_result import on_all_ready
 from amqp_tasks.app._result import AsyncResult, refuse_inside_task
 from amqp_tasks.app._result_graph import ResultGraph
 from amqp_tasks.app._resuming import resume
+from amqp_tasks.clock import seconds_left
 from amqp_tasks.errors import AmqpTasksError, ConfigurationError, StepNotRun, WorkflowFailed
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class WorkflowResult:
         deadline = None if timeout is None else time.monotonic() + timeout
         found: dict[str, Any] = {}
         for name, result in self._results.items():
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = seconds_left(deadline)
             found[name] = result.get(left, propagate=False, disable_sync_subtasks=disable_sync_subtasks)
         if propagate and not self.successful():
             raise self._error(found)

@@ -39,6 +39,7 @@ from amqp_tasks.canvas import (
     waiting_in,
     with_options,
 )
+from amqp_tasks.clock import seconds_left
 from amqp_tasks.errors import (
     BrokerUnreachable,
     BulkSendError,
@@ -133,7 +134,7 @@ class Workflows:
         deadline = time.monotonic() + calls.timeout(publishing)
         with unsent_without_broker():
             calls.connect_first(publishing, deadline)
-            reply_to = self._app.backend.reply_to(timeout=_left(deadline))
+            reply_to = self._app.backend.reply_to(timeout=seconds_left(deadline))
         frozen, result = self._with_results(self._checked(self.freeze(whole, reply_to=reply_to)), reply_to)
         frame = enclosing_frame()
         plan = launch(frozen, args=args, kwargs=kwargs)
@@ -166,7 +167,7 @@ class Workflows:
         deadline = time.monotonic() + calls.timeout({} if timeout is None else {"timeout": timeout})
         workflow_id = workflow.id or self._app.calls.new_id()
         with unsent_without_broker():
-            reply_to = self._app.backend.reply_to(timeout=_left(deadline))
+            reply_to = self._app.backend.reply_to(timeout=seconds_left(deadline))
         frozen = freeze_steps(steps, workflow_id, self._app.calls.new_id, self._further(reply_to))
         results = {step.name: self._single(step.call, None, reply_to) for step in frozen}
         plan = list(launch_steps(frozen, workflow_id, args, kwargs))
@@ -420,13 +421,18 @@ class Workflows:
         joins = [message for message in messages if isinstance(message, _Definition)]
         if not joins:
             return
-        outcomes = self._app.transport.publish_many([join.watch for join in joins], timeout=_left(deadline))
+        outcomes = self._app.transport.publish_many(
+            [join.watch for join in joins], timeout=seconds_left(deadline)
+        )
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
         queues = tuple(Queue(join.routing_key, delivery_limit=_NEVER) for join in joins)
         self._app.transport.ensure_topology(
-            Topology(queues=queues), mode=TopologyMode.DECLARE, timeout=_left(deadline), is_lasting=False
+            Topology(queues=queues),
+            mode=TopologyMode.DECLARE,
+            timeout=seconds_left(deadline),
+            is_lasting=False,
         )
 
     def _check_sizes(self, messages: Iterable[OutgoingMessage]) -> None:
@@ -453,7 +459,7 @@ class Workflows:
             calls.publish(messages[0], options, deadline, partial(_fail, result))
         else:
             outcomes = publish_all_with_policy(
-                self._app.transport, messages, calls.policy_of(options), timeout=_left(deadline)
+                self._app.transport, messages, calls.policy_of(options), timeout=seconds_left(deadline)
             )
             self._check_sent(outcomes, dict(enumerate(messages)))
         if options.get("add_to_parent", True):
@@ -467,7 +473,7 @@ class Workflows:
             frame = None
         members: dict[int, OutgoingMessage] = {}
         sent = _noted(messages, members, keeps_all=frame is not None)
-        self._check_sent(self._app.transport.publish_many(sent, timeout=_left(deadline)), members)
+        self._check_sent(self._app.transport.publish_many(sent, timeout=seconds_left(deadline)), members)
         _note_children(members.values(), frame)
 
     def _check_sent(
@@ -535,10 +541,6 @@ def _fail(last: AnyResult | None, error: Exception) -> None:
             todo += result.results
         else:
             result._expectation().fail(error)
-
-
-def _left(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())
 
 
 def _stock_place(options: Mapping[str, Any]) -> tuple[str | None, int | None, Mapping[str, Any] | None]:

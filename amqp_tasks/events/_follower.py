@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from amqp_routing import Binding, Queue, QueueType, Topology
+from amqp_tasks.clock import seconds_left
 from amqp_tasks.errors import AmqpTasksError, BrokerUnreachable, ResultTimeout
 from amqp_tasks.events._event import ENDS, EVENTS_NAME, TaskEvent, binding_key, events_exchange, read_events
 from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement, TopologyMode
@@ -94,9 +95,7 @@ class Follower:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                found = self._inbox.get(
-                    timeout=None if deadline is None else max(0.0, deadline - time.monotonic())
-                )
+                found = self._inbox.get(timeout=seconds_left(deadline))
             except Empty:
                 raise ResultTimeout(
                     f"no end of task {self._task_id} was told within {timeout:g} s: it goes on, or it has ended before, or it"
