@@ -24,7 +24,7 @@ from amqp_tasks import App
 from amqp_tasks.app import MigrationProgress, MigrationStep, _mover
 from amqp_tasks.errors import BrokerUnreachable, ConfigurationError, MigrationRefused, UnknownQueue
 from amqp_tasks.message import OutgoingMessage, Properties
-from amqp_tasks.transport import ConsumerOptions, QueueStatus, TopologyMode
+from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, ConsumerState, QueueStatus, TopologyMode
 from amqp_tasks.transport.management import Management
 from support.apps import MakeApp
 
@@ -143,6 +143,19 @@ def test_a_broker_that_never_counts_who_consumes_is_given_up(
 
     monkeypatch.setattr(app.transport, "queue_status", real)
     assert app.migration("mail", quiet=0.05).run().moved == 3
+
+
+def test_a_consumer_that_has_failed_is_not_waited_for(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = _filled(make_app, Queue("mail"), Queue("aside"))
+    monkeypatch.setattr(_mover, "_STALLED", 0.1)
+    error = ConfigurationError("its right to read is gone")
+
+    with _mover.Mover(app.transport, "mail", "aside", queue_name="mail") as mover:
+        mover._on_event(ConsumerEvent(state=ConsumerState.FAILED, epoch=1, error=error))
+        with pytest.raises(ConfigurationError, match="its right to read"):
+            mover.finish()
 
 
 def test_messages_that_are_not_confirmed_on_their_way_back_are_not_called_migrated(
