@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from amqp_routing._kombu import (
         exchange_from_kombu,
         exchange_to_kombu,
+        parts_from_kombu,
         queue_from_kombu,
         queue_to_kombu,
         topology_from_kombu,
@@ -82,6 +83,7 @@ __all__ = (
     "explain",
     "graph",
     "headers_match",
+    "parts_from_kombu",
     "queue_from_kombu",
     "queue_to_kombu",
     "resolve",

@@ -21,6 +21,7 @@ from amqp_routing._topology import Topology
 __all__ = (
     "exchange_from_kombu",
     "exchange_to_kombu",
+    "parts_from_kombu",
     "queue_from_kombu",
     "queue_to_kombu",
     "topology_from_kombu",
@@ -205,13 +206,28 @@ def topology_from_kombu(
         ConversionError, DeclarationError: as `exchange_from_kombu` and `queue_from_kombu`.
         TopologyError: they do not fit together.
     """
-    given = tuple(queues)
-    ways = [way for queue in given for way in _ways(queue)]
+    parts = [part for queue in queues for part in parts_from_kombu(queue, default_type=default_type)]
     return Topology(
-        exchanges=tuple(exchange for exchange, _ in ways if exchange.name != DEFAULT_EXCHANGE),
-        queues=tuple(queue_from_kombu(queue, default_type=default_type) for queue in given),
-        bindings=tuple(binding for _, binding in ways if binding is not None),
+        exchanges=tuple(part for part in parts if isinstance(part, Exchange)),
+        queues=tuple(part for part in parts if isinstance(part, Queue)),
+        bindings=tuple(part for part in parts if isinstance(part, Binding)),
     )
+
+
+def parts_from_kombu(
+    queue: KombuQueue, *, default_type: QueueType = QueueType.CLASSIC
+) -> Iterator[Exchange | Binding | Queue]:
+    """Everything that declaring this kombu queue would declare; it may need exchanges and queues that others declare.
+
+    Raises:
+        ConversionError, DeclarationError: as `topology_from_kombu`.
+    """
+    for exchange, binding in _ways(queue):
+        if exchange.name != DEFAULT_EXCHANGE:
+            yield exchange
+        if binding is not None:
+            yield binding
+    yield queue_from_kombu(queue, default_type=default_type)
 
 
 def _ways(queue: KombuQueue) -> Iterator[tuple[Exchange, Binding | None]]:
