@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.settings._load import load_source
+from amqp_tasks.settings._models import CONTAINERS
 from amqp_tasks.settings._resolve import KNOWN, Outcome, merge, validate
 from amqp_tasks.settings._sources import Level, Origin, Reading, read_environment, read_items
 
@@ -49,7 +50,7 @@ def gather(
     loaded = [_read_config(source, namespace, loading) for source, namespace in reversed(configs)]
     readings = [
         _read_arguments(arguments),
-        read_environment(environ, KNOWN),
+        read_environment(environ, KNOWN, CONTAINERS),
         *(config.reading for config in loaded),
         *(_read_defaults(defaults) for defaults in reversed(added_defaults)),
     ]

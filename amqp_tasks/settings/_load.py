@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -25,6 +26,7 @@ from amqp_tasks.settings._secrets import mask_secrets
 
 __all__ = ("load_source",)
 
+_CACHED = type(lru_cache(len))
 _CODE = (
     ModuleType,
     type,
@@ -32,6 +34,7 @@ _CODE = (
     staticmethod,
     classmethod,
     FunctionType,
+    _CACHED,
     MethodType,
     BuiltinFunctionType,
     *(
@@ -43,6 +46,8 @@ _CODE = (
     ),
 )
 """Types of attributes that are a module's or class's working parts and not data."""
+_CODE_MODULES = ("__future__", "typing")
+"""Modules whose objects are such parts, too: `annotations`, `Optional`, a `TypeVar`."""
 _MISSING = object()
 
 
@@ -95,10 +100,11 @@ def _is_plain(source: object, name: str) -> bool:
     """Whether a lower-case attribute is data of its own: not a module, function or class that was imported there, not a
     method or property, and not what an object makes up when asked (as Django's settings do)."""
     value: object = inspect.getattr_static(source, name, _MISSING)
-    if isinstance(value, FunctionType) and isinstance(source, ModuleType):
+    is_code = isinstance(value, _CODE) or type(value).__module__ in _CODE_MODULES
+    if isinstance(value, (FunctionType, _CACHED)) and isinstance(source, ModuleType):
         # `def task_routes(...)` in a config module is a router; a helper under another name is the module's own.
         return name in ("task_routes", "task_annotations")
-    return value is not _MISSING and not isinstance(value, _CODE) and type(value).__module__ != "__future__"
+    return value is not _MISSING and not is_code
 
 
 def _import(name: str) -> object:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -15,7 +17,7 @@ from amqp_tasks.settings._result import ResultSettings
 from amqp_tasks.settings._task import TaskSettings
 from amqp_tasks.settings._worker import WorkerSettings
 
-__all__ = ("FIELDS", "SECTIONS", "SettingField", "Settings", "section_values")
+__all__ = ("CONTAINERS", "FIELDS", "SECTIONS", "SettingField", "Settings", "section_values")
 
 
 class Settings(Section):
@@ -74,6 +76,19 @@ FIELDS: dict[str, SettingField] = {
     for name, info in model.model_fields.items()
 }
 """Every setting by its flat name, in the order of the reference."""
+
+
+def _is_container(annotation: Any) -> bool:
+    if annotation is Any:
+        return True  # lists and mappings that validators of their own read
+    if get_origin(annotation) in (Union, UnionType):
+        return any(map(_is_container, get_args(annotation)))
+    is_model = isinstance(annotation, type) and issubclass(annotation, Section)
+    return is_model or get_origin(annotation) in (tuple, Mapping)
+
+
+CONTAINERS = frozenset(name for name, field in FIELDS.items() if _is_container(field.info.annotation))
+"""Settings that are lists or mappings."""
 
 
 def section_values(values: dict[str, Any]) -> dict[str, dict[str, Any]]:

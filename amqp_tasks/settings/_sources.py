@@ -208,8 +208,16 @@ def read_items(
     return _Reader(origin, known, is_explicit=is_explicit).read(items, namespace)
 
 
-def read_environment(environ: Mapping[str, str], known: frozenset[str]) -> Reading:
-    """What the variables `AMQP_TASKS_<SETTING>` say; JSON where the text begins with `[`, `{` or `"`."""
+def read_environment(
+    environ: Mapping[str, str], known: frozenset[str], containers: frozenset[str]
+) -> Reading:
+    """What the variables `AMQP_TASKS_<SETTING>` say; JSON where the text begins with `[`, `{` or `"`.
+
+    Args:
+        environ: the environment.
+        known: today's names of all settings.
+        containers: those of lists and mappings, for which a text that begins like JSON and is none is a fault.
+    """
     reading = Reading()
     for variable in sorted(environ):
         if not variable.startswith(ENVIRONMENT_PREFIX) or _is_control(variable):
@@ -218,7 +226,12 @@ def read_environment(environ: Mapping[str, str], known: frozenset[str]) -> Readi
         written = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         name = ALIASES.get(written, written)
         if name in known:
-            reading.given[name] = Given(_environment_value(environ[variable]), origin, variable)
+            try:
+                value = _environment_value(environ[variable], is_container=name in containers)
+            except ValueError as exc:
+                reading.faults.append(f"{name}: {exc} [{origin}]")
+            else:
+                reading.given[name] = Given(value, origin, variable)
         elif name in UNSUPPORTED:
             reading.faults.append(f"{variable}: {UNSUPPORTED[name]}")
         else:
@@ -239,7 +252,13 @@ def _unknown_variable(variable: str, known: frozenset[str]) -> str:
     return f"unknown setting in the environment: {variable}{hint}"
 
 
-def _environment_value(text: str) -> object:
+def _environment_value(text: str, *, is_container: bool) -> object:
+    """What a text stands for.
+
+    Raises:
+        ValueError: it begins like a list or mapping, which its setting is, and is no JSON. The error does not show it, as it
+            may hold a password.
+    """
     stripped = text.strip()
     if stripped.lower() in ("null", "none"):
         return None
@@ -247,5 +266,9 @@ def _environment_value(text: str) -> object:
         return stripped
     try:
         return json.loads(stripped)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as exc:
+        if is_container and stripped[0] != '"':
+            raise ValueError(
+                f"expected JSON, as the text begins with {stripped[0]!r}: {exc}; write texts in double quotes"
+            ) from exc
         return text  # the field's own type says what was expected

@@ -290,9 +290,17 @@ class TaskSettings(Section):
     @field_validator("routes")
     @classmethod
     def _routes(cls, value: object) -> object:
-        if value is None or _is_a(value, str, Mapping, list, tuple) or _is_router(value):
-            return value
-        raise expected("a mapping of task names to options, a callable, its dotted name, or a list of these")
+        if not (value is None or _is_a(value, str, Mapping, list, tuple) or _is_router(value)):
+            raise expected(
+                "a mapping of task names to options, a callable, its dotted name, or a list of these"
+            )
+        from amqp_routing import RouteError, Router
+
+        try:
+            Router(value)  # dotted names are imported when it is asked
+        except RouteError as exc:
+            raise fault(str(exc)) from exc
+        return value
 
     @field_validator("annotations")
     @classmethod

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from amqp_tasks.settings._base import PositiveSeconds, Seconds, Section, expected, no_bool
 
@@ -14,9 +15,24 @@ __all__ = ("LevelName", "Pool", "WorkerSettings")
 _POOL_ALIASES = {"processes": "prefork", "process": "prefork", "thread": "threads"}
 _GREENLET_POOLS = ("eventlet", "gevent")
 
+
+def _writes_lines(text: str) -> str:
+    """A format that has written a line; fields that no log record has yet may come from a filter or a record factory."""
+    record = logging.LogRecord("amqp_tasks", logging.INFO, "", 0, "", (), None)
+    try:
+        logging.Formatter(text).format(record)
+    except (ValueError, TypeError) as exc:
+        if not isinstance(exc.__context__, KeyError):
+            raise expected(
+                f"a format such as '%(levelname)s: %(message)s'; logging cannot write lines by it: {exc}"
+            ) from exc
+    return text
+
+
 Pool = Literal["prefork", "threads", "solo"]
 LevelName = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Weight = Annotated[float, Field(gt=0)]
+LogFormat = Annotated[str, AfterValidator(_writes_lines)]
 Limit = Annotated[int, BeforeValidator(no_bool), Field(ge=1)] | None
 
 
@@ -67,11 +83,11 @@ class WorkerSettings(Section):
         description="Seconds for which workers heed what was said to all of them, such as a revocation; entries leave the"
         " stream `amqp_tasks.journal` after about that time.",
     )
-    log_format: str = Field(
+    log_format: LogFormat = Field(
         default="[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
         description="Format of the worker's log lines.",
     )
-    task_log_format: str = Field(
+    task_log_format: LogFormat = Field(
         default="[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s",
         description="Format of log lines written by tasks.",
     )

@@ -359,3 +359,35 @@ def test_what_is_always_so_may_be_asked_for() -> None:
     )
 
     assert conf.settings() == Conf(environ={}).settings()
+
+
+@pytest.mark.parametrize("name", ["worker_log_format", "worker_task_log_format"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{asctime} {message}",
+        "hello",
+        "%(message)",
+        "%(message)s %",
+        "%(message)s %d",
+        "%(message)d",
+    ],
+)
+def test_a_format_that_cannot_write_a_log_line_is_a_fault(name: str, text: str) -> None:
+    (fault,) = _faults(**{name: text})
+
+    assert fault.startswith(f"{name}: expected a format such as '%(levelname)s: %(message)s', got {text!r}; ")
+
+
+@pytest.mark.parametrize("name", ["worker_log_format", "worker_task_log_format"])
+def test_a_format_may_use_fields_that_a_filter_adds(name: str) -> None:
+    Conf(environ={}, **{name: "%(otelTraceID)s %(task_id)s %(message)s"}).settings()
+
+
+def test_a_format_may_use_every_field_of_a_log_record() -> None:
+    text = (
+        "%(asctime)s %(created)f %(filename)s %(funcName)s %(levelname)s %(levelno)d %(lineno)d %(module)s %(msecs)03d "
+        "%(name)s %(pathname)s %(process)d %(processName)s %(relativeCreated)d %(thread)d %(threadName)s %%"
+    )
+
+    Conf(environ={}, worker_log_format=text, worker_task_log_format=text).settings()

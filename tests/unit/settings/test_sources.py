@@ -70,6 +70,20 @@ def test_imports_and_helpers_of_a_config_module_are_not_settings(here: Path) -> 
     assert conf.task_routes("a", (), {}, {}) == {"queue": "x"}
 
 
+def test_what_typing_has_and_cached_functions_are_not_settings(here: Path) -> None:
+    (here / "typed_config.py").write_text(
+        "import functools\nfrom typing import Any, Dict, Optional, TypeVar, Union\n"
+        "T = TypeVar('T')\nName = Optional[str]\n"
+        "@functools.lru_cache\ndef host(): ...\n"
+        "@functools.cache\ndef task_routes(name, args, kwargs, options, task=None, **kw): return {'queue': 'x'}\n"
+        "task_default_queue = 'q'\n"
+    )
+    conf = _conf("typed_config")
+
+    assert conf.task_default_queue == "q"
+    assert conf.task_routes("a", (), (), None) == {"queue": "x"}
+
+
 def test_unknown_name_in_a_module_gets_a_hint(here: Path) -> None:
     (here / "typo_config.py").write_text("prefetch_mulitplier = 4\nqwertz = 1\n")
 
@@ -349,6 +363,33 @@ def test_wrong_value_in_the_environment_names_the_variable() -> None:
             "[environment AMQP_TASKS_WORKER_PREFETCH_MAX]"
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("TASK_QUEUES", "['ra_a','ra_b']"),
+        ("TASK_QUEUES", '["a"'),
+        ("RESULT_EXCEPTIONS", "['builtins.KeyError']"),
+        ("TASK_ROUTES", "{'plain.*': 'ra_low'}"),
+        ("WORKER_QUEUE_WEIGHTS", "{'a': 1}"),
+        ("BROKER_USE_SSL", f"{{'ca_certs': '{CANARY}'}}"),
+        ("TASK_PUBLISH_RETRY_POLICY", "{max_retries: 1}"),
+        ("IMPORTS", "[" * 100_000),
+    ],
+)
+def test_a_list_or_mapping_in_the_environment_that_is_not_json_is_a_fault(name: str, text: str) -> None:
+    (fault,) = _faults(Conf(environ={f"AMQP_TASKS_{name}": text}))
+
+    assert fault.startswith(f"{name.lower()}: expected JSON, as the text begins with {text[0]!r}")
+    assert fault.endswith(f"[environment AMQP_TASKS_{name}]")
+    assert CANARY not in fault
+
+
+def test_a_text_in_the_environment_may_begin_with_a_bracket() -> None:
+    conf = Conf(environ={"AMQP_TASKS_WORKER_LOG_FORMAT": "[%(message)s"})
+
+    assert conf.worker_log_format == "[%(message)s"
 
 
 def test_environment_of_very_many_brackets_is_a_wrong_value_too() -> None:
