@@ -146,8 +146,8 @@ class UnknownQueue(ConfigurationError):
 
     def __init__(self, queue_name: str, *, known: tuple[str, ...] = (), hint: str = "") -> None:
         self.queue_name, self.known = queue_name, known
-        listed = ", ".join(known) or "none"
-        super().__init__(f"unknown queue {queue_name!r} (known: {listed}){'; ' + hint if hint else ''}")
+        listed = f" (known: {', '.join(known)})" if known else ""
+        super().__init__(f"unknown queue {queue_name!r}{listed}{'; ' + hint if hint else ''}")
 
 
 class TopologyMismatch(ConfigurationError):

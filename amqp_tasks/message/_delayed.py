@@ -24,6 +24,8 @@ _MAX_AGE_DAYS = 62
 _MAX_BYTES = 50_000_000
 _SEGMENT_BYTES = 2_000_000
 """The broker drops whole segments only."""
+_LATEST = datetime.max.replace(microsecond=0, tzinfo=UTC)
+"""Whole seconds, as a float rounds what is later up to a time that cannot be."""
 _CHUNK = 200
 """Tasks of one note: together they stay below the size of an entry, however long their names are."""
 
@@ -69,11 +71,18 @@ def delayed_task(message: OutgoingMessage, now: datetime) -> DelayedTask | None:
     return DelayedTask(
         id=task_id,
         task=task,
-        due=now + timedelta(seconds=delay),
+        due=_due(now, delay),
         exchange=message.exchange,
         routing_key=message.routing_key,
         retries=retries if isinstance(retries, int) else 0,
     )
+
+
+def _due(now: datetime, delay: float) -> datetime:
+    try:
+        return min(now + timedelta(seconds=delay), _LATEST)
+    except OverflowError:
+        return _LATEST
 
 
 def delayed_notes(tasks: Sequence[DelayedTask], now: datetime) -> Iterator[OutgoingMessage]:

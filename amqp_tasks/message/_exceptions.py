@@ -99,7 +99,7 @@ def exception_to_data(exc: BaseException) -> dict[str, Any]:
     module, name = _CELERY_NAMES.get(kind, (kind.__module__, kind.__qualname__))
     try:
         args = tuple(exc.args)
-    except Exception:  # noqa: BLE001 - a class may define `args` anew
+    except (Exception, SystemExit):  # noqa: BLE001 - a class may define `args` anew
         args = (bounded_repr(exc),)
     data = {
         "exc_type": name,
@@ -119,7 +119,7 @@ def _plain_argument(argument: Any) -> Any:
         return argument[:_MAX_ARGUMENT] + "..." if len(argument) > _MAX_ARGUMENT else str(argument)
     try:
         return argument if len(encode_json_text(argument)) <= _MAX_ARGUMENT else bounded_repr(argument)
-    except Exception:  # noqa: BLE001 - any object may be an argument, with any code behind `__json__`
+    except (Exception, SystemExit):  # noqa: BLE001 - any object may be an argument, with any code behind `__json__`
         return bounded_repr(argument)
 
 

@@ -95,7 +95,7 @@ def bounded_repr(value: Any, limit: int = MAX_REPR) -> str:
     """
     try:
         return header_text(_bounded.repr(value), limit)
-    except Exception:  # noqa: BLE001 - a user's __repr__ may raise anything; a label must not fail a send
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's __repr__ may raise anything; a label must fail neither a send nor a run
         return failed_repr(value)
 
 

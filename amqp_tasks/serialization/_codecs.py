@@ -20,6 +20,8 @@ __all__ = ("JSON_TYPE", "content_type_of", "content_types", "dumps", "loads")
 JSON_TYPE = "application/json"
 _NAMES = {"json": JSON_TYPE, "msgpack": "application/x-msgpack", "yaml": "application/x-yaml"}
 _EXTRAS = {"application/x-msgpack": ("msgpack", "msgpack"), "application/x-yaml": ("yaml", "yaml")}
+_READ_BACK = frozenset({"application/x-msgpack"})
+"""It writes keys of every type, and reads text and bytes only: who calls must be told, for nobody could read the message."""
 _CODE_RUNNERS = frozenset({"pickle", "binary", "application/x-python-serialize"})
 
 
@@ -101,7 +103,7 @@ def dumps(
     if serializer in ("json", JSON_TYPE):
         try:
             return JSON_TYPE, "utf-8", encode_json(value)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             # Values bring code of their own (`__json__`), so anything may be raised here.
             culprit = describe_culprit(value, root=root, parts=parts, encode=encode_json)
             raise EncodeError(f"cannot be written as JSON: {culprit}") from exc
@@ -112,14 +114,21 @@ def _dumps_by_kombu(serializer: str, value: Any, root: str, parts: tuple[str, ..
     registry = _kombu_registry()
     name: str = registry.type_to_name[content_type_of(serializer)]
     try:
-        content_type, encoding, body = registry.dumps(value, serializer=name)
-    except Exception as exc:
+        content_type, encoding, body = _encoded(registry, name, value)
+    except (Exception, SystemExit) as exc:
         # kombu wraps what encoders raise in an error of its own, which must not leave this module.
         culprit = describe_culprit(
-            value, root=root, parts=parts, encode=lambda part: registry.dumps(part, serializer=name)
+            value, root=root, parts=parts, encode=lambda part: _encoded(registry, name, part)
         )
         raise EncodeError(f"cannot be written by serializer {name!r}: {culprit}") from exc
     return content_type, encoding, body.encode("utf-8") if isinstance(body, str) else body
+
+
+def _encoded(registry: Any, name: str, value: Any) -> tuple[str, str, bytes | str]:
+    content_type, encoding, body = registry.dumps(value, serializer=name)
+    if content_type in _READ_BACK:
+        registry.loads(body, content_type, encoding, accept={content_type})
+    return content_type, encoding, body
 
 
 def loads(
@@ -162,7 +171,7 @@ def _loads_by_kombu(content_type: str, content_encoding: str | None, body: bytes
         value = _kombu_registry().loads(body, content_type, content_encoding, accept={content_type})
     except RecursionError as exc:
         raise too_deep(limits) from exc
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         # Registered decoders are foreign code; whatever they raise is the message's fault here.
         if isinstance(exc.__context__, RecursionError):
             raise too_deep(limits) from exc

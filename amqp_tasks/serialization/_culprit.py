@@ -34,7 +34,7 @@ def describe_culprit(value: Any, *, root: str, parts: tuple[str, ...], encode: C
     for _ in range(_MAX_STEPS):
         step = next(((key, child) for key, child in _children(culprit) if _fails(child, encode)), None)
         if step is None:
-            return _describe(path, culprit)
+            return _describe(path, culprit, encode)
         path, culprit = path + step[0], step[1]
     return f"{path[:120]}…: nested too deeply, or contains itself"
 
@@ -51,15 +51,15 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
 def _fails(value: Any, encode: Callable[[Any], Any]) -> bool:
     try:
         encode(value)
-    except Exception:  # noqa: BLE001 - encoders run the values' own code, which may raise anything
+    except (Exception, SystemExit):  # noqa: BLE001 - encoders run the values' own code, which may raise anything
         return True
     return False
 
 
-def _describe(path: str, culprit: Any) -> str:
+def _describe(path: str, culprit: Any, encode: Callable[[Any], Any]) -> str:
     if isinstance(culprit, dict):
         for key in culprit:  # pyright: ignore[reportUnknownVariableType] - a user's dict
-            if not isinstance(key, str | int | float | bool | None):
+            if _fails({key: None}, encode):
                 return f"{path} has the key {_short(key)}: {_type_name(key)}; keys must be text"
     name = _type_name(culprit)  # pyright: ignore[reportUnknownArgumentType] - anything
     hint = _HINTS.get(name.rpartition(".")[2])

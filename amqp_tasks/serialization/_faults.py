@@ -14,7 +14,7 @@ def too_deep(limits: Limits) -> MalformedMessage:
     return MalformedMessage(DeadLetterReason.TOO_DEEP, f"nested deeper than {limits.max_depth}")
 
 
-def unreadable(exc: Exception) -> MalformedMessage:
+def unreadable(exc: BaseException) -> MalformedMessage:
     """The fault of a body that does not parse; the decoder's words on one line, as they may quote the body."""
     said = f"{exc}"[:200]
     return MalformedMessage(DeadLetterReason.BAD_JSON, "".join(c if c.isprintable() else "?" for c in said))

@@ -161,7 +161,7 @@ def decode_json(body: bytes, limits: Limits) -> Any:
         value = _decode_text(text, _decoder_for(body, limits))
     except RecursionError as exc:
         raise too_deep(limits) from exc
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         # A wrapper around the wrong value raises whatever its type says, also types that users registered.
         raise unreadable(exc) from exc
     if body.count(b"[") + body.count(b"{") > limits.max_depth and _is_deeper(body, limits.max_depth):

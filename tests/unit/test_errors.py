@@ -89,3 +89,8 @@ def test_an_error_occurs_in_the_test_of_what_raises_it(name: str) -> None:
     word = re.compile(rf"\b{name}\b")
 
     assert any(word.search(path.read_text()) for path in TESTS.rglob("test_*.py") if path != Path(__file__))
+
+
+def test_an_unknown_queue_lists_what_is_known_only_where_something_is() -> None:
+    assert str(errors.UnknownQueue("x", known=("a", "b"))) == "unknown queue 'x' (known: a, b)"
+    assert str(errors.UnknownQueue("x", hint="declare it")) == "unknown queue 'x'; declare it"

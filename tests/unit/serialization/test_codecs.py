@@ -143,6 +143,19 @@ def test_other_serializers_name_the_culprit_as_well() -> None:
         dumps("yaml", {"x": object()})
 
 
+def test_keys_that_msgpack_cannot_read_back_are_refused_where_they_are_written() -> None:
+    with pytest.raises(EncodeError, match=r"'msgpack': args\[0\] has the key 1: int; keys must be text"):
+        dumps("msgpack", ([{1: 2}], {}), parts=("args", "kwargs"))
+    with pytest.raises(EncodeError, match=r"value\['x'\]\[0\] has the key None: NoneType"):
+        dumps("msgpack", {"x": [{"a": 1, None: 2}]})
+
+
+def test_keys_that_are_bytes_are_read_back_by_msgpack() -> None:
+    content_type, encoding, body = dumps("msgpack", {b"\xff": 1, "x": 2})
+
+    assert loads(content_type, encoding, body, accept=("msgpack",)) == {b"\xff": 1, "x": 2}
+
+
 def test_an_encode_error_survives_hostile_reprs_and_reducers() -> None:
     class Hostile:
         def __repr__(self) -> str:
