@@ -25,6 +25,7 @@ from amqp_tasks.canvas._signature import (
     Signature,
     StampingVisitor,
     signatures,
+    with_call_options,
     with_options,
 )
 from amqp_tasks.canvas._steps import Step, Workflow, freeze_steps, join_queues, launch_steps, waiting_in
@@ -57,6 +58,7 @@ __all__ = (
     "signatures",
     "upgraded",
     "waiting_in",
+    "with_call_options",
     "with_options",
     "xmap",
     "xstarmap",

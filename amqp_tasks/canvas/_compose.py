@@ -56,6 +56,15 @@ class chain(_Composed):  # noqa: N801 - the field's name
         return tuple(as_part(task, self.sender) for task in self.kwargs["tasks"])
 
     @property
+    def first(self) -> Signature:
+        """Its first step.
+
+        Raises:
+            ConfigurationError: it has none.
+        """
+        return _checked(self.tasks)[0]
+
+    @property
     def steps(self) -> tuple[Signature, ...]:
         """Its steps with its own options where they belong: id and callbacks with the last, errbacks with each, others with the first."""
         if not self.options:
@@ -116,6 +125,12 @@ class group(_Composed):  # noqa: N801 - the field's name
     def is_lazy(self) -> bool:
         """Whether its members come from a generator, which can be read once."""
         return isinstance(self.kwargs["tasks"], _Lazy)
+
+    def own_options(self) -> tuple[str | None, dict[str, Any]]:
+        """Its own id, where it has one, and the options of its members."""
+        options = dict(self.options)
+        ids = options.pop("group_id", None), options.pop("task_id", None)
+        return ids[0] or ids[1], options
 
     def listed(self) -> Self:
         """The same with its members in a list."""
@@ -354,21 +369,25 @@ def joined(first: Signature, second: Any) -> Signature:
     if isinstance(first, chain):
         *before, last = first.tasks
         if isinstance(last, group | chord):
-            return chain(*before, joined(last, second), **first.options)
+            return first.changed(kwargs={**first.kwargs, "tasks": [*before, joined(last, second)]})
     return chain(first, second)
 
 
 def upgraded(steps: Sequence[Signature]) -> list[Signature]:
     """The steps of a chain, in which every group that is followed by something is the header of a chord."""
-    if not steps:
-        raise ConfigurationError("a chain needs at least one task")
     done: list[Signature] = []
-    for step in steps:
+    for step in _checked(steps):
         if done and isinstance(done[-1], group):
             done[-1] = chord(done[-1], step)
         else:
             done.append(step)
     return done
+
+
+def _checked(steps: Sequence[Signature]) -> Sequence[Signature]:
+    if not steps:
+        raise ConfigurationError("a chain needs at least one task")
+    return steps
 
 
 class _Lazy(Iterable[Any]):
@@ -404,13 +423,16 @@ def _given(tasks: tuple[Any, ...]) -> Iterable[Any]:
 
 
 def _steps(step: Signature) -> Iterable[Signature]:
-    return step.steps if isinstance(step, chain) else (step,)
+    if not isinstance(step, chain):
+        return (step,)
+    steps = step.steps
+    return (_checked(steps)[0].clone(step.args), *steps[1:]) if step.args else steps
 
 
 def _flat(member: Signature) -> Iterable[Signature]:
     if not isinstance(member, group):
         return (member,)
-    return (with_options(inner, member.options) for inner in member.stream())
+    return (with_options(inner, member.options).clone(member.args) for inner in member.stream())
 
 
 # -- one message for many items

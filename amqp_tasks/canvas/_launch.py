@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from amqp_tasks.canvas._compose import chain, chord, group, signature, upgraded
+from amqp_tasks.canvas._compose import chain, chord, group, joined, signature, upgraded
 from amqp_tasks.canvas._signature import Signature, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import JOIN_PREFIX, Needed
@@ -119,21 +119,25 @@ def freeze(
         options: further options of a single task (where its result goes); its own win.
     """
     if isinstance(part, chain):
-        steps = [freeze(step, new_id, options) for step in upgraded(part.steps)]
+        steps = [freeze(_listed(step), new_id, options) for step in upgraded(part.steps)]
         return part.changed(kwargs={**part.kwargs, "tasks": steps}, options={})
     if isinstance(part, group):
-        own = dict(part.options)
-        group_id = own.pop("group_id", None) or own.pop("task_id", None) or new_id()
+        group_id, own = part.own_options()
         return part.mapped(
             lambda member: freeze(with_options(member, own) if own else member, new_id, options),
-            group_id=group_id,
+            group_id=group_id or new_id(),
         )
     if isinstance(part, chord):
-        body = with_options(part.body, part.options)
+        body = _listed(with_options(part.body, part.options))
         kwargs = {"header": freeze(part.header, new_id, options), "body": freeze(body, new_id, options)}
         return part.changed(kwargs={**part.kwargs, **kwargs}, options={})
     own = {name: value for name, value in part.options.items() if value is not None}
     return part.changed(options={**options(part), "task_id": new_id(), **own})
+
+
+def _listed(step: Signature) -> Signature:
+    """A step as it can travel: a group of a generator holds its members."""
+    return step.listed() if isinstance(step, group) else step
 
 
 def launch(
@@ -170,13 +174,13 @@ def launch(
             part.header, part.body, given.over(part), rest, joins, on_complete=part.is_on_complete
         )
     elif isinstance(part, group):
-        given = given.over(part)
         if rest:
             *later, body = rest
             yield from _launch_chord(part, signature(body), given, later, joins)
         elif joins:
             yield from _launch_chord(part, _accumulate(part), given, (), joins)
         else:
+            given = given.over(part)
             for index, member in enumerate(part.stream()):
                 yield from launch(
                     member,
@@ -217,6 +221,7 @@ def _launch_chord(
         raise ConfigurationError(
             f"the header of a chord has {len(tasks)} tasks, at most {MAX_HEADER} fit: use task.chunks(...), or chords of chords"
         )
+    given = given.over(header)
     group_id = header.options.get("group_id")
     queue = f"{JOIN_PREFIX}{group_id}"
     where = _first_of(tasks, given) or _list_maker()
@@ -241,9 +246,19 @@ def added_index(index: int, number: int) -> int:
     return int.from_bytes(digest) >> 2 | 1 << 62  # a header of AMQP holds 63 bits
 
 
-def accumulated(part: group) -> chord:
-    """A group as one value: the list of its members'."""
-    return chord(part, _list_maker())
+def accumulated(part: Signature) -> Signature:
+    """A part as one value: of what ends with a group, the list of its members'."""
+    return joined(part, _list_maker()) if _has_several_results(part) else part
+
+
+def _has_several_results(part: Signature) -> bool:
+    match part:
+        case chain():
+            return any(map(_has_several_results, part.tasks[-1:]))
+        case chord():
+            return _has_several_results(part.body)
+        case _:
+            return isinstance(part, group)
 
 
 def _accumulate(part: group) -> Signature:
@@ -258,7 +273,9 @@ def _list_maker(**options: Any) -> Signature:
 def _first(part: Signature, given: _Given) -> Signature | None:
     """The first task of a part, with the arguments that `launch` gives it; None: it has none."""
     if isinstance(part, chord):
-        return _first_of(part.header.tasks, given.over(part)) or _first(part.body, _Given(([],), {}))
+        return _first_of(part.header.tasks, given.over(part).over(part.header)) or _first(
+            part.body, _Given(([],), {})
+        )
     if isinstance(part, group | chain):
         return _first_of(part.tasks, given.over(part))
     return part.clone(given.args, given.kwargs)
@@ -293,7 +310,7 @@ def first_errbacks(part: Signature) -> tuple[str, list[Any]]:
     """Id and errbacks of what a part begins with; of a chord, of its body."""
     match part.subtask_type:
         case "chain":
-            return first_errbacks(part.tasks[0])  # type: ignore[attr-defined]
+            return first_errbacks(part.steps[0])  # type: ignore[attr-defined]
         case "chord":
             return first_errbacks(part.body)  # type: ignore[attr-defined]
         case "group":

@@ -443,6 +443,11 @@ def with_options(part: Made, options: Mapping[str, Any]) -> Made:
     return part.set(**changes)
 
 
+def with_call_options(part: Made, options: Mapping[str, Any]) -> Made:
+    """A copy with the options of a call; callbacks and errbacks of a call of several come to those that its parts have."""
+    return part.set(**options) if part.subtask_type is None else with_options(part, options)
+
+
 _ADDED = frozenset({"link", "link_error"})
 
 
