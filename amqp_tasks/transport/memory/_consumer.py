@@ -226,6 +226,7 @@ class MemoryConsumer(Consumer):
         self._give_back()
         self._told_consuming = False
         self._tell(ConsumerState.LOST, error=BrokerUnreachable("the connection was dropped by a test"))
+        self._epoch += 1  # what comes now is not of what was lost
         self.connects += 1
         self._thread.put(self._look_again)
 

@@ -59,7 +59,7 @@ class CallbackThread:
             timeout = self._next_due()
             with self._changed:
                 if not self._work and not self._is_stopping:
-                    self._changed.wait(timeout)
+                    self._changed.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
                 if not self._work and self._is_stopping:
                     return
                 work, self._work = self._work, deque()
@@ -69,5 +69,5 @@ class CallbackThread:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception:
+        except BaseException:  # as in the I/O loop of RabbitMQ: an exit, too, is the callback's own
             LOGGER.exception("a callback raised", extra={"action": "callback_error"})

@@ -449,7 +449,7 @@ class RabbitConsumer(Consumer):
     def _hand_out(self, batch: list[FastDelivery]) -> None:
         try:
             self._on_deliveries(batch)
-        except Exception:
+        except BaseException:
             LOGGER.exception("on_deliveries raised", extra={"action": "callback_error"})
 
     def _tell(
@@ -459,7 +459,7 @@ class RabbitConsumer(Consumer):
             self._on_event(
                 ConsumerEvent(state=state, epoch=self._channel.epoch, queue_name=queue_name, error=error)
             )
-        except Exception:
+        except BaseException:
             LOGGER.exception("on_event raised", extra={"action": "callback_error"})
 
     def _fail(self, error: Exception) -> None:

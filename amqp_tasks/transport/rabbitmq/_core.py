@@ -32,7 +32,8 @@ from amqp_tasks.transport.rabbitmq._operations import Operation, Script
 from amqp_tasks.transport.rabbitmq._options import TransportOptions
 from amqp_tasks.transport.rabbitmq._pending import Pending
 from amqp_tasks.transport.rabbitmq._publisher import Publisher
-from amqp_tasks.transport.rabbitmq._topology import ensure_script, related
+from amqp_tasks.transport.rabbitmq._remembered import Remembered
+from amqp_tasks.transport.rabbitmq._topology import ensure_script
 from amqp_tasks.transport.rabbitmq._wheel import Wheel
 
 __all__ = ("Core", "Request")
@@ -154,7 +155,7 @@ class Core:
         self._counts = CountReports(
             self.loop, self.publisher, tally, clock=clock, is_at_hand=self._can_connect_at_once
         )
-        self.declared = Topology()
+        self.declared = Remembered()
         self._requests: list[Request] = []  # waiting for a connection
         self._under_way: set[Request] = set()  # asking the broker
         self._declaring: Request | None = None  # the last one of the timer wheel
@@ -268,13 +269,6 @@ class Core:
 
     # --- repairing what a returned message was for ---
 
-    def remember(self, topology: Topology) -> None:
-        """Note what was declared. A clash with what was declared before: the newer one counts."""
-        try:
-            self.declared = self.declared.merged(topology)
-        except TopologyError:
-            self.declared = topology
-
     def _repair(self, pending: Pending, then: Callable[[bool], None]) -> bool:
         if pending.entry is not None:
             self.wheel.repair(pending.entry, then)
@@ -289,18 +283,19 @@ class Core:
         if part is None or connection is None or not connection.is_open:
             return False
         self._repairs[exchange, routing_key] = [then]
-        Operation(
-            self.loop,
-            connection,
-            ensure_script(part, TopologyMode.DECLARE),
-            timeout=REPAIR_TIMEOUT,
-            on_done=partial(self._on_repaired, (exchange, routing_key)),
-        ).start()
+        self.request(
+            Request(
+                lambda: ensure_script(part, TopologyMode.DECLARE),
+                self.clock.monotonic() + REPAIR_TIMEOUT,
+                _Reporter(partial(self._on_repaired, (exchange, routing_key))),
+                awaits_queues=True,
+            )
+        )
         return True
 
     def _related(self, exchange: str, routing_key: str) -> Topology | None:
         with contextlib.suppress(TopologyError):
-            return related(self.declared, exchange=exchange, routing_key=routing_key)
+            return self.declared.related(exchange, routing_key)
         return None
 
     def _declare(
@@ -310,7 +305,7 @@ class Core:
         self._declaring = Request(script, deadline, _Reporter(then))
         self.request(self._declaring)
 
-    def _on_repaired(self, key: tuple[str, str], _result: Any, error: Exception | None) -> None:
+    def _on_repaired(self, key: tuple[str, str], error: Exception | None) -> None:
         # A connection lost meanwhile is no answer: send again, the broker will say.
         worked = error is None or isinstance(error, BrokerConnectionError)
         for then in self._repairs.pop(key, []):

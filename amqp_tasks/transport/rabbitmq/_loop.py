@@ -218,8 +218,8 @@ def close_descriptor(sock: Any) -> None:
 def _guarded(work: Callable[[Any], None], argument: Any) -> None:
     try:
         work(argument)
-    except Exception:
-        # Nothing that one piece of work does wrong may end the thread that all others wait for.
+    except BaseException:
+        # Nothing that one piece of work does wrong, not even an exit, may end the thread that all others wait for.
         LOGGER.exception("unexpected error on the I/O thread", extra={"action": "io_error"})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -39,6 +40,7 @@ class Pending:
         "maybe_stored",
         "message",
         "nacks",
+        "number",
         "returned",
         "sink",
         "writes",
@@ -56,6 +58,7 @@ class Pending:
         self.message, self.head, self.deadline, self.sink, self.index = message, head, deadline, sink, index
         self.entry = entry  # set when the message goes into the timer wheel first
         self.writes = 0
+        self.number = 0  # which it was of all that were written
         self.maybe_stored = False  # a former writing may have reached the broker's disk
         self.nacks = 0  # how often the broker refused it
         self.is_nacked = False  # …just now; it waits for the next try
@@ -106,8 +109,8 @@ class CallbackOutcome:
         """See `OutcomeSink.done`."""
         try:
             self.callback(error)
-        except Exception:
-            # It is called while confirms are read: an error from here would cost the connection.
+        except BaseException:
+            # It is called while confirms are read, and deadlines looked at: an error from here would break that off.
             LOGGER.exception("on_outcome raised", extra={"action": "callback_error"})
 
 
@@ -125,7 +128,8 @@ class BatchOutcomes:
         if error is not None:
             self.outcomes[index] = error
         self.finished += 1
-        if self._wake_at is not None and self.finished >= self._wake_at:
+        wake_at = self._wake_at
+        if wake_at is not None and self.finished >= wake_at:
             self._wake.set()
 
     def count_refused(self, _none: None) -> None:
@@ -134,10 +138,15 @@ class BatchOutcomes:
 
     def wait_for(self, finished: int, timeout: float) -> bool:
         """Wait until `finished` outcomes are known; False when `timeout` seconds passed first."""
-        self._wake.clear()
+        deadline = time.monotonic() + timeout
         self._wake_at = finished
-        # `done` may have counted past `finished` before it saw `_wake_at`: look again after setting it.
-        if self.finished >= finished or self._wake.wait(timeout):
-            self._wake_at = None
-            return True
+        while True:
+            self._wake.clear()
+            # `done` may have counted past `finished` before it saw `_wake_at`, and one that is late with its `set` may mean the
+            # wait before: only the count says that it is over.
+            if self.finished >= finished:
+                break
+            if not self._wake.wait(max(0.0, deadline - time.monotonic())):
+                break
+        self._wake_at = None
         return self.finished >= finished

@@ -35,6 +35,7 @@ from amqp_tasks.transport.rabbitmq._loop import DoorLoop
 from amqp_tasks.transport.rabbitmq._patience import Patience
 from amqp_tasks.transport.rabbitmq._pending import Pending
 from amqp_tasks.transport.rabbitmq._suspects import culprit_error, find_suspects, is_certain, is_suspicious
+from amqp_tasks.transport.rabbitmq._topology import NOT_FOUND
 from amqp_tasks.transport.rabbitmq._verdicts import deadline_error, find_returned, nacked, unroutable
 from amqp_tasks.transport.rabbitmq._window import SendWindow
 
@@ -108,6 +109,7 @@ class Publisher:
         self._waiting: deque[Pending] = deque()
         self._unconfirmed: dict[int, Pending] = {}  # by delivery tag, in order
         self._repairing: set[Pending] = set()
+        self._returning: list[Pending] = []  # of those, what is sent again with the next turn
         self._serial: set[Pending] = set()  # suspects: each is sent alone
         self._confirmed_exchanges: set[str] = set()
         self._connection: FastConnection | None = None
@@ -266,6 +268,7 @@ class Publisher:
     def _pump(self) -> None:
         """Write what the window allows, all in one piece."""
         self._is_pumping = False
+        self._let_return()
         if not self._waiting:
             self._tell_idle()
             return
@@ -278,6 +281,13 @@ class Publisher:
         frames = self._gather(pieces, self._connection.body_max)
         if pieces:
             self._connection.emit(b"".join(pieces), frames)
+
+    def _let_return(self) -> None:
+        """What is sent again goes first, in the order in which it was sent."""
+        returning, self._returning = self._returning, []
+        self._repairing.difference_update(returning)
+        returning.sort(key=lambda pending: pending.number, reverse=True)
+        self._waiting.extendleft(pending for pending in returning if not pending.is_done)
 
     def _gather(self, pieces: list[bytes], body_max: int) -> int:
         waiting, unconfirmed = self._waiting, self._unconfirmed
@@ -303,12 +313,12 @@ class Publisher:
         return frames
 
     def _may_send_serially(self, pending: Pending) -> bool:
-        """A suspect goes alone, and nothing goes while one is out."""
-        if not self._unconfirmed:
+        """A suspect goes alone, and nothing goes while one is out; what is told to be unknown is not waited for."""
+        if all(other.is_done for other in self._unconfirmed.values()):
             return True
         if pending in self._serial:
             return False
-        return not any(other in self._serial for other in self._unconfirmed.values())
+        return self._serial.isdisjoint(self._unconfirmed.values())
 
     def _note_written(self, pending: Pending) -> None:
         counters = self.counters
@@ -316,6 +326,7 @@ class Publisher:
             counters.resent += 1
         else:
             counters.published += 1
+            pending.number = counters.published
         pending.writes += 1
         self._unconfirmed[self._next_tag] = pending
         self._next_tag += 1
@@ -414,14 +425,12 @@ class Publisher:
         self._finish(pending, unroutable(pending))
 
     def _on_repaired(self, pending: Pending, worked: bool) -> None:
-        self._repairing.discard(pending)
-        if pending.is_done:
-            return
-        if not worked:
+        if worked and not pending.is_done:
+            pending.returned = ""
+            self._returning.append(pending)
+        else:
+            self._repairing.discard(pending)
             self._finish(pending, unroutable(pending))
-            return
-        pending.returned = ""
-        self._waiting.appendleft(pending)
         self._schedule_pump()
 
     # --- the broker closes the channel ---
@@ -453,13 +462,27 @@ class Publisher:
         is_sure = bool(named) and is_certain(text, known_exchanges=self._confirmed_exchanges)
         if is_sure or len(suspects) == 1:
             for pending in suspects:
-                self._finish(pending, culprit_error(pending, code, text))
+                if (
+                    code == NOT_FOUND
+                    and pending.entry is not None
+                    and not (pending.is_done or pending.is_repaired)
+                ):
+                    self._declare_again(pending, code, text)
+                else:
+                    self._finish(pending, culprit_error(pending, code, text))
             return
         for pending in suspects:
             pending.maybe_stored = (
                 pending.maybe_stored or pending.message.exchange in self._confirmed_exchanges
             )
         self._serial.update(pending for pending in suspects if not pending.is_done)
+
+    def _declare_again(self, pending: Pending, code: int, text: str) -> None:
+        """An exchange of the timer wheel is gone, which is ours to declare."""
+        pending.returned = f"{code} {text}"
+        self._unconfirmed = {tag: each for tag, each in self._unconfirmed.items() if each is not pending}
+        self._serial.discard(pending)
+        self._on_unroutable(pending)
 
     # --- deadlines ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +25,9 @@ __all__ = (
     "presence_script",
     "purge_script",
     "queue_ask",
-    "related",
     "status_script",
     "unbind_script",
+    "with_dead_letters",
 )
 
 NOT_FOUND, ACCESS_REFUSED, PRECONDITION_FAILED = 404, 403, 406
@@ -307,28 +307,12 @@ def delete_script(queue_name: str) -> Script[None]:
     yield Ask("queue_delete", {"queue": queue_name}, f"deleting queue {queue_name!r}")
 
 
-def related(topology: Topology, *, exchange: str, routing_key: str) -> Topology | None:
-    """The part of `topology` that a message to `exchange` with `routing_key` needs; None when it knows nothing of it."""
-    if not exchange:
-        queue = topology.queue(routing_key)
-        return Topology(queues=_with_dead_letters(topology, (queue,))) if queue is not None else None
-    bindings = tuple(binding for binding in topology.bindings if binding.source == exchange)
-    own = topology.exchange(exchange)
-    if own is None and not bindings:
-        return None
-    names = {binding.destination for binding in bindings}
-    exchanges = [item for item in topology.exchanges if item.name == exchange or item.name in names]
-    queues = tuple(queue for queue in topology.queues if queue.name in names)
-    return Topology(
-        exchanges=tuple(exchanges), queues=_with_dead_letters(topology, queues), bindings=bindings
-    )
-
-
-def _with_dead_letters(topology: Topology, queues: tuple[Queue, ...]) -> tuple[Queue, ...]:
+def with_dead_letters(queues: Iterable[Queue], find: Callable[[str], Queue | None]) -> tuple[Queue, ...]:
     """The queues and those their dead letters go to by the default exchange; without them they are no whole topology."""
-    names = [queue.dead_letter_routing_key for queue in queues if queue.dead_letter_exchange == ""]
-    dead = (topology.queue(name) for name in names if name is not None)
-    return tuple(dict.fromkeys((*queues, *(queue for queue in dead if queue is not None))))
+    found = dict.fromkeys(queues)
+    names = [queue.dead_letter_routing_key for queue in found if queue.dead_letter_exchange == ""]
+    dead = (find(name) for name in names if name is not None)
+    return tuple(found | dict.fromkeys(queue for queue in dead if queue is not None))
 
 
 def presence_script(
@@ -389,6 +373,6 @@ def _part_of(declare: Topology, name: str) -> Topology:
     queue = declare.queue(name)
     assert queue is not None
     exchanges = tuple(exchange for exchange in declare.exchanges if exchange.name in sources)
-    queues = _with_dead_letters(declare, (queue,))
+    queues = with_dead_letters((queue,), declare.queue)
     # Not a whole one: its dead letters may go by an exchange that is none of its own.
     return PartialTopology(exchanges=exchanges, queues=queues, bindings=bindings)

@@ -234,7 +234,7 @@ class RabbitTransport(Transport):
         self._ask(lambda: ensure_script(topology, mode, is_new=is_new), timeout, awaits_queues=True)
         if mode is TopologyMode.DECLARE and is_lasting:
             core = self._started()
-            core.loop.put(core.remember, topology)
+            core.loop.put(core.declared.add, topology)
 
     def compare_topology(self, topology: Topology, *, timeout: float | None = None) -> tuple[str, ...]:
         """See `Transport.compare_topology`."""

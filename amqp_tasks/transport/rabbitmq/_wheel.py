@@ -84,9 +84,11 @@ class Wheel:
         self._ready: dict[WheelEntry, _Group] = {}  # declared, see `PATIENCE`
         self._timer: object = None
         self._is_declaring = False
+        self._forgotten = 0
 
     def forget(self) -> None:
         """There is a new connection, or something was missing: nothing is known to be declared."""
+        self._forgotten += 1
         self._stops.clear()
         self._due_queues.clear()
 
@@ -129,7 +131,7 @@ class Wheel:
         self._declare(
             lambda: _needs(entry, known, frozenset(self._stops)),
             deadline,
-            partial(self._on_declared, entry, deadline),
+            partial(self._on_declared, entry, deadline, self._forgotten),
         )
 
     def _drop_ended(self) -> None:
@@ -141,9 +143,13 @@ class Wheel:
                 return
             del self._groups[entry]
 
-    def _on_declared(self, entry: WheelEntry, deadline: float, error: Exception | None) -> None:
+    def _on_declared(
+        self, entry: WheelEntry, deadline: float, forgotten: int, error: Exception | None
+    ) -> None:
         self._is_declaring = False
-        if error is None:
+        if error is None and forgotten != self._forgotten:
+            pass  # something was found missing meanwhile, perhaps what was left out as known: once more
+        elif error is None:
             self._stops.update(entry.stops)
             self._due_queues[entry.due_queue] = self._clock.monotonic() + TRUST
             for each in [each for each in self._groups if each == entry or self._is_declared(each)]:

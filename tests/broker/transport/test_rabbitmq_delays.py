@@ -78,6 +78,18 @@ def test_a_returned_message_has_the_wheel_declared_again(
     assert raw_client.get("amqp_tasks.delay.2.e").body == b"kept"
 
 
+def test_an_exchange_of_the_wheel_that_is_gone_is_declared_again(
+    transport: RabbitTransport, message: Message, raw_client: RawClient
+) -> None:
+    transport.publish(delayed(message("q", "lost"), 5.0))
+    raw_client.delete_exchange("amqp_tasks.delay.0")
+
+    outcomes = transport.publish_many(delayed(message("q", f"kept {number}"), 5.0) for number in range(2))
+
+    assert list(outcomes) == [None, None]
+    assert [raw_client.get("amqp_tasks.delay.0.5").body for _ in range(3)] == [b"lost", b"kept 0", b"kept 1"]
+
+
 def test_a_destination_that_was_declared_here_is_declared_again(
     transport: RabbitTransport, message: Message, raw_client: RawClient
 ) -> None:

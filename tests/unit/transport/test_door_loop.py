@@ -56,3 +56,17 @@ def test_what_is_put_singly_ends_the_lingering(io_thread: IOThread, monkeypatch:
     io_thread.loop.put(lambda event: event.set(), second)
 
     assert second.wait(_NOTICED)
+
+
+def test_work_that_exits_does_not_end_the_thread(
+    io_thread: IOThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave(_none: None) -> None:
+        raise SystemExit
+
+    done = threading.Event()
+    io_thread.loop.put(leave, None)
+    io_thread.loop.put(lambda event: event.set(), done)
+
+    assert done.wait(_NOTICED)
+    assert "unexpected error on the I/O thread" in caplog.text

@@ -34,12 +34,12 @@ from amqp_tasks.transport.rabbitmq._connection import Backoff
 from amqp_tasks.transport.rabbitmq._errors import connection_error
 from amqp_tasks.transport.rabbitmq._fastwire import Returned, encode_head
 from amqp_tasks.transport.rabbitmq._pending import Pending
+from amqp_tasks.transport.rabbitmq._remembered import Remembered
 from amqp_tasks.transport.rabbitmq._suspects import culprit_error, find_suspects, is_certain
 from amqp_tasks.transport.rabbitmq._topology import (
     _read_difference,
     ensure_script,
     presence_script,
-    related,
     status_script,
 )
 from amqp_tasks.transport.rabbitmq._verdicts import find_returned, nacked, unroutable
@@ -260,21 +260,34 @@ def test_differences_are_read_from_the_brokers_text(text: str, expected: tuple[A
 
 
 def test_what_a_message_needs_is_found_in_what_was_declared() -> None:
-    topology = Topology(
-        exchanges=(Exchange("jobs", ExchangeType.TOPIC), Exchange("alone", ExchangeType.FANOUT)),
-        queues=(Queue("mail"), Queue("other")),
-        bindings=(Binding(source="jobs", destination="mail", routing_key="mail.#"),),
+    declared = Remembered()
+    declared.add(
+        Topology(
+            exchanges=(Exchange("jobs", ExchangeType.TOPIC), Exchange("alone", ExchangeType.FANOUT)),
+            queues=(Queue("mail"), Queue("other")),
+            bindings=(Binding(source="jobs", destination="mail", routing_key="mail.#"),),
+        )
     )
 
-    behind = related(topology, exchange="jobs", routing_key="mail.x")
-    direct = related(topology, exchange="", routing_key="other")
+    behind = declared.related("jobs", "mail.x")
+    direct = declared.related("", "other")
 
     assert behind is not None
     assert behind.queue_names == ("mail",)
     assert direct is not None
     assert direct.queue_names == ("other",)
-    assert related(topology, exchange="", routing_key="missing") is None
-    assert related(topology, exchange="missing", routing_key="mail.x") is None
+    assert declared.related("", "missing") is None
+    assert declared.related("missing", "mail.x") is None
+
+
+def test_of_what_was_declared_twice_the_newer_one_counts_and_nothing_else_is_forgotten() -> None:
+    declared = Remembered()
+    declared.add(Topology(queues=(Queue("mail"), Queue("other"))))
+
+    declared.add(Topology(queues=(Queue("mail", max_length=5),)))
+
+    assert declared.related("", "mail") == Topology(queues=(Queue("mail", max_length=5),))
+    assert declared.related("", "other") == Topology(queues=(Queue("other"),))
 
 
 @pytest.mark.parametrize(

@@ -147,11 +147,26 @@ def test_a_way_that_is_repaired_again_forgets_nobody_who_waits_for_its_first_rep
     joins = fix.submits(way, timeout=10)
 
     fix.wheel.repair(way, lambda _worked: repaired.append("second"))
-    for _ in range(3):
+    for _ in range(4):
         fix.ends(None)
 
     assert repaired == ["first", "second"]
     assert set(fix.released) == {joins, *others}
+
+
+def test_what_was_declared_while_something_was_found_missing_is_declared_once_more(fix: Fixture) -> None:
+    # It may have left out just that, as known.
+    pending = fix.submits(wheel_entry(1, "", "q"), timeout=10)
+    fix.wheel.repair(wheel_entry(2, "", "q"), lambda _worked: None)
+
+    fix.ends(None)
+    assert len(fix.declared) == 2
+    assert fix.released == []
+    fix.ends(None)
+    fix.ends(None)
+
+    assert fix.released == [pending]
+    assert len(fix.declared) == 3
 
 
 def test_what_was_declared_for_one_delay_is_not_asked_for_again_by_the_next() -> None:
