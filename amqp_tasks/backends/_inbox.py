@@ -396,8 +396,8 @@ def _is_any_asked_for(entries: Sequence[Entry]) -> bool:
 def _call(callback: Callable[[], object], task_id: str) -> None:
     try:
         callback()
-    except Exception:  # noqa: BLE001
-        # Users' code on our I/O thread: it must not end it, and nobody else would hear of it.
+    except BaseException:  # noqa: BLE001
+        # Users' code on our I/O thread: it must not end it, not even by an exit, and nobody else would hear of it.
         _log.exception(
             "callback of result %s failed", task_id, extra={"action": "result_callback", "task_id": task_id}
         )

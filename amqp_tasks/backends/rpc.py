@@ -48,6 +48,8 @@ _SETTLE_DELAY = 0.02
 _REDECLARE_TIMEOUT = 10.0
 # The first part of it, for the queue that was there before.
 _REVIVE_TIMEOUT = 3.0
+# Between two attempts to bring it back: one ends at once where nothing listens at the broker's address.
+_REDECLARE_PAUSE = 1.0
 _EXIT_TIMEOUT = 1.0
 # RabbitMQ 4 drops what came back 20 times unless it is told otherwise; here each lost connection counts.
 _DELIVERY_LIMIT = 1_000_000
@@ -87,13 +89,17 @@ class RpcBackend(ResultBackend):
         self._transport, self._options = transport, options
         self._lock = threading.Lock()
         self._is_closed = False
+        # Ends the pauses of `_declare_again`.
+        self._closing = threading.Event()
         self._inbox = Inbox(options.accept, options.limits, options.cache_max)
         # Written under the lock; read without: an empty name means that there is no queue yet.
         self._queue_name = ""
+        # What was declared, consumed or not: it is tried again, and deleted at the end. Written under the lock.
+        self._declared_name = ""
         # Written under the lock and by the I/O thread when the consumer has failed.
-        self._consumed_name = ""
-        # How often the queue was lost; written by the I/O thread only.
-        self._losses = 0
+        self._is_consumed = False
+        # How often the queue was lost, and how often that was as it cannot be consumed; written by the I/O thread only.
+        self._losses = self._failures = 0
         _alive.add(self)
 
     def reply_to(self, *, timeout: float) -> str:
@@ -124,34 +130,47 @@ class RpcBackend(ResultBackend):
             if losses != self._losses:
                 # Deleted again meanwhile. The name is set before this look, and the I/O thread counts before it clears
                 # the name: so either we see the loss, or it sees the name.
-                name = self._queue_name = ""
+                self._queue_name = ""
+                if self._is_consumed:
+                    name = ""
+                # Else each further attempt may end so: the call is made, and `expect` tells that its result is lost.
         return name
 
     def _declare(self, timeout: float) -> str:
-        """Declare the queue, for the first time or again after somebody deleted it."""
+        """Declare the queue, for the first time or again after somebody deleted it or it could not be consumed."""
         deadline = time.monotonic() + timeout
-        name = self._consumed_name or _new_name()
+        name = self._declared_name or _new_name()
         transport = self._transport()
         _close_at_exit()
         try:
-            self._ensure(name, min(timeout, _REVIVE_TIMEOUT) if self._consumed_name else timeout)
+            self._ensure(name, min(timeout, _REVIVE_TIMEOUT) if self._declared_name else timeout)
         except (BrokerOperationError, BrokerUnreachable) as exc:
-            if not self._consumed_name or not _is_out_of_reach(exc):
+            if not self._declared_name or not _is_out_of_reach(exc):
                 raise
             name = _new_name()
             self._ensure(name, max(0.0, deadline - time.monotonic()))
-            self._consumed_name = ""
-            self._inbox.detach(timeout=_EXIT_TIMEOUT)
-        if not self._consumed_name:
-            # Without `declare`: the consumer would bring a deleted queue back by itself, and callers who wait for
-            # what it held would never learn of the loss.
-            options = ConsumerOptions(prefetch=_PREFETCH, settle_delay=_SETTLE_DELAY)
-            consumer = transport.consume(
-                [name], options, on_deliveries=self._inbox.take, on_event=self._on_event
-            )
-            self._consumed_name = name
-            self._inbox.attach(consumer, name)
+            self._give_up_consumer()
+        self._declared_name = name
+        if not self._is_consumed:
+            self._consume(transport, name)
         return name
+
+    def _consume(self, transport: Transport, name: str) -> None:
+        failures = self._failures
+        # Without `declare`: the consumer would bring a deleted queue back by itself, and callers who wait for
+        # what it held would never learn of the loss.
+        options = ConsumerOptions(prefetch=_PREFETCH, settle_delay=_SETTLE_DELAY)
+        consumer = transport.consume([name], options, on_deliveries=self._inbox.take, on_event=self._on_event)
+        self._inbox.attach(consumer, name)
+        self._is_consumed = True
+        if failures != self._failures:
+            # Perhaps before it was noted. As in `_present`: either we see that, or the I/O thread sees the note.
+            self._give_up_consumer()
+
+    def _give_up_consumer(self) -> None:
+        # In this order: who sees that there is none attaches another one, which is not to be closed here.
+        self._inbox.detach(timeout=_EXIT_TIMEOUT)
+        self._is_consumed = False
 
     def _ensure(self, name: str, timeout: float) -> None:
         options = self._options
@@ -173,11 +192,12 @@ class RpcBackend(ResultBackend):
             # This is the I/O thread, which cannot wait for a declare.
             threading.Thread(target=self._declare_again, name="amqp-tasks-reply-queue", daemon=True).start()
         elif event.state is ConsumerState.FAILED:
-            # Final for this consumer; the next call sets up another queue.
+            # Final for this consumer; the next call has another one try.
+            self._failures += 1
             self._losses += 1
-            self._queue_name = self._consumed_name = ""
+            self._queue_name = ""
             self._inbox.note(event)
-            self._inbox.detach(timeout=_EXIT_TIMEOUT)
+            self._give_up_consumer()
 
     def _declare_again(self) -> None:
         """Bring a deleted queue back under its name, for results of running tasks; the consumer finds it."""
@@ -185,14 +205,16 @@ class RpcBackend(ResultBackend):
             try:
                 self._set_up(_REDECLARE_TIMEOUT)
                 return
-            except BrokerConnectionError:
-                continue  # it waited for the broker; the next round does so again
             except ClosedError:
                 return
             except AmqpTasksError as exc:
-                extra = {"action": "reply_queue_redeclare", "queue": self._consumed_name}
+                if isinstance(exc, BrokerConnectionError) and not exc.is_final:
+                    self._closing.wait(_REDECLARE_PAUSE)
+                    continue
+                # The next call tries it again.
+                extra = {"action": "reply_queue_redeclare", "queue": self._declared_name}
                 _log.warning(
-                    "reply queue %s cannot be declared again: %s", self._consumed_name, exc, extra=extra
+                    "reply queue %s cannot be declared again: %s", self._declared_name, exc, extra=extra
                 )
                 return
 
@@ -265,9 +287,10 @@ class RpcBackend(ResultBackend):
             return
         # Before the lock, whose holder may be waiting for the broker: he looks at this when he is done.
         self._is_closed = True
+        self._closing.set()
         deadline = time.monotonic() + timeout
         has_lock = self._lock.acquire(timeout=timeout)
-        name, self._queue_name = self._consumed_name, ""
+        name, self._queue_name = self._declared_name, ""
         if has_lock:
             self._lock.release()
         self._inbox.close(timeout=max(0.0, deadline - time.monotonic()))
@@ -288,8 +311,9 @@ class RpcBackend(ResultBackend):
 
     def _start_over(self) -> None:
         """In a forked child: the parent keeps its queue and its waiters, and a lock may be held by its threads."""
-        self._lock = threading.Lock()
-        self._queue_name = self._consumed_name = ""
+        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._queue_name = self._declared_name = ""
+        self._is_consumed = False
         self._inbox.abandon()
         self._inbox = Inbox(self._options.accept, self._options.limits, self._options.cache_max)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from amqp_routing import Topology
@@ -47,8 +48,9 @@ class Events:
 
     def __init__(self, transport: Transport, mode: TopologyMode, clock: Clock = SYSTEM_CLOCK) -> None:
         self._transport, self._mode, self._clock = transport, mode, clock
-        # Ids of tasks that something was told of and whose end was not; the oldest leave first.
-        self._told: dict[str, None] = {}
+        # Ids of tasks that something was told of and whose end was not; the oldest leave first. Each change of it is one step of
+        # the interpreter, so that it needs no lock.
+        self._told: OrderedDict[str, None] = OrderedDict()
         self._count = itertools.count(1)
         self._is_declared = False
         self._not_before = 0.0
@@ -66,7 +68,7 @@ class Events:
         """Tell something of a task. The first one waits for the broker, some seconds at most; raises nothing."""
         if task_id not in self._told:
             if len(self._told) >= _MAX_TOLD:
-                self._told.pop(next(iter(self._told), ""), None)
+                self._told.popitem(last=False)
             self._told[task_id] = None
         if self._is_there():
             self._publish(kind, task_id, hostname, fields)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from amqp_routing import Topology
 from amqp_tasks.errors import BrokerOperationError, MalformedMessage, NotSent, PublishError, UnroutableError
-from amqp_tasks.events import Events, TaskEvent
+from amqp_tasks.events import Events, TaskEvent, _events
 from amqp_tasks.events._event import binding_key, event_message, read_events
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport import TopologyMode
@@ -162,3 +164,24 @@ def test_what_is_remembered_is_bounded(events: Events) -> None:
 
     assert not events.has_told("0")
     assert events.has_told("10000")
+
+
+def test_several_threads_may_tell_at_the_bound(
+    events: Events, broker: _Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_events, "_MAX_TOLD", 10)
+    broker.refusal = BrokerOperationError(
+        "403 ACCESS_REFUSED", reply_code=403
+    )  # all that is done is to remember
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def tell(thread: int) -> None:
+        for number in range(10_000):
+            events.tell("task-progress", f"{thread}-{number}", "worker@here")
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(tell, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
