@@ -12,7 +12,6 @@ from amqp_tasks.app._options import CallOptions, check_call_options
 from amqp_tasks.app._result_set import ResultSet
 from amqp_tasks.app._task import Task
 from amqp_tasks.errors import (
-    AmqpTasksError,
     BrokerConnectionError,
     BulkSendError,
     ClosedError,
@@ -53,7 +52,7 @@ class _Batch:
             try:
                 task, args, kwargs, options = _parts(self._app, call)
                 prepared = self.add(task, args, kwargs, options)
-            except (AmqpTasksError, TypeError, ValueError) as exc:
+            except Exception as exc:  # noqa: BLE001 - of users' routers and arguments, too: others may have been sent
                 self._results.append(None)
                 self._outcomes.append(exc)
                 continue

@@ -226,11 +226,16 @@ class DeadLetters:
         counts = dead_letter_counts(self._app.transport, names)
         missing = [name for name in names if name not in counts]
         if queues is not None and missing:
-            raise UnknownQueue(
-                dead_letter_queue_name(missing[0]),
-                hint="the broker has no such queue: run `amqp-tasks topology apply`",
-            )
+            raise self._unknown(missing[0])
         return (name for name in names if counts.get(name))
+
+    def _unknown(self, name: str) -> UnknownQueue:
+        known = self._names(None)
+        if name in known:
+            hint = "the broker has no such queue: run `amqp-tasks topology apply`"
+            return UnknownQueue(dead_letter_queue_name(name), hint=hint)
+        hint = "neither the broker nor this app has a queue of that name"
+        return UnknownQueue(name, known=tuple(known), hint=hint)
 
     def _look(
         self, name: str, where: DeadLetterFilter, *, bodies: bool = False, limit: int | None = None

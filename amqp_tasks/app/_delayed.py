@@ -75,23 +75,27 @@ class Delayed:
 
 
 class _Noted:
-    """What the entries of the index add up to: of each id the last one counts."""
+    """What the entries of the index add up to: of each id the one with the latest time counts, wherever it stands.
+
+    A bulk is noted at its end, after what its first tasks have come to meanwhile, and a note that the broker returned is sent again.
+    Nothing leaves the wheel before it is due, a revoked task neither: of an id that waits more than once, also where the one that was
+    sent last is due first, the one that waits longest is listed.
+    """
 
     def __init__(self, wanted: set[str] | None) -> None:
         self._wanted, self._began = wanted, SYSTEM_CLOCK.now()
-        self._last: dict[str, DelayedTask] = {}
+        self._latest: dict[str, DelayedTask] = {}
 
     def learn(self, entry: JournalEntry) -> None:
         for task in noted_tasks(entry):
             if self._wanted is None or task.id in self._wanted:
-                # Whatever was said of it before: this run came later.
-                self._last.pop(task.id, None)
-                if task.due > self._began:
-                    self._last[task.id] = task
+                known = self._latest.get(task.id)
+                if task.due > (known.due if known is not None else self._began):
+                    self._latest[task.id] = task
 
     def tasks(self, now: datetime) -> Sequence[DelayedTask]:
         # What is due has left the wheel, so an entry needs no other that takes it back.
-        return [task for task in self._last.values() if task.due > now]
+        return [task for task in self._latest.values() if task.due > now]
 
 
 class _Revoked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -14,9 +14,10 @@ from amqp_tasks.app._properties import further_options
 from amqp_tasks.app._request import Request, child_depth, enclosing_frame
 from amqp_tasks.app._result import AsyncResult
 from amqp_tasks.backend import ExpectedResult
-from amqp_tasks.canvas import signatures
+from amqp_tasks.canvas import signatures, with_options
 from amqp_tasks.errors import EncodeError, Replaced, ResultTimeout, Retry, Snooze, TaskPredicate
 from amqp_tasks.message import DEFAULT_LIMITS, ResultRecord, State, check_task_id, current_origin
+from amqp_tasks.message._headers import PROTOCOL_HEADERS
 from amqp_tasks.serialization import content_type_of, dumps, loads
 
 if TYPE_CHECKING:
@@ -33,6 +34,19 @@ class EagerResult(AsyncResult[R_co]):
 
     With `task_store_eager_result` the backend knows it too, for as long as somebody holds this.
     """
+
+    def revoke(
+        self, terminate: bool = False, signal: str | int = "SIGTERM", *, timeout: float | None = None
+    ) -> None:
+        """Change nothing: it has ended."""
+
+    def _revocable(self) -> Iterator[AsyncResult[Any]]:
+        """None: it has ended."""
+        return iter(())
+
+    def forget(self) -> None:
+        """Have the backend let go of the result; it stays here."""
+        self.app.backend.forget(self.id)
 
 
 @dataclass(slots=True)
@@ -83,13 +97,13 @@ def run_eagerly(
     throw: bool,
     serialize: bool,
 ) -> EagerResult[Any]:
-    """Run `task` in this thread.
+    """Run `task` in this thread, and the callbacks or errbacks of the call.
 
     Args:
         task: what to run.
         args: positional arguments.
         kwargs: keyword arguments.
-        options: of the call; `task_id`, `headers`, `serializer` and `ignore_result` matter here.
+        options: of the call; those about sending have no effect.
         throw: re-raise what it raises; a `Retry`, too. Else retries are run here as well, at once.
         serialize: arguments and result go through the serializers, as they would on the wire.
 
@@ -110,14 +124,18 @@ def run_eagerly(
         again = outcome.again
         assert again is not None
         # At once, whatever its time: nobody waits in a test.
-        request = replace(request, args=(), kwargs={}, retries=request.retries + again.is_counted)
+        own = {name: value for name, value in again.changes.items() if name not in PROTOCOL_HEADERS}
+        request = replace(
+            request, args=(), kwargs={}, retries=request.retries + again.is_counted, headers={**request.headers, **own}
+        )  # fmt: skip
         if again.args is not None and again.kwargs is not None:
             sent = _Arguments(again.args, again.kwargs)
         outcome = _run_once(task, request, sent, serializer)
     if isinstance(outcome.exception, Replaced):
         from amqp_tasks.app._eager_workflows import run_workflow
 
-        part = outcome.exception.signature.set(task_id=request.id).with_stamps(request.stamps)
+        own = {"task_id": request.id, "link": request.callbacks, "link_error": request.errbacks}
+        part = with_options(outcome.exception.signature.with_stamps(request.stamps), own)
         return cast(
             "EagerResult[Any]", run_workflow(task.app, part, (), {}, throw=throw, serialize=serialize)
         )
@@ -128,7 +146,12 @@ def run_eagerly(
         parent.children.append(request.id or "")
     record = _record(task, request, outcome)
     stored = _stored(task.app, record) if _must_store(task, options) else None
-    return EagerResult(record.task_id, app=task.app, task=task, expected=_Finished(record, stored))
+    result = EagerResult[Any](record.task_id, app=task.app, task=task, expected=_Finished(record, stored))
+    if request.callbacks or request.errbacks:
+        from amqp_tasks.app._eager_workflows import run_follow_ups
+
+        run_follow_ups(task.app, request, result, throw=throw, serialize=serialize)
+    return result
 
 
 def failed_result(app: App, task_id: str, error: Exception) -> EagerResult[Any]:

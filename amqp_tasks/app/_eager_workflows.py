@@ -12,14 +12,23 @@ from amqp_tasks.app._group_result import GroupResult
 from amqp_tasks.app._request import Request
 from amqp_tasks.app._result import AsyncResult
 from amqp_tasks.app._signature_options import call_options
-from amqp_tasks.canvas import Signature, chain, chord, first_errbacks, group, signature, signatures, upgraded
+from amqp_tasks.canvas import (
+    Signature,
+    chain,
+    chord,
+    first_errbacks,
+    group,
+    signature,
+    upgraded,
+    with_options,
+)
 from amqp_tasks.errors import ChordError
 from amqp_tasks.message import exception_to_data, new_task_id, told_outcome
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
 
-__all__ = ("run_workflow",)
+__all__ = ("run_follow_ups", "run_workflow")
 
 
 def run_workflow(
@@ -42,6 +51,22 @@ def run_workflow(
     return _Run(app, throw=throw, serialize=serialize).part(part, args, kwargs)
 
 
+def run_follow_ups(
+    app: App, request: Request, result: AsyncResult[Any], *, throw: bool, serialize: bool
+) -> None:
+    """Run the callbacks or the errbacks of a task that was run here; arguments and errors as `run_workflow`.
+
+    Args:
+        app: whose tasks they are.
+        request: of the task; has them.
+        result: of the task.
+        throw: the first exception is raised.
+        serialize: arguments and results go through the serializers.
+    """
+    add_builtins(app)
+    _Run(app, throw=throw, serialize=serialize).follow_ups(request, result)
+
+
 class _Run:
     def __init__(self, app: App, *, throw: bool, serialize: bool) -> None:
         self._app, self._throw, self._serialize = app, throw, serialize
@@ -50,9 +75,11 @@ class _Run:
         if isinstance(part, chain):
             return self._chain(part, args, kwargs)
         if isinstance(part, group):
-            own = {name: value for name, value in part.options.items() if name != "group_id"}
-            members = [self.part(member.set(**own), (*args, *part.args), kwargs) for member in part.stream()]
-            return GroupResult(part.options.get("group_id") or new_task_id(), members)
+            group_id, own = part.own_options()
+            members = [
+                self.part(with_options(member, own), (*args, *part.args), kwargs) for member in part.stream()
+            ]
+            return GroupResult(group_id or new_task_id(), members)
         if isinstance(part, chord):
             return self._chord(part, args, kwargs)
         return self._single(part.clone(args, kwargs))
@@ -72,7 +99,7 @@ class _Run:
         throw = self._throw and not part.is_on_complete
         inner = _Run(self._app, throw=throw, serialize=self._serialize)
         header = inner.part(part.header, (*args, *part.args), kwargs)
-        body = part.body.set(**part.options)
+        body = with_options(part.body, part.options)
         failed = next((member for member in header if _error(member) is not None), None)
         if part.is_on_complete:
             result = self.part(body, (list(map(_outcome, header)),), {})
@@ -82,31 +109,33 @@ class _Run:
             error = ChordError(f"Dependency {failed.id} raised {_error(failed)!r}")
             task_id, errbacks = first_errbacks(body)
             result = failed_result(self._app, task_id or new_task_id(), error)
-            self._call_errbacks(errbacks, result.id, error)
+            self._call_errbacks(errbacks, Request(id=result.id, is_eager=True), error)
         _hang(result, header)
         return result
 
     def _single(self, call: Signature) -> AsyncResult[Any]:
         options = call_options(call.options)
         task = self._app.calls.named(call.task)
-        result = run_eagerly(
+        return run_eagerly(
             task, call.args, call.kwargs, options, throw=self._throw, serialize=self._serialize
         )
+
+    def follow_ups(self, request: Request, result: AsyncResult[Any]) -> None:
         error = _error(result)
         if error is not None:
-            self._call_errbacks(signatures(options.get("link_error")), result.id, error)
-            return result
-        for callback in signatures(options.get("link")):
-            self.part(signature(callback), (_value(result),), {})
-        return result
+            self._call_errbacks(request.errbacks or (), request, error, result.traceback)
+        elif result.successful():
+            for callback in request.callbacks or ():
+                self.part(signature(callback), (_value(result),), {})
 
-    def _call_errbacks(self, errbacks: Sequence[Any], task_id: str, error: Exception) -> None:
+    def _call_errbacks(
+        self, errbacks: Sequence[Any], request: Request, error: Exception, traceback: str | None = None
+    ) -> None:
         for errback in map(signature, errbacks):
             if takes_exception(self._app, errback):
-                request = Request(id=task_id, is_eager=True)
-                run_errback(errback.bound_to(self._app.sender), request, error, None)
+                run_errback(errback.bound_to(self._app.sender), request, error, traceback)
             else:
-                self.part(errback, (task_id,), {})
+                self.part(errback, (request.id,), {})
 
 
 def _hang(result: Any, before: Any) -> None:

@@ -20,6 +20,7 @@ from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement
 from amqp_tasks.transport._streams import OFFSET
 
 if TYPE_CHECKING:
+    from amqp_tasks.message import OutgoingMessage
     from amqp_tasks.transport import Consumer, ConsumerEvent, Delivery, Transport
 
 __all__ = ("read_stream",)
@@ -45,9 +46,7 @@ def read_stream(transport: Transport, name: str, learn: Callable[[JournalEntry],
     mark = JournalEntry(
         kind=_MARK, id=new_task_id(), time=SYSTEM_CLOCK.now().timestamp(), sender=current_origin(), facts={}
     )
-    try:
-        transport.publish(journal_message(mark, queue_name=name))
-    except UnroutableError:
+    if not _is_written(transport, journal_message(mark, queue_name=name), name):
         return None
     reader = _Reader(mark.id, learn)
     consumer = transport.consume(
@@ -65,6 +64,17 @@ def read_stream(transport: Transport, name: str, learn: Callable[[JournalEntry],
     if reader.error is not None:
         raise reader.error
     return reader.first_offset
+
+
+def _is_written(transport: Transport, mark: OutgoingMessage, name: str) -> bool:
+    """Write the mark; False: there is no such stream."""
+    try:
+        transport.publish(mark)
+    except UnroutableError:
+        if transport.queue_status(name) is None:  # else its node was starting; one that is down raises
+            return False
+        transport.publish(mark)
+    return True
 
 
 class _Reader:

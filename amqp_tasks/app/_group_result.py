@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from amqp_tasks.app._lineage import as_tuple, lineage, root_of
@@ -53,7 +54,11 @@ class GroupResult(ResultSet[R_co]):
 
     def on_ready(self, callback: Callable[[GroupResult[R_co]], object]) -> None:
         """Call `callback(self)` when all have ended; the rules of `AsyncResult.then` apply."""
-        on_all_ready(self, lambda: callback(self))
+        self._call_when_ready(callback)
+
+    def _call_when_ready(self, callback: Callable[[GroupResult[R_co]], object]) -> Callable[[], None]:
+        """See `AsyncResult._call_when_ready`; a member of a set may itself be of several."""
+        return on_all_ready(self, lambda: callback(self))
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """The JSON form: `((id, parent), [members])`; `result_from_tuple` reads it."""
@@ -101,8 +106,12 @@ class GroupResult(ResultSet[R_co]):
         return f"<GroupResult: {self.id} [{', '.join(map(str, self))}]>"
 
 
-def on_all_ready(results: Collection[AsyncResult[Any]], callback: Callable[[], object]) -> None:
-    """Call `callback` once, when all of them have ended, however they did; at once when they have."""
+def on_all_ready(results: Collection[AsyncResult[Any]], callback: Callable[[], object]) -> Callable[[], None]:
+    """Call `callback` once, when all of them have ended, however they did; at once when they have.
+
+    Returns:
+        What withdraws the callback if it has not been called.
+    """
     left, lock = len(results), threading.Lock()
 
     def ended(_: object) -> None:
@@ -113,10 +122,12 @@ def on_all_ready(results: Collection[AsyncResult[Any]], callback: Callable[[], o
         if is_last:
             callback()
 
+    withdrawals = ExitStack()
     for result in results:
-        result.on_ready(ended)
+        withdrawals.callback(result._call_when_ready(ended))
     if not results:
         callback()
+    return withdrawals.close
 
 
 def _refuse(what: str) -> NoReturn:

@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from amqp_tasks.app._app import App
 from amqp_tasks.errors import AppNotFound
@@ -62,7 +62,7 @@ def configured_spec(directory: Path | None = None) -> str | None:
     """What names the app when `-A` is absent: AMQP_TASKS_APP, else pyproject.toml in `directory` (default: here).
 
     Raises:
-        AppNotFound: the pyproject.toml cannot be read, or `app` in it is not text.
+        AppNotFound: the pyproject.toml cannot be read, or what it holds in the place of `app` is something else.
     """
     from_environment = os.environ.get(ENVIRONMENT_NAME)
     if from_environment:
@@ -74,12 +74,21 @@ def configured_spec(directory: Path | None = None) -> str | None:
         data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise AppNotFound(f"cannot read {path}: {exc}") from exc
-    spec = data.get("tool", {}).get("amqp-tasks", {}).get("app")
+    spec = _table(path, _table(path, data, "tool"), "amqp-tasks", "tool.").get("app")
     if spec is not None and not isinstance(spec, str):
         raise AppNotFound(
             f'{path}: [tool.amqp-tasks] app must be text like "proj", got {type(spec).__name__}'
         )
     return spec
+
+
+def _table(path: Path, parent: dict[str, Any], name: str, prefix: str = "") -> dict[str, Any]:
+    found = parent.get(name, {})
+    if not isinstance(found, dict):
+        raise AppNotFound(
+            f'{path}: [{prefix}{name}] must be a table such as [tool.amqp-tasks] with app = "proj", got {type(found).__name__}'
+        )
+    return cast("dict[str, Any]", found)
 
 
 def _make_importable(directory: Path) -> None:

@@ -235,7 +235,7 @@ class Migration:
         self._transport.unbind((*bindings, due_binding(self._name)))
         with Mover(self._transport, self._name, self._aside, queue_name=self._name) as mover:
             is_quiet = mover.wait_until_quiet(
-                self._quiet, self._patience, partial(self._tell, tell, MigrationStep.MOVE_OUT, mover)
+                self._quiet, self._patience, partial(self._moving_out, tell, mover)
             )
             if not is_quiet:
                 raise MigrationRefused(
@@ -250,6 +250,11 @@ class Migration:
             self._declare_wanted()
             mover.finish()
         return mover.moved
+
+    def _moving_out(self, tell: Callable[[MigrationProgress], None], mover: Mover, left: int) -> None:
+        # Whoever delays something to the queue binds it again, and what is due would go to both.
+        self._transport.unbind((due_binding(self._name),))
+        self._tell(tell, MigrationStep.MOVE_OUT, mover, left)
 
     def _declare_wanted(self) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from amqp_tasks.canvas import Join, Signature, accumulated, added_index, group, signature
+from amqp_tasks.canvas import Join, Signature, accumulated, added_index, signature
 from amqp_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def replacement(task: Task[..., Any], given: Any) -> Signature:
         raise ConfigurationError(
             f"task {task.name!r} was replaced {request.replaced_task_nesting} times: does it replace itself for ever?"
         )
-    part = signature(given)
-    return accumulated(part) if isinstance(part, group) else part
+    return accumulated(signature(given))
 
 
 def add_to_chord(task: Task[..., Any], given: Any) -> AsyncResult[Any]:

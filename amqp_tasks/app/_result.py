@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from amqp_tasks.app._current import current_app
@@ -235,6 +236,10 @@ class AsyncResult(Generic[R_co]):
         """
         self.app.control.revoke(self.id, terminate=terminate, signal=signal, timeout=timeout)
 
+    def _revocable(self) -> Iterator[AsyncResult[Any]]:
+        """The results of the single calls that it stands for, as far as they can be revoked."""
+        yield self
+
     def revoke_by_stamped_headers(
         self,
         headers: Mapping[str, Any],
@@ -269,11 +274,17 @@ class AsyncResult(Generic[R_co]):
 
     def on_ready(self, callback: Callable[[AsyncResult[R_co]], object]) -> None:
         """Call `callback(self)` when it ends, however it does; the rules of `then` apply."""
+        self._call_when_ready(callback)
+
+    def _call_when_ready(self, callback: Callable[[AsyncResult[R_co]], object]) -> Callable[[], None]:
+        """`on_ready`, and what withdraws the callback if it has not been called."""
+        expected = self._expectation()
 
         def fire() -> None:
             callback(self)
 
-        self._expectation().on_ready(fire)
+        expected.on_ready(fire)
+        return partial(expected.withdraw, fire)
 
     @property
     def date_done(self) -> datetime | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from amqp_tasks.app._result import refuse_inside_task
 from amqp_tasks.clock import seconds_left
@@ -84,15 +85,16 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
             refuse_inside_task()
         deadline = None if timeout is None else time.monotonic() + timeout
         ended: SimpleQueue[AsyncResult[R_co]] = SimpleQueue()
-        for result in self._results:
-            result.on_ready(ended.put)
-        for count in range(len(self._results)):
-            try:
-                yield ended.get(timeout=seconds_left(deadline))
-            except Empty:
-                raise ResultTimeout(
-                    f"{count} of {len(self._results)} tasks finished within {timeout:g} s; the others go on"
-                ) from None
+        with ExitStack() as withdrawals:
+            for result in self._results:
+                withdrawals.callback(result._call_when_ready(ended.put))
+            for count in range(len(self._results)):
+                try:
+                    yield ended.get(timeout=seconds_left(deadline))
+                except Empty:
+                    raise ResultTimeout(
+                        f"{count} of {len(self._results)} tasks finished within {timeout:g} s; the others go on"
+                    ) from None
 
     def iterate(
         self, timeout: float | None = None, propagate: bool = True, *, disable_sync_subtasks: bool = True
@@ -116,10 +118,15 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
     def revoke(
         self, terminate: bool = False, signal: str | int = "SIGTERM", *, timeout: float | None = None
     ) -> None:
-        """Have all of them not run that have not started; arguments and errors as `AsyncResult.revoke`."""
-        if self._results:
-            control = self._results[0].app.control
-            control.revoke([result.id for result in self._results], terminate, signal, timeout=timeout)
+        """Have all of them not run that have not started, those of groups among them too; arguments and errors as `AsyncResult.revoke`."""
+        if calls := list(self._revocable()):
+            ids = [result.id for result in calls]
+            calls[0].app.control.revoke(ids, terminate, signal, timeout=timeout)
+
+    def _revocable(self) -> Iterator[AsyncResult[Any]]:
+        """See `AsyncResult._revocable`; a member may itself be of several."""
+        for result in self._results:
+            yield from result._revocable()
 
     def waiting(self) -> bool:
         """True when one has not ended."""

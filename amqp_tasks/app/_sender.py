@@ -32,8 +32,9 @@ class AppSender:
     ) -> Any:
         """See `Sender.apply_signature`."""
         from amqp_tasks.app._eager_workflows import run_workflow
+        from amqp_tasks.canvas import with_call_options
 
-        whole, args, kwargs = signature.set(**options), positional(args), keywords(kwargs)
+        whole, args, kwargs = with_call_options(signature, options), positional(args), keywords(kwargs)
         return run_workflow(self._app, whole, args, kwargs, throw=False, serialize=False)
 
     def send_workflow(

@@ -136,27 +136,42 @@ class Topologies:
         dead = self.whole.queue(dead_letter_queue_name(name))
         bindings = [binding for binding in self.whole.bindings if _leads_to(binding, name)]
         queues = [queue] if dead is None else [queue, dead]
-        self._add_ways_of_dead_letters(queues, bindings)
-        sources = {binding.source for binding in bindings} | {each.dead_letter_exchange for each in queues}
+        exchanges = self._add_ways_onward(queues, bindings)
         return Topology(
-            exchanges=tuple(exchange for exchange in self.whole.exchanges if exchange.name in sources),
+            exchanges=tuple(exchange for exchange in self.whole.exchanges if exchange in exchanges),
             queues=tuple(queues),
             bindings=tuple(bindings),
         )
 
-    def _add_ways_of_dead_letters(self, queues: list[Queue], bindings: list[Binding]) -> None:
-        """Add where the dead letters of `queues` go, and those of what is added; the lists grow."""
-        for queue in queues:
-            exchange, key = queue.dead_letter_exchange, queue.dead_letter_routing_key
-            names = [key] if not exchange and key is not None else []
-            if exchange:
+    def _add_ways_onward(self, queues: list[Queue], bindings: list[Binding]) -> list[Exchange]:
+        """Add where dead letters of `queues` go, and what their exchanges cannot route, and so on: the lists grow.
+
+        Returns:
+            The exchanges of it all.
+        """
+        sources = {binding.source for binding in bindings}
+        exchanges = [exchange for exchange in self.whole.exchanges if exchange.name in sources]
+        pending: list[Queue | Exchange] = [*queues, *exchanges]
+        for part in pending:
+            if isinstance(part, Queue):
+                name, key = part.dead_letter_exchange, part.dead_letter_routing_key
+            else:
+                name, key = part.alternate_exchange, None
+            names = [key] if not name and key is not None else []
+            if name:
                 onward = [
-                    each for each in self.whole.bindings if each.source == exchange and each not in bindings
+                    each for each in self.whole.bindings if each.source == name and each not in bindings
                 ]
                 bindings += onward
                 names = [each.destination for each in onward if _leads_to(each, each.destination)]
-            found = (self.whole.queue(name) for name in names)
-            queues += [each for each in found if each is not None and each not in queues]
+                exchange = self.whole.exchange(name)
+                if exchange is not None and exchange not in exchanges:
+                    exchanges.append(exchange)
+                    pending.append(exchange)
+            found = [each for each in map(self.whole.queue, names) if each is not None and each not in queues]
+            queues += found
+            pending += found
+        return exchanges
 
     def _unknown(self, name: str) -> UnknownQueue:
         known = [queue for queue in self.whole.queue_names if not queue.endswith(DEAD_SUFFIX)]
@@ -205,13 +220,10 @@ class Topologies:
             )
 
     def _from_kombu(self, value: Any) -> Iterator[Part]:
-        from amqp_routing import topology_from_kombu
+        from amqp_routing import parts_from_kombu
 
-        converted = topology_from_kombu([value])
-        yield from converted.exchanges
-        yield from converted.bindings
-        for queue in converted.queues:
-            yield from self._equipped(queue)
+        for part in parts_from_kombu(value):
+            yield from self._from_value(part)
 
     def _from_options(self, name: str, options: Any) -> Iterator[Part]:
         if isinstance(options, Queue):

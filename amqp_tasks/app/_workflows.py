@@ -37,7 +37,7 @@ from amqp_tasks.canvas import (
     launch,
     launch_steps,
     waiting_in,
-    with_options,
+    with_call_options,
 )
 from amqp_tasks.clock import seconds_left
 from amqp_tasks.errors import (
@@ -73,6 +73,8 @@ AnyResult: TypeAlias = "AsyncResult[Any] | GroupResult[Any]"
 _FIRST_LOOK = 60.0
 """Seconds until a join is first looked at by the clock; sooner where it may be given up soon."""
 _TELL_WITHIN = 1.0
+_JUST_ENDED = (0.0, 0.1, 0.2, 0.3, 0.4)
+"""Seconds before each look at an id's joins: the last one's queue goes a moment after the result that it has brought about."""
 _NO_OPTIONS: CallOptions = {}
 _NEVER = 2**31 - 1
 """A delivery limit that never comes: whoever finds a join incomplete hands its messages back."""
@@ -106,8 +108,7 @@ class Workflows:
         if stamps := options.get("stamps"):
             part = part.with_stamps(stamps)
             options = {name: value for name, value in options.items() if name != "stamps"}
-        # The errbacks of a call of several come to those that its parts have.
-        whole = part.set(**options) if part.subtask_type is None else with_options(part, options)
+        whole = with_call_options(part, options)
         options = {**part.options, **options}
         if settings.always_eager:
             from amqp_tasks.app._eager_workflows import run_workflow
@@ -183,12 +184,15 @@ class Workflows:
 
     def _check_unused(self, workflow_id: str, plan: Iterable[Message | Gathering]) -> None:
         """Refuse an id whose joins are there: outcomes of two workflows would come together in them."""
-        queues = (item.queue for item in plan if isinstance(item, Gathering))
-        if any(self._app.transport.queue_status(queue) is not None for queue in queues):
-            raise ConfigurationError(
-                f"a workflow with the id {workflow_id!r} is running or has failed: wait for it, resume it, or give it up"
-                f" (amqp-tasks workflow discard {workflow_id})"
-            )
+        queues = [item.queue for item in plan if isinstance(item, Gathering)]
+        for pause in _JUST_ENDED:
+            time.sleep(pause)
+            if all(self._app.transport.queue_status(queue) is None for queue in queues):
+                return
+        raise ConfigurationError(
+            f"a workflow with the id {workflow_id!r} is running or has failed: wait for it, resume it, or give it up"
+            f" (amqp-tasks workflow discard {workflow_id})"
+        )
 
     def freeze(self, part: Signature, *, reply_to: str, new_id: Callable[[], str] | None = None) -> Signature:
         """`part` with ids for all its tasks, and where their results go."""
@@ -515,7 +519,7 @@ def _check_publishing(part: Signature, options: CallOptions) -> None:
     """Refuse what belongs to the publish of one message, where several go first."""
     first: Signature = part
     while isinstance(first, chain):
-        first = first.tasks[0]
+        first = first.first
     if first.subtask_type is not None and not options.get("confirm", True):
         raise ConfigurationError(
             f"confirm=False is for one message, and a {first.subtask_type} begins with several, which are confirmed together:"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,30 @@ def test_a_result_that_comes_after_the_queue_was_back_wins_over_the_loss(
 
     eventually(lambda: app.backend.statistics().received == 2)
     assert (result.ready(), result.get(5)) == (True, 1)
+
+
+def test_who_may_not_read_results_leaves_one_queue_and_gets_them_once_he_may(
+    make_app: MakeApp, run_worker: RunWorker, vhost: Vhost, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = vhost.limited_url(configure=".*", write=".*", read=r"^(?!amqp_tasks\.reply).*")
+    app = make_app(broker=url)
+    task = app.task(echo)
+    run_worker(app)
+
+    with caplog.at_level(logging.CRITICAL):
+        for _ in range(3):
+            with pytest.raises(ResultLost):
+                task.delay(1).get(10)
+    vhost.permit(url, configure=".*", write=".*", read=".*")
+
+    assert task.delay(2).get(10) == 2
+    eventually(lambda: len(_reply_queues(vhost)) == 1)
+    app.close()
+    eventually(lambda: _reply_queues(vhost) == [])
+
+
+def _reply_queues(vhost: Vhost) -> list[str]:
+    return [each["name"] for each in vhost.queues() if each["name"].startswith("amqp_tasks.reply")]
 
 
 def test_a_result_survives_a_broker_restart(private_node: PrivateNode) -> None:

@@ -195,7 +195,7 @@ def test_a_condition_that_came_out_empty_means_none_and_not_all(app: App, field:
 
 
 def test_a_named_queue_without_dead_letters_queue_is_an_error(app: App) -> None:
-    with pytest.raises(UnknownQueue, match=r"nothere\.dead"):
+    with pytest.raises(UnknownQueue, match=r"'nothere' \(known: mail, .*neither the broker nor this app"):
         app.dead_letters.find(["nothere"])
 
 

@@ -71,6 +71,13 @@ def test_those_sent_in_bulk_are_listed_in_the_order_in_which_they_are_due(app: A
     assert ids(app, queue="other") == []
 
 
+def test_a_task_for_the_end_of_time_is_listed(app: App) -> None:
+    app.send_task("far", task_id="max", eta=datetime.max.replace(tzinfo=UTC))
+
+    (far,) = app.delayed.find(["max"])
+    assert far.due.year == 9999
+
+
 def test_a_revoked_task_is_marked_until_it_is_due(app: App) -> None:
     for task_id in ("a", "b", "c"):
         app.send_task("far", task_id=task_id, countdown=FAR)
@@ -121,6 +128,30 @@ def test_what_waits_for_its_next_attempt_is_listed_with_the_number_of_its_retrie
         eventually(lambda: len(ids(app, task="*")) == 2 and _retries(app).get("retried") == 1)
 
     assert _retries(app) == {"retried": 1, "snoozed": 0}
+
+
+def test_a_bulk_that_notes_a_task_after_its_retry_takes_nothing_from_it(app: App) -> None:
+    def calls() -> Iterator[tuple[Any, ...]]:
+        yield "bulk", (), {}, {"task_id": "retried", "countdown": FAR}
+        app.send_task(
+            "bulk", task_id="retried", countdown=2 * FAR
+        )  # as a worker does; the bulk is noted at its end
+
+    before = datetime.now(UTC)
+    app.send_many(calls())
+
+    (found,) = app.delayed.find("retried")
+    assert found.due > before + timedelta(seconds=1.5 * FAR)
+
+
+@pytest.mark.parametrize("late", [-FAR, 1])
+def test_a_note_that_comes_late_does_not_replace_one_with_a_later_time(app: App, late: float) -> None:
+    now = datetime.now(UTC).timestamp()
+    app.send_task("far", countdown=FAR)
+    for due, retries in ((now + FAR, 1), (now + late, 0)):
+        _note(app, _entry(f'{{"tasks": [["retried","t",{due},"","",{retries}]]}}'))
+
+    assert _retries(app)["retried"] == 1
 
 
 def _retries(app: App) -> dict[str, int]:

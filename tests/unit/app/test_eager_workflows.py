@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from amqp_tasks import App, AsyncResult, GroupResult, chain, chord, group
+from amqp_tasks import App, AsyncResult, GroupResult, Task, chain, chord, group
 from amqp_tasks.errors import ChordError
 from support.apps import add_workflow_tasks
 
@@ -21,8 +21,8 @@ def app() -> Iterator[App]:
         add_workflow_tasks(made)
 
         @made.task(name="told")
-        def tell(task_id: str, key: str = "") -> None:
-            told.append((task_id, key))
+        def tell(value: Any, key: str = "") -> None:
+            told.append((value, key))
 
         @made.task(name="explained")
         def explain(request: Any, error: Exception, traceback: str | None) -> None:
@@ -97,3 +97,87 @@ def test_a_callback_on_complete_gets_outcomes_also_of_members_that_fail(app: App
     assert (good["state"], good["value"], good["error"]) == ("SUCCESS", 2, None)
     assert (bad["task_id"], bad["state"], bad["value"]) == (result.parent[1].id, "FAILURE", None)
     assert bad["error"] == {"exc_type": "ValueError", "exc_message": ["no"], "exc_module": "builtins"}
+
+
+def _apply_async(app: App, name: str, *args: Any, **options: Any) -> Any:
+    return app.tasks[name].apply_async(args, **options)
+
+
+def _apply(app: App, name: str, *args: Any, **options: Any) -> Any:
+    return app.tasks[name].apply(args, **options)
+
+
+def _send_task(app: App, name: str, *args: Any, **options: Any) -> Any:
+    return app.send_task(name, args, **options)
+
+
+def _send_many(app: App, name: str, *args: Any, **options: Any) -> Any:
+    (result,) = app.send_many([(app.tasks[name], args, {}, options)])
+    return result
+
+
+@pytest.mark.parametrize("call", [_apply_async, _apply, _send_task, _send_many])
+def test_an_eager_call_runs_its_callbacks_or_its_errbacks(app: App, call: Callable[..., Any]) -> None:
+    app.conf.update(task_always_eager=True)
+    tell, explain = app.tasks["told"], app.tasks["explained"]
+
+    call(app, "add", 1, 1, link=[tell.s("a"), tell.s("b")], link_error=tell.s("c"))
+    failed = call(app, "fail", link=tell.s("a"), link_error=[tell.s("b"), explain.s()])
+
+    assert told == [(2, "a"), (2, "b"), (failed.id, "b"), (failed.id, ValueError)]
+
+
+def test_an_eager_call_that_is_replaced_runs_its_callbacks_once(app: App) -> None:
+    tell, add = app.tasks["told"], app.tasks["add"]
+
+    @app.task(bind=True)
+    def replaced(self: Task[..., Any], part: Any) -> None:
+        raise self.replace(app.signature(part))
+
+    parts = (add.s(1, 1).link(tell.s("own")), chord([add.s(1, 1)], app.tasks["total"].s()))
+    results = [replaced.apply((part,), link=tell.s("call")) for part in parts]
+
+    assert [result.get() for result in results] == [2, 2]
+    assert told == [(2, "own"), (2, "call"), (2, "call")]
+
+
+@pytest.mark.parametrize("form", ["body", "chord", "group", "call of a chain"])
+def test_options_of_what_is_composed_come_to_those_of_its_parts(app: App, form: str) -> None:
+    fail, add, total, tell = (app.tasks[name] for name in ("fail", "add", "total", "told"))
+    one, two = tell.s("one"), tell.s("two")
+
+    match form:
+        case "body":
+            (group(fail.s(), add.s(1, 1)) | total.s() | add.s(1)).on_error(one).on_error(two).apply()
+        case "chord":
+            chord([add.s(1, 1)], total.s().link(one), link=two).apply()
+        case "group":
+            group(fail.s().link_error(one), link_error=two).apply()
+        case _:
+            chain(add.s(1, 1), add.s(1)).link(one).apply(link=two)
+
+    assert [key for _, key in told] == ["one", "two"]
+
+
+def test_the_id_of_a_group_is_that_of_none_of_its_members(app: App) -> None:
+    result = group(app.tasks["add"].s(1, n) for n in range(2)).apply(task_id="all")
+
+    assert isinstance(result, GroupResult)
+    assert len({result.id, *(member.id for member in result)}) == 3
+    assert result.id == "all"
+
+
+def test_an_eager_result_that_is_revoked_or_forgotten_stays_as_it_is(app: App) -> None:
+    app.conf.update(broker_url="amqp://127.0.0.1:1//", task_publish_timeout=0.1, task_always_eager=True)
+    add = app.tasks["add"]
+    results: list[Any] = [
+        add.delay(1, 1),
+        add.s(1, 1).apply(),
+        group(add.s(1, 1), group(add.s(2, 2))).delay(),
+    ]
+
+    for result in results:
+        result.revoke()
+        result.forget()
+
+    assert [result.get() for result in results] == [2, 2, [2, 4]]

@@ -81,6 +81,21 @@ def test_a_worker_in_a_thread_serves_calls_until_it_is_stopped(make_app: MakeApp
         assert (first.get(10), pipeline.results.get(10)) == (2, [2])
 
 
+def test_an_error_of_a_router_is_an_outcome_in_a_bulk_send_and_keeps_no_other_call_from_being_sent(
+    make_app: MakeApp,
+) -> None:
+    def by_tenant(name: str, args: Any, kwargs: Any, options: Any, task: Any) -> dict[str, str]:
+        return {"queue": {"a": "default"}[args[0]]}
+
+    app = make_app(task_routes=[by_tenant])
+
+    with pytest.raises(BulkSendError) as caught:
+        app.send_many([("t", ("a",)), ("t", ("b",)), ("t", ("a",))])
+
+    assert [type(outcome) for outcome in caught.value.outcomes] == [type(None), KeyError, type(None)]
+    assert len(waiting_in(app, "default", 2)) == 2
+
+
 def test_rate_limits_hold_here_too(make_app: MakeApp) -> None:
     app = make_app()
     plain = app.task(add)

@@ -112,11 +112,15 @@ def test_the_first_final_state_stays(inbox: Inbox) -> None:
     assert entry.peek() == DONE
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
 def test_a_failing_callback_keeps_no_other_from_running(
-    inbox: Inbox, caplog: pytest.LogCaptureFixture
+    inbox: Inbox, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
+    def fail() -> None:
+        raise error
+
     entry, told = inbox.expect("a"), threading.Event()
-    entry.on_ready(lambda: 1 / 0)  # type: ignore[arg-type]
+    entry.on_ready(fail)
     entry.on_ready(told.set)
 
     inbox.end(entry, record=DONE)

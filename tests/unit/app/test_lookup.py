@@ -69,6 +69,23 @@ def test_environment_then_pyproject_name_the_app(project: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[tool]\namqp-tasks = "tasks"', r"\[tool.amqp-tasks\] must be a table such as .*, got str"),
+        ("tool = 3", r"\[tool\] must be a table such as .*, got int"),
+        ("[tool.amqp-tasks]\napp = 3", "app must be text"),
+    ],
+)
+def test_a_pyproject_that_holds_something_else_is_told_with_the_remedy(
+    project: Path, text: str, said: str
+) -> None:
+    (project / "pyproject.toml").write_text(text)
+
+    with pytest.raises(AppNotFound, match=said):
+        find_app()
+
+
+@pytest.mark.parametrize(
     ("text", "spec", "said"),
     [
         (None, "missing", "'missing'.*not found"),

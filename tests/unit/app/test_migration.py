@@ -7,6 +7,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -24,7 +25,14 @@ from amqp_tasks import App
 from amqp_tasks.app import MigrationProgress, MigrationStep, _mover
 from amqp_tasks.errors import BrokerUnreachable, ConfigurationError, MigrationRefused, UnknownQueue
 from amqp_tasks.message import OutgoingMessage, Properties
-from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, ConsumerState, QueueStatus, TopologyMode
+from amqp_tasks.transport import (
+    Consumer,
+    ConsumerEvent,
+    ConsumerOptions,
+    ConsumerState,
+    QueueStatus,
+    TopologyMode,
+)
 from amqp_tasks.transport.management import Management
 from support.apps import MakeApp
 
@@ -151,6 +159,8 @@ def test_a_consumer_that_has_failed_is_not_waited_for(
     app = _filled(make_app, Queue("mail"), Queue("aside"))
     monkeypatch.setattr(_mover, "_STALLED", 0.1)
     error = ConfigurationError("its right to read is gone")
+    silent = create_autospec(Consumer, instance=True)  # as one that has failed
+    monkeypatch.setattr(app.transport, "consume", lambda *_args, **_kwargs: silent)
 
     with _mover.Mover(app.transport, "mail", "aside", queue_name="mail") as mover:
         mover._on_event(ConsumerEvent(state=ConsumerState.FAILED, epoch=1, error=error))

@@ -107,6 +107,16 @@ def test_an_eager_task_is_retried_at_once_under_the_same_id(app: App) -> None:
     assert seen == [("one", 0), ("one", 1), ("one", 2)]
 
 
+def test_an_eager_retry_brings_its_headers_along(app: App) -> None:
+    @app.task(bind=True)
+    def second_time(self: AnyTask) -> dict[str, Any]:
+        if not self.request.retries:
+            self.retry(headers={"new": 5}, shadow="other")
+        return self.request.headers
+
+    assert second_time.apply(headers={"old": 1}).get() == {"old": 1, "new": 5}
+
+
 @pytest.mark.parametrize("exc", [None, ValueError("the reason")])
 def test_a_task_retried_too_often_fails(app: App, exc: Exception | None) -> None:
     runs: list[int] = []

@@ -12,8 +12,10 @@ import pytest
 
 from amqp_routing import QueueType, Topology
 from amqp_tasks import App
+from amqp_tasks.backends import rpc
 from amqp_tasks.backends.rpc import RpcBackend, RpcOptions
 from amqp_tasks.errors import (
+    BrokerAuthenticationError,
     BrokerOperationError,
     BrokerUnreachable,
     ClosedError,
@@ -24,13 +26,19 @@ from support.eventually import eventually
 
 
 class Broker:
-    """The methods of a transport that the backend uses; `refusals` are raised by the next declarations."""
+    """The methods of a transport that the backend uses.
+
+    `refusals` are raised by the next declarations, `failures` told of the next consumers before `consume` returns.
+    """
 
     def __init__(self) -> None:
         self.declared: list[str] = []
         self.types: list[QueueType] = []
+        self.consumed: list[str] = []
+        self.closed = 0
         self.deleted: list[str] = []
         self.refusals: list[Exception] = []
+        self.failures: list[Exception] = []
         self.on_event: Callable[[ConsumerEvent], None] = lambda event: None
         self.gate = threading.Event()
         self.gate.set()
@@ -48,6 +56,9 @@ class Broker:
         self, queue_names: Sequence[str], options: object, *, on_deliveries: object, on_event: object
     ) -> Broker:
         self.on_event = cast("Callable[[ConsumerEvent], None]", on_event)
+        self.consumed += queue_names
+        if self.failures:
+            self.tell(ConsumerState.FAILED, self.failures.pop(0))
         return self
 
     def tell(self, state: ConsumerState, error: Exception | None = None) -> None:
@@ -57,7 +68,7 @@ class Broker:
         self.deleted.append(queue_name)
 
     def close(self, *, timeout: float) -> None:
-        pass
+        self.closed += 1
 
 
 @pytest.fixture
@@ -95,11 +106,12 @@ def test_a_caller_waits_no_longer_than_its_time_for_another_that_sets_it_up(
 
 
 def test_a_deleted_queue_is_brought_back_under_its_name_however_long_the_broker_is_away(
-    broker: Broker, backend: RpcBackend
+    broker: Broker, backend: RpcBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = backend.reply_to(timeout=1)
     entry = backend.expect("a", reply_to=name)
     broker.refusals = [BrokerUnreachable("away"), BrokerUnreachable("still away")]
+    monkeypatch.setattr(rpc, "_REDECLARE_PAUSE", 0.05)
 
     broker.tell(ConsumerState.CANCELLED)
 
@@ -157,11 +169,14 @@ def test_it_is_replicated_where_there_are_several_addresses_unless_told_otherwis
     assert broker.types == [expected]
 
 
+@pytest.mark.parametrize(
+    "refusal", [BrokerOperationError("no", reply_code=403), BrokerAuthenticationError("no")]
+)
 def test_a_queue_that_may_not_be_brought_back_is_logged_and_tried_again_by_the_next_call(
-    broker: Broker, backend: RpcBackend, caplog: pytest.LogCaptureFixture
+    broker: Broker, backend: RpcBackend, caplog: pytest.LogCaptureFixture, refusal: Exception
 ) -> None:
     name = backend.reply_to(timeout=1)
-    broker.refusals = [BrokerOperationError("no", reply_code=403)]
+    broker.refusals = [refusal]
 
     broker.tell(ConsumerState.CANCELLED)
 
@@ -169,7 +184,7 @@ def test_a_queue_that_may_not_be_brought_back_is_logged_and_tried_again_by_the_n
     assert backend.reply_to(timeout=1) == name
 
 
-def test_a_consumer_that_failed_for_good_is_replaced_with_a_queue_of_its_own(
+def test_a_consumer_that_failed_for_good_is_replaced_at_the_same_queue(
     broker: Broker, backend: RpcBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = backend.reply_to(timeout=1)
@@ -182,7 +197,35 @@ def test_a_consumer_that_failed_for_good_is_replaced_with_a_queue_of_its_own(
     with pytest.raises(ResultLost) as caught:
         entry.wait(5)
     assert caught.value.__cause__ is cause
-    assert backend.reply_to(timeout=1) != name
+    assert backend.reply_to(timeout=1) == name
+    assert broker.consumed == [name] * 2
+
+
+def test_a_queue_that_cannot_be_consumed_is_deleted_at_the_end(
+    broker: Broker, backend: RpcBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = backend.reply_to(timeout=1)
+    with caplog.at_level(logging.CRITICAL):
+        broker.tell(ConsumerState.FAILED, BrokerOperationError("no", reply_code=403))
+
+    backend.close(timeout=1)
+
+    assert broker.deleted == [name]
+
+
+def test_a_consumer_that_failed_before_its_caller_had_noted_it_is_not_taken_for_one_that_lives(
+    broker: Broker, backend: RpcBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.failures = [BrokerOperationError("no", reply_code=403)]
+
+    with caplog.at_level(logging.CRITICAL):
+        name = backend.reply_to(timeout=1)
+    with pytest.raises(ResultLost):
+        backend.expect("a", reply_to=name).wait(5)
+
+    assert backend.reply_to(timeout=1) == name
+    assert backend.expect("b", reply_to=name).wait(0) is False
+    assert (broker.consumed, broker.closed) == ([name] * 2, 1)
 
 
 def test_a_queue_that_is_deleted_again_while_it_is_brought_back_is_declared_once_more(
@@ -248,3 +291,18 @@ def test_closing_while_the_queue_is_away_ends_the_attempts(broker: Broker, backe
     with pytest.raises(ClosedError):
         backend.reply_to(timeout=1)
     eventually(lambda: "amqp-tasks-reply-queue" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_attempts_that_end_at_once_are_a_pause_apart_which_closing_ends(
+    broker: Broker, backend: RpcBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "_REDECLARE_PAUSE", 600.0)
+    name = backend.reply_to(timeout=1)
+    broker.refusals = [BrokerUnreachable("nothing listens")] * 1_000_000
+
+    broker.tell(ConsumerState.CANCELLED)
+
+    eventually(lambda: len(broker.declared) > 1)
+    backend.close(timeout=1)
+    eventually(lambda: "amqp-tasks-reply-queue" not in [thread.name for thread in threading.enumerate()])
+    assert broker.declared == [name] * 2

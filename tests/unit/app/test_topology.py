@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
 
-from amqp_routing import Binding, Exchange, Queue, QueueType
+from amqp_routing import Binding, Exchange, ExchangeType, Queue, QueueType
 from amqp_tasks import App
 from amqp_tasks.errors import ConfigurationError, UnknownQueue
 
@@ -76,6 +77,41 @@ def test_a_queue_may_dead_letter_to_another_task_queue(has_own: bool) -> None:
     assert set(topology.queue_names) == expected
     assert [each.name for each in topology.exchanges] == ["graves"]
     assert [each.destination for each in topology.bindings] == ["grave"]
+
+
+def test_what_an_exchange_cannot_route_has_its_way_declared_with_it() -> None:
+    app = App(
+        "proj",
+        task_dead_letter_queues=False,
+        task_queues=[
+            Exchange("main", alternate_exchange="unroutable"),
+            Exchange("unroutable", alternate_exchange="last"),
+            Exchange("last", type=ExchangeType.FANOUT),
+            *[Queue("main"), Queue("lost"), Queue("other")],
+            *[Binding("main", "main", routing_key="main"), Binding("last", "lost")],
+        ],
+    )
+
+    topology = app.topology_for(["main"])
+
+    assert [each.name for each in topology.exchanges] == ["main", "unroutable", "last"]
+    assert topology.queue_names == ("main", "lost")
+    assert [each.destination for each in topology.bindings] == ["main", "lost"]
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_a_queue_of_kombu_may_need_what_another_declares(has_own: bool) -> None:
+    kombu: Any = import_module("kombu")
+    graves = Exchange("graves", type=ExchangeType.FANOUT)
+    queues = [
+        kombu.Queue("main", kombu.Exchange("main"), "main", queue_arguments={"x-dead-letter-exchange": "graves"}),
+        *([graves] if has_own else [kombu.Queue("grave", kombu.Exchange("graves", type="fanout"))]),
+    ]  # fmt: skip
+
+    topology = App("proj", task_queues=queues).topology_for(["main"])
+
+    assert topology.exchange("graves") == graves
+    assert [each.source for each in topology.bindings] == (["main"] if has_own else ["main", "graves"])
 
 
 @pytest.mark.parametrize("queue", ["mail.dead", "other.dead"])

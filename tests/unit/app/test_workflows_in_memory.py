@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from amqp_routing import Topology
-from amqp_tasks import App, Request, chain, chord, group
-from amqp_tasks.errors import BrokerUnreachable, ChordError
+from amqp_tasks import App, Request, Task, chain, chord, group
+from amqp_tasks.errors import BrokerUnreachable, ChordError, ConfigurationError
 from support import eventually
 from support.apps import add_workflow_tasks
 from support.inside import running
@@ -33,6 +33,72 @@ def test_workflows_give_what_they_give_on_rabbitmq(app: App) -> None:
     assert chain(add.s(1, 1), group(add.s(1), add.s(2)), total.s(), add.s(1))().get(timeout=10) == 8
     with pytest.raises(ChordError):
         chord([add.s(1, 1), fail.s()], total.s())().get(timeout=10)
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_what_ends_with_a_group_takes_a_tasks_place_with_the_list_of_its_values(
+    app: App, is_eager: bool
+) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+    told: list[list[int]] = []
+    app.task(name="tell")(told.append)
+    pair = group(add.s(10), add.s(20))
+    forms = {
+        "a chain": add.s(1, 1) | pair,
+        "a group and another": group(add.s(1, 1)) | total.s() | pair,
+        "a chord": chord([add.s(1, 1)], chain(total.s(), pair)),
+        "a chord of one group": chord([add.s(1, 0), add.s(0, 1)], group(total.s(), total.s())),
+        "a chain of one group": chain(group(add.s(1, 1), add.s(2, 2))),
+    }
+
+    @app.task(name="replaced", bind=True)
+    def replaced(self: Task[..., Any], form: str) -> None:
+        raise self.replace(forms[form])
+
+    def value_of(form: str) -> Any:
+        call = replaced.s(form).link(app.tasks["tell"].s())
+        return (call.apply() if is_eager else call.delay()).get(timeout=10)
+
+    values = [value_of(form) for form in forms]
+
+    assert values == [[12, 22], [12, 22], [12, 22], [2, 2], [2, 4]]
+    eventually(lambda: sorted(told) == sorted(values))
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_a_group_of_a_generator_may_be_a_later_step_and_a_body(app: App, is_eager: bool) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+
+    def run(part: Any) -> Any:
+        return (part.apply() if is_eager else part.delay()).get(timeout=10)
+
+    assert run(add.s(1, 1) | group(add.s(n) for n in range(3))) == [2, 3, 4]
+    assert run(chord([add.s(1, 1)], group(total.s() for _ in range(2)))) == [2, 2]
+    assert run(chain(group(add.s(n, n) for n in range(2)))) == [0, 2]
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_arguments_given_to_what_is_composed_come_to_what_it_begins_with(app: App, is_eager: bool) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+    pair, line = group(add.s(1), add.s(2)).clone((4,)), chain(add.s(1), add.s(2)).clone((4,))
+
+    def run(part: Any) -> Any:
+        return (part.apply() if is_eager else part.delay()).get(timeout=10)
+
+    assert run(add.si(9, 9) | chain(add.s(), add.s(2)).clone((4,))) == 24
+    assert run(line | add.s(3)) == 10
+    assert run(group(pair, add.s(1, 0))) == [5, 6, 1]
+    assert run(pair | total.s()) == 11
+    assert run(chain(pair, total.s(), add.s(1))) == 12
+    assert run(chord([chord(pair, total.s()), line], total.s())) == 18
+    assert run(chain(add.s(1), group(add.s(1), add.s(2))).clone((4,)) | total.s()) == 13
+
+
+def test_a_chain_without_tasks_is_refused(app: App) -> None:
+    empty = chain().bound_to(app.sender)
+    for send in (empty.delay, empty.apply):
+        with pytest.raises(ConfigurationError, match="a chain needs at least one task"):
+            send()
 
 
 class Argument(int):
