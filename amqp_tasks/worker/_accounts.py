@@ -134,7 +134,7 @@ def error_text(error: BaseException | None) -> str:
     """What an exception says of itself."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's __str__ may raise anything
         return "(its text cannot be made)"
 
 
@@ -147,7 +147,6 @@ def dead_letter_of(
         properties = delivery.properties
     except MalformedMessage:
         properties = None
-    cause = error.__cause__
     return dead_letter(
         queue_name=delivery.queue_name,
         exchange=delivery.exchange,
@@ -156,12 +155,18 @@ def dead_letter_of(
         body=delivery.body,
         reason=error.reason,
         detail=error.detail,
-        error_type=type(cause or error).__qualname__,
+        error_type=_error_type(error, job.envelope),
         traceback=traceback,
-        attempts=job.envelope.retries + 1 if job.envelope is not None else None,
+        attempts=job.envelope.retries + max(1, job.crashes) if job.envelope is not None else None,
         worker=hostname,
         now=now,
     )
+
+
+def _error_type(error: MalformedMessage, envelope: Envelope | None) -> str:
+    """What was raised, else what a waiting caller gets, if that says more."""
+    seen = error.__cause__ or (error if envelope is None else as_waiter_sees(error, envelope))
+    return type(error if type(seen) is TaskError else seen).__qualname__
 
 
 def as_waiter_sees(error: MalformedMessage, envelope: Envelope) -> Exception:

@@ -103,13 +103,23 @@ def sent_round(job: Job, seconds: float, *, is_paced: bool = False) -> OutgoingM
         seconds: to wait.
         is_paced: it waits for its turn under a rate limit, and is marked as one that has waited.
     """
-    assert job.envelope is not None
+    envelope = job.envelope
+    assert envelope is not None
+    changes = _noted(envelope)
+    if is_paced:
+        runs = envelope.runs
+        if not job.crashes:
+            # A snooze, so that the broker may give us this one again, and we know that its copy is on its way. One that has crashed
+            # keeps the name under which its crashes are counted.
+            runs += 1
+            changes[SNOOZES_HEADER] = envelope.snoozes + 1
+        changes[RATE_HEADER] = runs
     return run_again(
         job.delivery.properties,
         job.delivery.body,
         exchange="",
         routing_key=job.delivery.queue_name,
-        changes={**_noted(job.envelope), **({RATE_HEADER: job.envelope.runs} if is_paced else {})},
+        changes=changes,
         delay=seconds,
     )
 

@@ -125,7 +125,6 @@ class Answers:
         else:
             key = fact_text(entry, "key")
             self._crashes.charge(key, fact_text(entry, "cause"), entry.id, age=age)
-            self._claims.crashed(key)
         self.review()
 
     def entries(self) -> tuple[JournalEntry, ...]:

@@ -37,6 +37,14 @@ class _Run:
     is_claimed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """The last that a node has said of a run: its how manieth word it was, and whether the run goes on."""
+
+    number: int
+    is_running: bool
+
+
 class Claims:
     """The long runs of this node, and of others. Thread safety: the supervisor's loop only.
 
@@ -58,7 +66,8 @@ class Claims:
         self._runs: dict[str, _Run] = {}
         self._told = -math.inf
         self._claimed = RecentKeys(clock=clock)
-        self._elsewhere: OrderedDict[str, str] = OrderedDict()
+        self._said = 0
+        self._words: OrderedDict[str, dict[str, _Word]] = OrderedDict()  # by run and node
         self._heard: dict[str, float] = {}
         self._finished = RecentKeys(clock=clock)
 
@@ -99,7 +108,12 @@ class Claims:
 
     def finished(self, keys: Collection[str]) -> None:
         """Their outcomes are stored, their acks perhaps lost."""
-        self._release([key for key in keys if key in self._claimed], is_finished=True)
+        self._release([key for key in keys if self._was_claimed(key)], is_finished=True)
+
+    def _was_claimed(self, key: str) -> bool:
+        # A run may be older than what is remembered of those that are gone.
+        run = self._runs.get(key)
+        return key in self._claimed or (run is not None and run.is_claimed)
 
     def left(self, process: int) -> None:
         """A process has ended: what it had and has not said to be finished may run elsewhere."""
@@ -112,55 +126,63 @@ class Claims:
     def _say(self, keys: list[str]) -> None:
         self._told = self._clock.monotonic()
         self._claimed.add(keys)
-        self._tell(CLAIM, new_task_id(), {"by": self._id, "keys": keys})
+        self._write(CLAIM, {"keys": keys})
 
     def _release(self, keys: list[str], *, is_finished: bool = False) -> None:
         for key in keys:
             self._runs.pop(key, None)
         if keys:
-            self._tell(RELEASE, new_task_id(), {"by": self._id, "keys": keys, "finished": is_finished})
+            self._write(RELEASE, {"keys": keys, "finished": is_finished})
+
+    def _write(self, kind: str, facts: dict[str, Any]) -> None:
+        self._said += 1
+        self._tell(kind, new_task_id(), {"by": self._id, "number": self._said, **facts})
 
     # Other nodes'.
 
     def is_elsewhere(self, key: str) -> bool:
         """Whether it runs on another node, as far as that has said and may be believed to live."""
-        owner = self._elsewhere.get(key)
-        return owner is not None and self._clock.monotonic() - self._heard.get(owner, -math.inf) < LEASE
+        now = self._clock.monotonic()
+        return any(
+            word.is_running and now - self._heard.get(by, -math.inf) < LEASE
+            for by, word in self._words.get(key, {}).items()
+        )
 
     def is_finished(self, key: str) -> bool:
         """Whether another node has finished it, and only the ack was lost."""
         return key in self._finished
 
-    def crashed(self, key: str) -> None:
-        """Its process died, wherever that was."""
-        self._elsewhere.pop(key, None)
-
     def apply(self, entry: JournalEntry) -> None:
-        """See `Register.apply`. Time counts from the moment of reading: clocks of hosts differ, and a lease is short."""
-        by, keys = fact_text(entry, "by"), fact_texts(entry, "keys")
-        if entry.kind == CLAIM:
-            self._apply_claim(by, keys)
-            return
-        is_finished = entry.facts.get("finished")
-        if not isinstance(is_finished, bool):
-            raise MalformedMessage(DeadLetterReason.BAD_BODY, "'finished' of a 'release' entry is no boolean")
-        for key in keys:
-            if self._elsewhere.get(key) == by:
-                del self._elsewhere[key]
-        if is_finished and by != self._id:
-            self._finished.add(keys, age=max(0.0, self._clock.now().timestamp() - entry.time))
+        """See `Register.apply`. Time counts from the moment of reading: clocks of hosts differ, and a lease is short.
 
-    def _apply_claim(self, by: str, keys: Iterable[str]) -> None:
+        The words of one node count in the order of their numbers: one that the broker returned, as the stream did not run yet,
+        is sent again, and may then stand behind a later one.
+        """
+        by, keys, is_claim = fact_text(entry, "by"), fact_texts(entry, "keys"), entry.kind == CLAIM
+        number, is_finished = entry.facts.get("number"), entry.facts.get("finished", False)
+        if type(number) is not int or not isinstance(is_finished, bool):
+            raise MalformedMessage(
+                DeadLetterReason.BAD_BODY,
+                f"'number' or 'finished' of a {entry.kind!r} entry is no number or boolean",
+            )
         if by == self._id:
             return
-        self._heard[by] = self._clock.monotonic()
+        self._hear(by, keys, _Word(number, is_running=is_claim))
+        if is_claim:
+            self._heard[by] = self._clock.monotonic()
+        elif is_finished:
+            self._finished.add(keys, age=max(0.0, self._clock.now().timestamp() - entry.time))
+
+    def _hear(self, by: str, keys: Iterable[str], word: _Word) -> None:
         for key in keys:
-            self._elsewhere.pop(key, None)
-            self._elsewhere[key] = by
-        while len(self._elsewhere) > MAX_IDS:
-            self._elsewhere.popitem(last=False)
+            words = self._words.setdefault(key, {})
+            self._words.move_to_end(key)
+            if by not in words or words[by].number < word.number:
+                words[by] = word
+        while len(self._words) > MAX_IDS:
+            self._words.popitem(last=False)
         if len(self._heard) > MAX_IDS:
-            alive = set(self._elsewhere.values())
+            alive = {by for words in self._words.values() for by in words}
             self._heard = {owner: heard for owner, heard in self._heard.items() if owner in alive}
 
     def entries(self) -> tuple[JournalEntry, ...]:

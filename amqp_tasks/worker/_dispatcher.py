@@ -241,7 +241,7 @@ class Dispatcher:
         plan.is_flow_changed = True
 
     def _restart_prefetch(self, plan: _Plan) -> None:
-        plan.is_prefetch_changed = self._prefetch.restart()
+        plan.is_prefetch_changed |= self._prefetch.restart()
 
     def _carry_out(self, plan: _Plan) -> None:
         if plan.is_flow_changed:

@@ -509,15 +509,16 @@ class Engine:
 
     def send_round(self, job: Job, seconds: float) -> None:
         """See `EarlyEffects.send_round`."""
-        self._publish_again(job, sent_round(job, seconds))
+        self._publish_again(job, sent_round(job, seconds), is_same_run=True)
 
     def take_turn_later(self, job: Job, seconds: int) -> None:
         """See `PacingEffects.take_turn_later`."""
-        self._publish_again(job, sent_round(job, seconds, is_paced=True))
+        self._publish_again(job, sent_round(job, seconds, is_paced=True), is_same_run=job.crashes > 0)
 
-    def _publish_again(self, job: Job, message: OutgoingMessage) -> None:
-        # Without its key: when it comes again it is not a duplicate of a task that has ended here.
-        job.key = ""
+    def _publish_again(self, job: Job, message: OutgoingMessage, *, is_same_run: bool) -> None:
+        """Publish a copy, then ack this one. `is_same_run`: the copy goes by the same key."""
+        if is_same_run:
+            job.key = ""  # when it comes again it is not a duplicate of a task that has ended here
         self._ledger.open(job)
         self._settler.forward(job, message, None)
 

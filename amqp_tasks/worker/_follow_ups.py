@@ -186,6 +186,7 @@ class FollowUps:
             root_id=envelope.root_id,
             request=request,
             nesting=request.replaced_task_nesting + 1,
+            snoozes=envelope.snoozes,
             mark=read_mark(envelope.headers),
             queue_name=job.delivery.queue_name,
         )
@@ -220,7 +221,7 @@ class FollowUps:
             steps = self.of_outcome(job, payload, failed, request, in_slot=False)
         except Closing:
             return
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("what follows task %s cannot be told of its end", printable(envelope.id))
             then()
             return
@@ -230,7 +231,7 @@ class FollowUps:
         """The body of a refused message, where it is small and can be read; else only joins are told, by its headers."""
         try:
             return read_payload(envelope, job.delivery.body, accept=self._accept, limits=_REFUSED_LIMITS)
-        except Exception:  # noqa: BLE001 - it is refused already
+        except (Exception, SystemExit):  # noqa: BLE001 - it is refused already
             return None
 
     def watch(self, job: Job, then: Callable[[], None], refuse: Callable[[MalformedMessage], None]) -> None:

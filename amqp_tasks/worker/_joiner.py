@@ -12,6 +12,7 @@ Only then the task that the outcome is of is settled, so that a crash anywhere l
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ from amqp_tasks.message import (
     watch_message,
 )
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
+from amqp_tasks.worker._accounts import error_text
 from amqp_tasks.worker._named_steps import (
     emptied_steps,
     ids_in,
@@ -60,7 +62,9 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _MAX_PAUSE = 0.2, 15.0
 _READ_TIMEOUT = 10.0
-_BACK_WITHIN = 5.0
+_QUIET = 1.0
+"""Seconds without a message after which it is asked whether another consumes the queue. Other joins wait meanwhile."""
+_BACK_WITHIN = 1.0
 _WATCH_PAUSE = 5.0
 _LAST_DOUBT = 4.0
 """After a look that failed, pauses up to this are made while nothing is counted: six seconds in all, more than a broker takes."""
@@ -158,7 +162,7 @@ class Joiner:
             if isinstance(following, JoinWatch):
                 message = watch_message(following, exchange="", routing_key=queue_name)
                 self._sending.send_once(Steps(messages=[message]))
-        except Exception as exc:  # noqa: BLE001 - the watch must not be forgotten
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the watch must not be forgotten
             _log_again(watch.queue, _WATCH_PAUSE, exc)
             again = partial(self.run, partial(self.watch, watch, queue_name, then, set_aside))
             self._call_later(_WATCH_PAUSE, again)
@@ -213,11 +217,13 @@ class Joiner:
         self._queue_name = waiting[0].queue_name
         try:
             self._look_through(queue, waiting[0].join.size, doubts=_FIRST_PAUSE < pause <= _LAST_DOUBT)
-        except Exception as exc:  # noqa: BLE001 - the outcome is stored; the look must not be forgotten
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the outcome is stored; the look must not be forgotten
             _log_again(queue, pause, exc)
+            # Two that have each read a part of it are not to do so again and again.
+            soon = pause * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
             for look in waiting:
                 again = replace(look, pause=min(_MAX_PAUSE, pause * 2))
-                self._call_later(pause, partial(self._put, again))
+                self._call_later(soon, partial(self._put, again))
         else:
             for look in waiting:
                 _safely(look.then)
@@ -381,12 +387,12 @@ class Joiner:
         return steps
 
 
-def _log_again(queue: str, pause: float, error: Exception) -> None:
+def _log_again(queue: str, pause: float, error: BaseException) -> None:
     is_usual = pause <= _FIRST_PAUSE or isinstance(error, _NothingCounted)  # another worker has it
     logger.log(
         logging.DEBUG if is_usual else logging.WARNING,
         "join %s cannot be looked at yet, trying again in %.1f s: %s",
-        printable(queue), pause, printable(str(error), 1024), extra={"action": "join_again"},
+        printable(queue), pause, printable(error_text(error), 1024), extra={"action": "join_again"},
     )  # fmt: skip
 
 
@@ -415,7 +421,8 @@ def _wait_until_back(transport: Transport, queue: str, held: int) -> None:
 def _safely(work: Callable[[], None]) -> None:
     try:
         work()
-    except Exception:
+    except (Exception, SystemExit):
+        # Of users' code, which routes, encodes and decodes: without this thread no join of the process would be looked at.
         logger.exception("unexpected error in the workflow thread", extra={"action": "join_error"})
 
 
@@ -453,10 +460,19 @@ class _Taking:
             self._inbox.put(event.state)
 
     def _next(self) -> Sequence[Delivery] | ConsumerState | None:
-        try:
-            return self._inbox.get(timeout=_READ_TIMEOUT)  # type: ignore[no-any-return]
-        except Empty:
-            return None
+        deadline = time.monotonic() + _READ_TIMEOUT
+        while time.monotonic() < deadline:
+            try:
+                return self._inbox.get(timeout=_QUIET)  # type: ignore[no-any-return]
+            except Empty:
+                # A large outcome may be on its way over a slow line for longer; but what a rival has will not come.
+                if self._has_rival():
+                    break
+        return None
+
+    def _has_rival(self) -> bool:
+        status = self.transport.queue_status(self.queue)
+        return status is None or status.consumers > 1
 
     def read(self) -> None:
         """Read until all are here that were counted, or enough."""

@@ -68,7 +68,7 @@ class LastWords:
             payload = read_payload(envelope, job.delivery.body, accept=self._accept, limits=self._limits)
             request.args, request.kwargs = tuple(payload.args), dict(payload.kwargs)
             args, kwargs = task.parameters.load(payload.args, payload.kwargs)
-        except Exception:  # noqa: BLE001 - its end may be that they cannot be read, and validators are users' code
+        except (Exception, SystemExit):  # noqa: BLE001 - its end may be that they cannot be read, and validators are users' code
             return request
         request.args, request.kwargs = tuple(args), dict(kwargs)
         return request

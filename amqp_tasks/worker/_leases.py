@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from amqp_tasks.message import printable
+from amqp_tasks.worker._accounts import error_text
 
 if TYPE_CHECKING:
     from amqp_tasks.idempotency import Holder, IdempotencyStore
@@ -77,17 +78,17 @@ class Leases:
             holder, _ = self._held[key]
             try:
                 self._store.renew(key, holder, lease=LEASE)
-            except Exception as exc:  # noqa: BLE001 - any library's; the runs go on
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - any library's; the runs go on
                 self._warn(holder, exc)
                 return False
             self._has_warned = False
             return True
 
-    def _warn(self, holder: Holder, error: Exception) -> None:
+    def _warn(self, holder: Holder, error: BaseException) -> None:
         logger.log(
             logging.DEBUG if self._has_warned else logging.WARNING,
             "the lease of task %s cannot be renewed in the idempotency store: %s",
-            printable(holder.owner), printable(f"{error}", 512),
+            printable(holder.owner), printable(error_text(error), 512),
             extra={"action": "idempotency", "task_id": holder.owner},
         )  # fmt: skip
         self._has_warned = True

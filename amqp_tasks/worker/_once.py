@@ -60,7 +60,7 @@ class Once:
         holder = _new_holder(envelope)
         try:
             claim = self._claim(self._store, key, holder, is_successor=is_successor)
-        except Exception as exc:  # noqa: BLE001 - any library's; whatever it is, the task must not run unclaimed
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - any library's; the task must not run unclaimed
             logger.error(
                 "task %s waits %g s, for the idempotency store cannot be asked: %s", printable(envelope.id), WAIT,
                 printable(f"{exc}", 512), extra=_about(envelope),
@@ -155,7 +155,7 @@ class Once:
 def _noting(envelope: Envelope) -> Generator[None]:
     try:
         yield
-    except Exception as exc:  # noqa: BLE001 - the task has run, and that must not be forgotten
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - the task has run, and that must not be forgotten
         logger.error(
             "the end of task %s cannot be noted in the idempotency store: %s", printable(envelope.id),
             printable(f"{exc}", 512), extra=_about(envelope),

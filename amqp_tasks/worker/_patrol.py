@@ -60,7 +60,7 @@ class Patrol:
         """Keys of what it runs, or ran to its death, that was to be terminated, and of the rest that was to have ended `by` a
         monotonic time."""
         records = self._records.of_process(process.index)
-        terminated = [key for key in records.running() if self._is_terminated(key)]
+        terminated = [key for key in records.terminable() if self._is_terminated(key)]
         return terminated, [key for key in records.overdue(by) if key not in terminated]
 
     def _look(self) -> None:

@@ -26,6 +26,7 @@ from amqp_tasks.transport import ConsumerEvent, ConsumerState, TopologyMode
 from amqp_tasks.worker._breaker import BreakerRules
 from amqp_tasks.worker._engine import Engine, EngineParts, EngineRules
 from amqp_tasks.worker._guards import Guards
+from amqp_tasks.worker._holding import MOST_ROOM
 from amqp_tasks.worker._journal import JournalState, Register
 from amqp_tasks.worker._limits import OVERDUE_GRACE, soft_signal_kept, swallowed_noticed
 from amqp_tasks.worker._loop import Loop
@@ -315,7 +316,7 @@ def _build_engine(
         maximum=settings.worker.prefetch_max,
         multiplier=options.prefetch_multiplier,
     )
-    in_flight = max(settings.worker.prefetch_max, prefetch.value) * len(options.queue_names)
+    in_flight = max(settings.worker.prefetch_max, prefetch.value) * len(options.queue_names) + MOST_ROOM
     parts = EngineParts(
         app=app,
         transport=app.transport,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 __all__ = ("MAX_KEY", "ProcessRecords", "RecordTable", "Records")
@@ -21,7 +21,7 @@ MAX_KEY = 320
 _DUE = struct.Struct("=d")
 _FLAG, _LENGTH, _HEAD = 8, 9, 11
 _RECORD = (_HEAD + MAX_KEY + 7) // 8 * 8
-_FREE, _RUNNING = 0, 1
+_FREE, _RUNNING, _ANSWERING = 0, 1, 2
 
 
 class Records(Protocol):
@@ -29,6 +29,9 @@ class Records(Protocol):
 
     def mark(self, slot: int, key: str) -> None:
         """Say that `slot` is about to run the task with this key."""
+
+    def answer(self, slot: int) -> None:
+        """Say that what `slot` is marked with has run, and that the slot answers for it: it is too late to terminate it."""
 
     def clear(self, slot: int) -> None:
         """Say that `slot` runs nothing."""
@@ -65,6 +68,10 @@ class ProcessRecords:
         memory[at + _LENGTH : at + _HEAD + length] = length.to_bytes(2, "big") + encoded
         memory[at + _FLAG] = _RUNNING
 
+    def answer(self, slot: int) -> None:
+        """See `Records.answer`."""
+        self._memory[self._offset + slot * _RECORD + _FLAG] = _ANSWERING
+
     def clear(self, slot: int) -> None:
         """See `Records.clear`."""
         self._memory[self._offset + slot * _RECORD + _FLAG] = _FREE
@@ -81,9 +88,11 @@ class ProcessRecords:
 
     def running(self) -> tuple[str, ...]:
         """The keys that are marked, or that somebody else than the slot still answers for."""
-        return self._keys(
-            at for at in self._places() if self._memory[at + _FLAG] == _RUNNING or self._due(at)
-        )
+        return self._keys(self._taken())
+
+    def terminable(self) -> tuple[str, ...]:
+        """Those of them that their slot does not answer for yet."""
+        return self._keys(at for at in self._taken() if self._memory[at + _FLAG] != _ANSWERING)
 
     def overdue(self, now: float) -> tuple[str, ...]:
         """The keys of those that should have ended before `now`."""
@@ -92,6 +101,9 @@ class ProcessRecords:
     def _due(self, at: int) -> float:
         due: float = _DUE.unpack_from(self._memory, at)[0]
         return due
+
+    def _taken(self) -> Iterator[int]:
+        return (at for at in self._places() if self._memory[at + _FLAG] != _FREE or self._due(at))
 
     def _places(self) -> range:
         return range(self._offset, self._offset + self._slots * _RECORD, _RECORD)

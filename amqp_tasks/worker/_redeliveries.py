@@ -71,6 +71,8 @@ class Redeliveries:
         self._lock = threading.Lock()
         self._asked: dict[Job, float] = {}
         self._held: dict[Job, float] = {}
+        self._asked_again: set[Job] = set()  # they were held, and keep their room
+        self._room = 0
         self._is_closed = False
 
     @property
@@ -81,7 +83,7 @@ class Redeliveries:
     @property
     def held(self) -> int:
         """Deliveries that wait for a run elsewhere; the prefetch must leave room beside them."""
-        return len(self._held)
+        return self._room
 
     def take(self, jobs: Iterable[Job]) -> None:
         """Accept redelivered messages."""
@@ -110,11 +112,13 @@ class Redeliveries:
                 del self._held[job]
             for job in late:
                 del self._asked[job]
+            self._asked_again.update(again)
         if late:
             self._effects.hand_back(late)
         if again:
             self.take(again)
-            self._effects.resize()
+        if again or late:
+            self._make_room()
 
     def drop(self, is_lost: Callable[[Job], bool]) -> None:
         """Forget those whose connection is lost."""
@@ -122,7 +126,7 @@ class Redeliveries:
             for table in (self._asked, self._held):
                 for job in [job for job in table if is_lost(job)]:
                     del table[job]
-        self._effects.resize()
+        self._make_room()
 
     def close(self) -> None:
         """Hand all back; those that come later too."""
@@ -131,6 +135,7 @@ class Redeliveries:
             rest = [*self._asked, *self._held]
             self._asked.clear()
             self._held.clear()
+            self._room = 0
         if rest:
             self._effects.hand_back(rest)
 
@@ -158,16 +163,18 @@ class Redeliveries:
             job.crashes = verdict.crashes
             if verdict.is_finished:
                 self._effects.acknowledge_duplicate(job)
+            elif verdict.is_running:
+                # Also what is to be given up: who runs it may be just about that.
+                held.append(job)
             elif verdict.is_timed_out:
                 self._effects.time_out(job)
             elif verdict.crashes >= self._crash_limit:
                 self._effects.give_up(job, verdict)
-            elif verdict.is_running:
-                held.append(job)
             else:
                 free.append(job)
         if held:
             self._hold(held)
+        self._make_room()
         if free:
             self._effects.proceed(free)
 
@@ -181,10 +188,21 @@ class Redeliveries:
             self._effects.hand_back(jobs)
             return
         for job in jobs:
-            logger.info(
-                "task %s still runs in another process; its redelivery is held", job.key, extra=_about(job)
-            )
-        self._effects.resize()
+            if job not in self._asked_again:
+                logger.info(
+                    "task %s still runs in another process; its redelivery is held",
+                    job.key,
+                    extra=_about(job),
+                )
+
+    def _make_room(self) -> None:
+        """Have the prefetch follow when more or fewer are held."""
+        with self._lock:
+            self._asked_again &= self._asked.keys()
+            before, self._room = self._room, len(self._held) + len(self._asked_again)
+            is_changed = self._room != before
+        if is_changed:
+            self._effects.resize()
 
 
 def _about(job: Job) -> dict[str, str]:

@@ -22,6 +22,7 @@ from amqp_tasks.message import (
     Payload,
     ResultRecord,
     State,
+    bounded_repr,
     printable,
     read_payload,
 )
@@ -182,10 +183,13 @@ class Runner:
         except MalformedMessage as exc:
             self._give_up_key(job)
             self._refuse(job, exc)
-        except Exception as exc:
-            # Not the task's: `execute` keeps those. What cannot be handled is set aside, not tried for ever.
+        except BaseException as exc:
+            # Not the task's: `execute` keeps those. What cannot be handled is set aside, not tried for ever; a serializer that
+            # exits would end the slot, and each process that gets the message again.
             logger.exception("unexpected error around task %s", job.key, extra={"action": "runner_error"})
-            error = MalformedMessage(DeadLetterReason.FAILED, f"unexpected error in the worker: {exc!r}")
+            error = MalformedMessage(
+                DeadLetterReason.FAILED, f"unexpected error in the worker: {bounded_repr(exc)}"
+            )
             error.__cause__ = exc
             self._give_up_key(job)
             self._refuse(job, error)
@@ -249,12 +253,19 @@ class Runner:
     def _bury(self, job: Job, slot: int, error: Exception | None, then: Callable[[], None]) -> None:
         started = self._clock.monotonic()
         self._records.mark(slot, job.key)  # a hook that ends the process is charged to it
+        self._records.answer(slot)
         try:
             if error is not None:
                 self._last_words.say(job, error)
-        finally:
-            self._records.clear(slot)
+        except BaseException:
+            # Users' code may raise anything. What follows still has to be done, or each process that gets it would end so.
+            logger.exception(
+                "unexpected error in the last words of task %s", job.key, extra={"action": "runner_error"}
+            )
+        self._records.clear(slot)
+        try:
             then()
+        finally:
             self._on_done(job, self._clock.monotonic() - started, False)
 
     def _give_up_key(self, job: Job, *, is_over: bool = False) -> bool:
@@ -289,6 +300,8 @@ class Runner:
                 watch.finish()
             elif not self._runs.take(job):
                 raise Overdue
+        # Hooks and what follows may take their time, and whoever gets its outcome is not to be told that it was terminated.
+        self._records.answer(slot)
         if outcome.was_run:
             self._judge(job.delivery.queue_name, outcome)
         again = None
@@ -516,7 +529,7 @@ def _execute(
         return execute(task, request, payload, guard=watch, is_revoked=is_revoked)
     except BaseException as exc:  # noqa: BLE001 - nothing a task raises may leave its delivery open
         error = RuntimeError(
-            f"the task raised {type(exc).__name__}({exc}); a task cannot end its worker this way"
+            f"the task raised {type(exc).__name__}({error_text(exc)}); a task cannot end its worker this way"
         )
         return Outcome(state=State.FAILURE, exception=error)
 

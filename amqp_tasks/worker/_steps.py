@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqp_tasks.app._errbacks import errback_call, run_errback, takes_exception
 from amqp_tasks.app._request import Request
-from amqp_tasks.canvas import Join, Message, Signature, abandoned, first_errbacks, launch, signature
+from amqp_tasks.canvas import (
+    Join,
+    Message,
+    Signature,
+    abandoned,
+    chain,
+    chord,
+    first_errbacks,
+    launch,
+    signature,
+)
 from amqp_tasks.errors import (
     AmqpTasksError,
     BrokerConnectionError,
@@ -20,15 +30,18 @@ from amqp_tasks.errors import (
     TaskError,
 )
 from amqp_tasks.message import (
+    SNOOZES_HEADER,
     OutgoingMessage,
     ResultRecord,
     State,
     StepMark,
+    bounded_repr,
     derived_ids,
     outcome_message,
     printable,
     read_mark,
 )
+from amqp_tasks.worker._accounts import error_text
 from amqp_tasks.worker._unsent import unsent_letter
 
 if TYPE_CHECKING:
@@ -54,6 +67,7 @@ class Whose:
         in_slot: this is what its run in this slot comes to, so errbacks that take the request are called here.
         added: how many tasks it added to the header that it is in.
         nesting: how often a task under its id was replaced, with what is started.
+        snoozes: of its run; what takes its place counts one more, which tells their runs apart.
         mark: which named step it is, if it is one.
         kept_as: where it is a step that failed and is kept in the dead letters: see `JoinOutcome.kept_as`.
         queue_name: the queue that brought it; what cannot be sent is kept in its dead letters.
@@ -65,6 +79,7 @@ class Whose:
     in_slot: bool = False
     added: int = 0
     nesting: int = 0
+    snoozes: int = 0
     mark: StepMark | None = None
     kept_as: str = ""
     queue_name: str = ""
@@ -157,8 +172,11 @@ class StepMaker:
         """The steps of a task that is replaced: what takes its place has its id, and what follows it."""
         steps = Steps()
         given: dict[str, Any] = {"task_id": whose.task_id, "reply_to": request.reply_to or ""}
+        # Else a worker that gets it redelivered could take it for the run that it has finished with, and ack it.
+        headers: dict[str, Any] = {SNOOZES_HEADER: whose.snoozes + 1}
         if whose.mark is not None and part.subtask_type is None:
-            given["headers"] = {**(part.options.get("headers") or {}), **whose.mark.header}
+            headers |= whose.mark.header
+        part = _with_headers(part, headers)
         part = part.changed(options={**part.options, **given})
         if request.stamps:
             part = part.with_stamps(request.stamps)
@@ -214,9 +232,12 @@ class StepMaker:
             steps.children += [item.call.id or "" for item in plan if isinstance(item, Message)]
         except BrokerConnectionError:
             raise
-        except Exception as exc:  # noqa: BLE001 - it came in a message, and may be anything
-            self._keep(steps, whose, place, part, args, exc)
-            self.give_up(steps, whose, part, rest, joins, exc)
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - it may be anything, and users' code routes and encodes it
+            error = (
+                exc if isinstance(exc, Exception) else RuntimeError(f"making it raised {bounded_repr(exc)}")
+            )
+            self._keep(steps, whose, place, part, args, error)
+            self.give_up(steps, whose, part, rest, joins, error)
 
     def _refused(self, whose: Whose, place: str, item: Message, error: Exception) -> Steps:
         """What is published in place of a message that the broker refuses for good."""
@@ -230,7 +251,7 @@ class StepMaker:
     ) -> None:
         """Add the dead letter of what cannot be sent."""
         logger.error(
-            "what follows task %s cannot be sent: %s", printable(whose.task_id), printable(str(error), 1024),
+            "what follows task %s cannot be sent: %s", printable(whose.task_id), printable(error_text(error), 1024),
             extra={"action": "follow_up_refused", "task_id": whose.task_id},
         )  # fmt: skip
         if self._has_dead_letters and whose.queue_name:
@@ -380,3 +401,15 @@ def _call_here(errback: Signature, request: Request, error: Exception, traceback
             "errback %s of task %s failed", printable(errback.task), printable(request.id or ""),
             extra={"action": "errback_failed", "task_id": request.id},
         )  # fmt: skip
+
+
+def _with_headers(part: Signature, headers: Mapping[str, Any]) -> Signature:
+    """A copy in which the task whose outcome is the part's has further headers."""
+    if isinstance(part, chain) and part.tasks:
+        *others, last = part.tasks
+        return part.changed(kwargs={**part.kwargs, "tasks": [*others, _with_headers(last, headers)]})
+    if isinstance(part, chord):
+        return part.changed(kwargs={**part.kwargs, "body": _with_headers(part.body, headers)})
+    return part.changed(
+        options={**part.options, "headers": {**(part.options.get("headers") or {}), **headers}}
+    )

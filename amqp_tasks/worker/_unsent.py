@@ -78,7 +78,7 @@ def _call(part: Any, args: Sequence[Any], app: App, max_bytes: int) -> OutgoingM
     # Of all arguments that it was to get, as each is known by its place; None shows those that are in the message.
     argsrepr, kwargsrepr = app.calls.labels(app.calls.named(found.task), (*args, *found.args), found.kwargs)
     for before in (args, ()):
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             made = template.build(
                 exchange="", routing_key="", task_id=task_id, args=(*before, *found.args), kwargs=found.kwargs,
                 argsrepr=argsrepr, kwargsrepr=kwargsrepr,

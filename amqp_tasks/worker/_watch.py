@@ -5,6 +5,7 @@ See "The watch" in `docs/explanation/workflows.md` for the states and the rule f
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ __all__ = ("next_watch",)
 _LONGEST_PAUSE = 86_400.0
 _SUSPECT_PAUSE = 5.0
 """Seconds. What a look of somebody else holds, or has just handed back, shows again by then."""
+_SUSPECT_FOR = 60.0
+"""Seconds. A quorum queue without a leader is counted as empty, and an election may take longer than a look."""
 
 
 def next_watch(watch: JoinWatch, status: QueueStatus, now: float, timeout: float | None) -> JoinWatch | str:
@@ -31,9 +34,11 @@ def next_watch(watch: JoinWatch, status: QueueStatus, now: float, timeout: float
     if status.consumers:
         return watch.after(min(pause, _SUSPECT_PAUSE), is_suspect=False)
     if status.messages < watch.seen:
-        if watch.is_suspect:
+        if not watch.is_suspect:
+            return watch.after(min(pause, _SUSPECT_PAUSE), is_suspect=True)
+        if watch.pause * 2 >= min(_SUSPECT_FOR, (timeout or math.inf) / 2):
             return "its queue was emptied, and what had come is lost"
-        return watch.after(min(pause, _SUSPECT_PAUSE), is_suspect=True)
+        return watch.after(pause, is_suspect=True)
     since = watch.since if status.messages == watch.seen else now
     if timeout is not None:
         left = since + timeout - now

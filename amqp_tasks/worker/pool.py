@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -9,6 +10,8 @@ from typing import ClassVar, Protocol
 from amqp_tasks.errors import ConfigurationError
 
 __all__ = ("Capabilities", "Layout", "Pool", "Runnable", "require")
+
+logger = logging.getLogger(__name__)
 
 
 class Runnable(Protocol):
@@ -82,6 +85,14 @@ class Pool(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Take no more jobs and let `serve` return when those submitted have ended. Idempotent; any thread."""
+
+    @staticmethod
+    def _run(job: Runnable, slot: int) -> None:
+        """Run it in the calling thread, which is a slot and goes on even if the job breaks its word and raises something."""
+        try:
+            job.run(slot)
+        except BaseException:
+            logger.exception("unexpected error in slot %d", slot, extra={"action": "slot_error"})
 
 
 def require(pool: type[Pool], *, capability: str, asked_by: str) -> None:

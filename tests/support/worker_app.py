@@ -249,6 +249,26 @@ def act_limited(key: str, action: str = "ok", argument: Any = None) -> Any:
     return act(key, action, argument)
 
 
+class _Lingering(Task[..., Any]):
+    """Its hooks report `hook`, and wait for the gate that the task got as its argument."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        self._linger(*args)
+
+    def on_dead(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        self._linger(*args)
+
+    def _linger(self, key: str, gate: str, *_: Any) -> None:
+        _ledger().record("hook", key)
+        _wait_for(gate)
+
+
+@app.task(name="act_lingering", base=_Lingering)
+def act_lingering(key: str, gate: str, action: str = "ok", argument: Any = None) -> Any:
+    """As `act`; its hook takes longer."""
+    return act(key, action, argument)
+
+
 def _paced(self: Task[..., Any], key: str) -> dict[str, Any]:
     """When it started, by a clock that all processes share, and how it was sent."""
     started = time.monotonic()

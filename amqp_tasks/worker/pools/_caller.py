@@ -25,7 +25,7 @@ class CallerPool(Pool):
         get = self._jobs.get
         # Without a limit on purpose: `stop` always puts the end mark.
         while (job := get()) is not None:
-            job.run(0)
+            self._run(job, 0)
             # Else the last job and its message would live on until the next one comes.
             del job
 

@@ -58,5 +58,5 @@ class ThreadsPool(Pool):
 
     def _work(self, slot: int) -> None:
         while (job := self._jobs.get()) is not None:
-            job.run(slot)
+            self._run(job, slot)
             del job

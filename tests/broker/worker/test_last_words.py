@@ -93,6 +93,30 @@ def test_a_hook_that_ends_the_process_is_charged_to_its_task_and_not_called_for_
     assert raw_client.depth(DEAD) == 1
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize(("how", "told"), [("exit", ["TaskDied ['exit']"]), ("cancel", [])])
+def test_arguments_that_exit_when_a_task_is_told_of_its_end_end_no_slot(
+    caller: App,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    pool: str,
+    how: str,
+    told: list[str],
+) -> None:
+    worker = worker_process("-c", "1", "-P", pool, app=APP, env={"AMQP_TASKS_TASK_CRASH_LIMIT": "1"})
+
+    result = caller.send_task("crash_unread", (how,))
+
+    with pytest.raises(TaskDied):
+        result.get(timeout=40)
+    assert caller.send_task("end", ("after",)).get(timeout=10) == "after"
+    assert deaths(ledger).get(result.id, []) == told
+    assert raw_client.depth(DEAD) == 1
+    assert worker.stop() == 0
+    assert worker.output.count(" ended: ") == 1  # the one that it has killed
+
+
 def test_a_hook_that_does_not_end_cannot_keep_an_overdue_process(
     caller: App, ledger: Ledger, worker_process: WorkerProcesses
 ) -> None:

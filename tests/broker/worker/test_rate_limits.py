@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
-from amqp_tasks import AsyncResult
+from amqp_tasks import App, AsyncResult
 from amqp_tasks.errors import TaskDied, TaskExpired
-from support import Ledger, RawClient, WorkerProcesses, eventually
+from amqp_tasks.message import OutgoingMessage
+from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.conservation import assert_conserved
+from support.inside import running
 from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
 
@@ -84,6 +87,56 @@ def test_those_that_waited_for_a_busy_slot_do_not_catch_up(
 
     assert_paced(paced, 5, 0.5)
     assert worker.stop() == 0
+
+
+def test_what_is_sent_to_wait_for_its_turn_runs_once_though_its_connection_is_lost_before_the_confirm(
+    vhost: Vhost, raw_client: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirms: list[Callable[[], None]] = []
+    is_back = threading.Event()
+    runs: list[int] = []
+    with App("paced", broker=vhost.url) as app:
+        transport = app.transport
+
+        @app.task(rate_limit="4/s", ignore_result=True)
+        def paced(number: int) -> None:
+            runs.append(number)
+
+        def confirmed_late(message: OutgoingMessage, then: Callable[[Any], None], **options: Any) -> None:
+            def report(error: Any) -> None:
+                if is_back.is_set():
+                    then(error)
+                else:
+                    confirms.append(lambda: then(error))
+
+            publish(message, report, **options)
+
+        for number in range(20):
+            paced.delay(number)
+        publish = transport.publish_nowait
+        monkeypatch.setattr(transport, "publish_nowait", confirmed_late)
+        with running(app, pool="solo", prefetch_multiplier=50):
+            eventually(lambda: len(confirms) >= 8, within=10)
+            delivered = transport.statistics().delivered
+            _lose_consumers(transport)
+            eventually(lambda: transport.statistics().delivered >= delivered + len(confirms), within=10)
+            is_back.set()
+            for confirm in confirms:
+                confirm()
+            eventually(lambda: len(runs) >= 20 and not _left(vhost, raw_client), within=30)
+
+    assert sorted(runs) == list(range(20))
+
+
+def _lose_consumers(transport: Any) -> None:
+    for consumer in transport._core.consumers:
+        transport._core.loop.put(lambda _none, link=consumer.link: link.drop("lost by the test"))
+
+
+def _left(vhost: Vhost, raw_client: RawClient) -> int:
+    """Messages in the task queue and in the timer wheel."""
+    names = [queue["name"] for queue in vhost.queues()]
+    return sum(raw_client.depth(name) for name in names if name.startswith(("default", "amqp_tasks.delay.")))
 
 
 def test_a_retry_counts_as_a_start(client: WorkerClient, worker_process: WorkerProcesses) -> None:

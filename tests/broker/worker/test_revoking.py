@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from amqp_tasks import App
-from amqp_tasks.errors import TaskRevokedError, UnroutableError
+from amqp_tasks.errors import TaskDied, TaskRevokedError, UnroutableError
 from amqp_tasks.message import JOURNAL_NAME
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.retry_app import QUEUE as RETRY_QUEUE
@@ -204,6 +205,33 @@ def test_what_cannot_end_itself_is_killed_and_not_run_again(
     assert ledger.counts("start") == {"deaf": 1, "next": 1}
     assert "died" not in worker.output
     assert raw_client.depth(f"{QUEUE}.dead") == 0
+
+
+@pytest.mark.parametrize("ending", [("ok",), ("signal", signal.SIGKILL)], ids=["returned", "died"])
+def test_it_is_too_late_to_terminate_a_task_that_has_ended(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    tmp_path: Path,
+    ending: tuple[str | int, ...],
+) -> None:
+    worker = worker_process("-c", "2", app=APP, env={"AMQP_TASKS_TASK_CRASH_LIMIT": "1"})
+    gate = tmp_path / "gate"
+    ended = client.app.send_task("act_lingering", ("ended", str(gate), *ending))
+    ledger.wait_for("hook", "ended")
+    deaf = client.act("deaf", "hog", FAR)
+    ledger.wait_for("start", "deaf")
+
+    client.app.control.revoke([ended.id, deaf.id], terminate=True)
+    with pytest.raises(TaskRevokedError):
+        deaf.get(timeout=15)  # its process was killed, and the other's would have been with it
+    gate.touch()
+
+    with nullcontext() if ending == ("ok",) else pytest.raises(TaskDied):
+        assert ended.get(timeout=10) == "ended"
+    assert worker.stop() == 0
+    assert ledger.counts("start") == {"ended": 1, "deaf": 1}
+    assert ledger.counts("hook") == {"ended": 1}
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])

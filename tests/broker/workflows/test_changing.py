@@ -47,6 +47,9 @@ def test_what_replaces_a_task_has_its_id_its_place_and_what_follows_it(
     assert by_chain().get(timeout=10) == 108
     by_group = chord([replaced.s(0, group(add.s(1, 1), add.s(2, 2))), add.s(5, 5)], gather.s())
     assert by_group().get(timeout=10) == [[2, 4], 10]
+    by_end = replaced.apply_async((0, add.s(1, 1) | group(step.s(10), step.s(20))), link=seen.s("list"))
+    assert by_end.get(timeout=10) == [12, 22]
+    eventually(lambda: ledger.keys("seen") == ["after 4", "list [12, 22]"], within=10)
     by_chord = chain(replaced.s(0, chord([add.s(1, 1), add.s(2, 2)], gather.s())), step.s(1))
     assert by_chord().get(timeout=10) == 7
     twice = replaced.s(0, replaced.s(0, shown.s(1)))

@@ -14,7 +14,8 @@ from amqp_tasks.canvas import Join
 from amqp_tasks.errors import BrokerUnreachable
 from amqp_tasks.message import DEFAULT_LIMITS, definition_message, new_task_id, outcome_message
 from amqp_tasks.transport import TopologyMode, Transport
-from amqp_tasks.worker._joiner import Joiner
+from amqp_tasks.worker._joiner import _READ_TIMEOUT, Joiner
+from support import RawClient
 
 
 class _Outrun:
@@ -111,3 +112,44 @@ def test_a_join_in_which_the_broker_counts_nothing_yet_is_looked_at_again(caller
     assert uncounting.looks == 3
     joiner.close(timeout=5)
     caller.transport.delete_queue(join.queue)
+
+
+class _Rivalled:
+    """A transport that shows all of a join of which another holds a part."""
+
+    def __init__(self, transport: Transport, messages: int) -> None:
+        self._transport, self._messages = transport, messages
+
+    def queue_status(self, name: str) -> Any:
+        status = self._transport.queue_status(name)
+        return status and replace(status, messages=self._messages)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def test_a_join_of_which_another_holds_a_part_is_left_before_its_setup_would_time_out(
+    caller: App, raw_client: RawClient
+) -> None:
+    join = Join(queue=f"amqp_tasks.join.{new_task_id()}", index=0, size=1)
+    caller.transport.ensure_topology(
+        Topology(queues=(Queue(join.queue),)), mode=TopologyMode.DECLARE, is_lasting=False
+    )
+    caller.transport.publish_many([outcome_message(join.queue, index, "member", value=1) for index in (0, 1)])
+    raw_client.channel.basic_qos(prefetch_count=1)
+    assert next(raw_client.channel.consume(join.queue))[0] is not None
+    again: SimpleQueue[float] = SimpleQueue()
+    nobody = cast("Any", None)  # it cannot be read to its end
+    joiner = Joiner(
+        cast("App", _App(_Rivalled(caller.transport, messages=2))),
+        nobody,
+        nobody,
+        DEFAULT_LIMITS,
+        lambda seconds, _: again.put(seconds),
+        keeps_failures=True,
+    )
+
+    joiner.look([join], "work", lambda: None)
+
+    assert 0.0 < again.get(timeout=_READ_TIMEOUT / 2) < 1.0
+    joiner.close(timeout=5)

@@ -10,7 +10,7 @@ from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import JournalEntry
 from amqp_tasks.worker._asks import Answers
 from amqp_tasks.worker._claims import BEAT, CLAIM, LEASE, RELEASE, SETTLED_AFTER, Claims
-from amqp_tasks.worker._verdicts import UNKNOWN, Verdict
+from amqp_tasks.worker._verdicts import MAX_AGE, UNKNOWN, Verdict
 from support.fake_deliveries import FakeClock
 
 AFTER = 900.0
@@ -137,6 +137,17 @@ def test_a_run_whose_delivery_was_taken_back_is_finished_everywhere(cluster: Clu
     assert second.verdict("long") == Verdict(is_finished=True)
 
 
+def test_a_run_that_ends_long_after_its_claim_is_finished_everywhere(cluster: Cluster) -> None:
+    first, second = cluster.nodes["first"], cluster.nodes["second"]
+    cluster.pass_time(AFTER + BEAT)
+    cluster.pass_time(3 * MAX_AGE)
+    first.running.clear()
+
+    first.answers.tell_finished(2, ["long"])
+
+    assert second.verdict("long") == Verdict(is_finished=True)
+
+
 def test_a_run_that_is_cut_off_before_its_time_is_claimed_at_once(cluster: Cluster) -> None:
     cluster.nodes["first"].answers.tell_open(2, ["long", "settling"])
 
@@ -175,6 +186,61 @@ def test_the_run_of_a_process_that_died_may_be_started_elsewhere_at_once(
     )
 
 
+def test_a_claim_that_was_sent_again_behind_its_release_is_not_believed(cluster: Cluster) -> None:
+    # As when RabbitMQ returns the one, while the stream starts, and takes the other a moment later.
+    first, late = cluster.nodes["first"], cluster.add()
+    first.answers.tell_open(2, ["long"])
+    first.answers.left(2, None)
+    (claim, claimed), (release, released) = cluster.log
+
+    for kind, facts in ((release, released), (claim, claimed)):
+        late.read(JournalEntry(kind=kind, id=kind, time=0.0, sender="node", facts=facts))
+
+    assert (claim, release) == (CLAIM, RELEASE)
+    assert late.verdict("long") == UNKNOWN
+
+
+def test_what_two_nodes_say_of_a_run_is_kept_apart(cluster: Cluster) -> None:
+    def entry(kind: str, by: str, number: int) -> JournalEntry:
+        facts = {"by": by, "number": number, "keys": ["long"]}
+        return JournalEntry(kind=kind, id=f"{by}{number}", time=0.0, sender="s", facts=facts)
+
+    reader = cluster.add()
+    for kind, by, number in ((RELEASE, "a", 2), (CLAIM, "b", 1), (CLAIM, "a", 1)):
+        reader.read(entry(kind, by, number))
+    assert reader.verdict("long") == Verdict(is_running=True)
+    reader.read(entry(RELEASE, "b", 2))
+    assert reader.verdict("long") == UNKNOWN
+
+    for kind, by, number in ((CLAIM, "a", 3), (CLAIM, "b", 3), (RELEASE, "b", 4)):
+        reader.read(entry(kind, by, number))
+    assert reader.verdict("long") == Verdict(is_running=True)
+
+
+def test_a_run_that_is_claimed_again_after_its_release_is_elsewhere(cluster: Cluster) -> None:
+    first, second = cluster.nodes["first"], cluster.nodes["second"]
+    first.answers.tell_open(2, ["long"])
+    first.answers.left(2, None)
+    assert second.verdict("long") == UNKNOWN
+    first.answers.joined(2, lambda: first.running)
+
+    first.answers.tell_open(2, ["long"])
+
+    assert second.verdict("long") == Verdict(is_running=True)
+
+
+def test_a_release_says_nothing_of_another_nodes_run(cluster: Cluster) -> None:
+    third = cluster.nodes["third"] = cluster.add()
+    first, second = cluster.nodes["first"], cluster.nodes["second"]
+    second.running.append("long")
+    first.answers.tell_open(2, ["long"])
+    second.answers.tell_open(2, ["long"])
+
+    first.answers.left(2, None)
+
+    assert third.verdict("long") == Verdict(is_running=True)
+
+
 def test_the_node_itself_heeds_no_claim_of_its_own(cluster: Cluster) -> None:
     first = cluster.nodes["first"]
     cluster.pass_time(AFTER + BEAT)
@@ -186,10 +252,12 @@ def test_the_node_itself_heeds_no_claim_of_its_own(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"by": 1, "keys": [], "finished": True},
-        {"by": "x", "keys": "y", "finished": True},
-        {"by": "x", "keys": ["y"], "finished": "yes"},
+        {"by": 1, "number": 9, "keys": [], "finished": True},
+        {"by": "x", "number": 9, "keys": "y", "finished": True},
+        {"by": "x", "number": 9, "keys": ["y"], "finished": "yes"},
+        {"by": "x", "number": "9", "keys": ["y"], "finished": True},
     ],
+    ids=["by", "keys", "finished", "number"],
 )
 def test_what_is_no_such_entry_changes_nothing(cluster: Cluster, facts: dict[str, Any]) -> None:
     second = cluster.nodes["second"]

@@ -34,10 +34,10 @@ class Process:
     def submitted(self) -> list[str]:
         return [job.key for job in self.pool.submitted if isinstance(job, Job)]
 
-    def done(self, number: int = -1) -> None:
+    def done(self, number: int = -1, *, seconds: float = 0.5) -> None:
         job = self.pool.submitted[number]
         assert isinstance(job, Job)
-        self.dispatcher.done(job, 0.5)
+        self.dispatcher.done(job, seconds)
 
 
 @pytest.fixture
@@ -200,9 +200,21 @@ def test_an_isolated_job_whose_connection_is_lost_makes_room() -> None:
 def test_the_prefetch_follows_the_durations(process: Process) -> None:
     for number in range(8):
         process.dispatcher.take([job_of(str(number))])
-        job = process.pool.submitted[-1]
-        assert isinstance(job, Job)
-        process.dispatcher.done(job, 0.0001)
+        process.done(seconds=0.0001)
 
     assert process.effects.log[-1] == ("resize", None)
     assert process.prefetch.value == 200
+
+
+def test_a_smaller_prefetch_is_ordered_though_one_that_crashed_waits_to_run_alone(process: Process) -> None:
+    for seconds in (*[0.0001] * 8, *[5.0] * 7):
+        process.dispatcher.take([job_of("a")])
+        process.done(seconds=seconds)
+    process.dispatcher.take([job_of("b")])
+    process.dispatcher.take([job_of("boom", crashes=1)])
+    process.effects.log.clear()
+
+    process.done(seconds=5.0)
+
+    assert process.prefetch.value == 1
+    assert ("resize", None) in process.effects.log

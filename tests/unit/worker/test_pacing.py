@@ -121,10 +121,23 @@ def test_those_without_a_limit_pass(fix: Fixture) -> None:
 def test_the_mark_of_one_that_has_waited_counts_for_its_run_only(fix: Fixture) -> None:
     job = job_of("waited", headers={"retries": 1, SNOOZES_HEADER: 2})
 
-    mark = sent_round(job, 5.0, is_paced=True).properties.headers[RATE_HEADER]
+    headers = sent_round(job, 5.0, is_paced=True).properties.headers
 
-    assert mark == 3
     for retries, has_waited in ((1, True), (2, False)):
-        headers = {"retries": retries, SNOOZES_HEADER: 2, RATE_HEADER: mark}
-        assert fix.pacing.has_waited(job_of("waited", headers=headers)) is has_waited
+        assert fix.pacing.has_waited(job_of("waited", headers={**headers, "retries": retries})) is has_waited
     assert RATE_HEADER not in sent_round(job, 5.0).properties.headers
+
+
+def test_what_waits_for_its_turn_is_told_apart_from_what_it_is_a_copy_of() -> None:
+    headers = sent_round(job_of("waiting"), 5.0, is_paced=True).properties.headers
+
+    assert job_of("waiting", headers=headers).key != job_of("waiting").key
+
+
+def test_what_has_crashed_keeps_the_name_under_which_that_is_counted(fix: Fixture) -> None:
+    job = job_of("poison", crashes=1)
+
+    copy = job_of("poison", headers=sent_round(job, 5.0, is_paced=True).properties.headers)
+
+    assert copy.key == job.key
+    assert fix.pacing.has_waited(copy)

@@ -149,6 +149,26 @@ def test_a_pool_runs_each_job_once_and_ends_when_stopped(pool_class: type[Pool])
     assert sorted(number for number, _ in ran) == list(range(pool.slots))
 
 
+@pytest.mark.parametrize("pool_class", [PreforkPool, SoloPool, ThreadsPool])
+def test_a_slot_outlives_what_a_job_raises(pool_class: type[Pool]) -> None:
+    class Exiting:
+        def run(self, slot: int) -> None:
+            raise SystemExit
+
+    pool = pool_class(1)
+    ran: list[tuple[int, int]] = []
+    gate = threading.Event()
+    gate.set()
+    pool.start()
+    pool.submit(Exiting())
+    pool.submit(Recorded(ran, 1, gate))
+    pool.stop()
+
+    pool.serve()
+
+    assert ran == [(1, 0)]
+
+
 def test_threads_run_jobs_at_the_same_time() -> None:
     pool = ThreadsPool(2)
     barrier = threading.Barrier(2, timeout=5)

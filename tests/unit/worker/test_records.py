@@ -54,6 +54,23 @@ def test_a_run_is_overdue_from_its_time_on() -> None:
     assert records.overdue(5.0) == ()
 
 
+def test_what_its_slot_answers_for_is_running_and_cannot_be_terminated() -> None:
+    records = RecordTable(processes=1, slots=2).of_process(0)
+    records.mark(0, "ended")
+    records.mark(1, "runs")
+
+    records.answer(0)
+
+    assert (records.running(), records.terminable()) == (("ended", "runs"), ("runs",))
+    records.clear(0)
+    records.mark(0, "next")
+    assert records.terminable() == ("next", "runs")
+    # As above: another answers for it, and its process may hang.
+    records.limit(1, 5.0)
+    records.clear(1)
+    assert records.terminable() == ("next", "runs")
+
+
 def test_the_longest_key_fits() -> None:
     records = RecordTable(processes=1, slots=1).of_process(0)
     key = "x" * 255 + " retry 123456789"

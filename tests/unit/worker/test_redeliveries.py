@@ -97,6 +97,21 @@ def test_each_verdict_has_its_fate(it: Fixture) -> None:
     assert it.redeliveries.count == 1
 
 
+@pytest.mark.parametrize(
+    "verdict",
+    [Verdict(crashes=3, is_running=True), Verdict(is_timed_out=True, is_running=True)],
+    ids=["crashed too often", "timed out"],
+)
+def test_what_is_given_up_by_another_process_just_now_is_held(it: Fixture, verdict: Verdict) -> None:
+    # Its `on_dead` may run there: two of them would be two dead letters of one task.
+    it.redeliveries.take([job_of("a")])
+
+    it.asked.answer(a=verdict)
+
+    assert it.redeliveries.held == 1
+    assert it.fates.log == [("resize", None)]
+
+
 def test_what_runs_here_is_adopted_without_asking(it: Fixture) -> None:
     running = job_of("a", epoch=1)
     it.ledger.open(running)
@@ -131,6 +146,33 @@ def test_a_held_delivery_is_asked_about_again_and_runs_when_its_process_died(it:
 
     assert it.fates.log[-1] == ("proceed", [("a", 1)])
     assert it.redeliveries.count == 0
+
+
+def test_a_delivery_that_stays_held_is_told_of_and_given_room_once(
+    it: Fixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "amqp_tasks")
+    it.redeliveries.take([job_of("a")])
+    for _ in range(3):
+        it.asked.answer(a=Verdict(is_running=True))
+        it.clock.seconds += ASK_AGAIN_AFTER
+        it.redeliveries.tick()
+        assert it.redeliveries.held == it.redeliveries.count == 1
+
+    assert it.fates.log == [("resize", None)]
+    assert caplog.text.count("its redelivery is held") == 1
+
+
+def test_a_held_delivery_that_nobody_answers_about_any_more_goes_back_and_leaves_no_room(it: Fixture) -> None:
+    it.redeliveries.take([job_of("a")])
+    it.asked.answer(a=Verdict(is_running=True))
+    it.clock.seconds += ASK_AGAIN_AFTER
+    it.redeliveries.tick()
+    it.clock.seconds += ANSWER_LIMIT
+    it.redeliveries.tick()
+
+    assert it.fates.log == [("resize", None), ("hand back", ["a"]), ("resize", None)]
+    assert it.redeliveries.held == it.redeliveries.count == 0
 
 
 def test_an_answer_that_never_comes_sends_the_delivery_back(it: Fixture) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 
 from amqp_tasks import App
@@ -36,3 +38,17 @@ def test_what_cannot_be_sent_shows_no_sensitive_argument(
 
     assert "canary" not in str(letter.properties.all_headers())
     assert (b"canary" in letter.body) == bool(max_bytes)
+
+
+def test_arguments_that_exit_as_they_are_written_are_left_out() -> None:
+    class Exiting:
+        def __json__(self) -> NoReturn:
+            raise SystemExit
+
+    letter = unsent_letter(
+        login.s("secret"), (Exiting(),), app=APP, queue_name="hipri", after="a", place="next",
+        error=ValueError("no"), hostname="me", max_bytes=1000,
+    )  # fmt: skip
+
+    assert b"Exiting" not in letter.body
+    assert b"secret" in letter.body

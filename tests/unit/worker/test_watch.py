@@ -66,15 +66,29 @@ def test_what_another_holds_is_not_missed() -> None:
     assert (following.seen, following.since) == (WATCH.seen, WATCH.since)
 
 
-def test_an_emptied_queue_is_looked_at_twice_before_it_is_given_up() -> None:
-    first = next_watch(WATCH, _status(1), 2000.0, 7 * DAY)
-    assert isinstance(first, JoinWatch)
-    assert first.is_suspect
-    assert first.pause < WATCH.pause
+def test_an_emptied_queue_is_given_up_when_an_election_would_be_over() -> None:
+    watch, pauses = WATCH, list[float]()
+    while isinstance(following := next_watch(watch, _status(1), 2000.0, 7 * DAY), JoinWatch):
+        assert following.is_suspect
+        pauses.append(following.pause)
+        watch = following
 
-    second = next_watch(first, _status(1), 2010.0, 7 * DAY)
-    assert isinstance(second, str)
-    assert "emptied" in second
+    assert "emptied" in following
+    assert pauses[0] < WATCH.pause
+    assert 60.0 <= sum(pauses) < 120.0
+
+
+def test_an_emptied_queue_is_given_up_sooner_where_chords_have_less_time() -> None:
+    suspect = replace(WATCH, is_suspect=True, pause=5.0)
+
+    assert next_watch(suspect, _status(1), 2000.0, 24.0) == replace(suspect, pause=10.0)
+    assert isinstance(next_watch(replace(suspect, pause=10.0), _status(1), 2000.0, 24.0), str)
+
+
+def test_a_queue_that_was_counted_as_empty_in_an_election_is_not_given_up() -> None:
+    suspect = replace(WATCH, is_suspect=True, pause=40.0)
+
+    assert next_watch(suspect, _status(4), 1000.0, 7 * DAY) == replace(WATCH, pause=80.0)
 
 
 def test_a_watch_travels_as_a_message() -> None:

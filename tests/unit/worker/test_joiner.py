@@ -1,0 +1,81 @@
+"""The thread that looks at joins outlives what users' code raises in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import pytest
+
+from amqp_tasks.canvas import Join
+from amqp_tasks.message import DEFAULT_LIMITS, JoinWatch
+from amqp_tasks.worker._joiner import Joiner
+
+if TYPE_CHECKING:
+    from amqp_tasks.app import App
+
+
+class _Exiting:
+    """An app whose broker is asked in vain."""
+
+    @property
+    def transport(self) -> NoReturn:
+        raise SystemExit
+
+
+@pytest.fixture
+def again() -> SimpleQueue[Callable[[], None]]:
+    """What is to be done later."""
+    return SimpleQueue()
+
+
+@pytest.fixture
+def joiner(again: SimpleQueue[Callable[[], None]]) -> Iterator[Joiner]:
+    nobody = cast("Any", None)
+    made = Joiner(
+        cast("App", _Exiting()),
+        nobody,
+        nobody,
+        DEFAULT_LIMITS,
+        lambda _, later: again.put(later),
+        keeps_failures=True,
+    )
+    yield made
+    made.close(timeout=5)
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_a_look_that_exits_is_made_again(
+    joiner: Joiner, again: SimpleQueue[Callable[[], None]], is_watched: bool
+) -> None:
+    watch = JoinWatch(queue="a join", definition={"size": 1}, since=0.0, pause=1.0)
+
+    def look() -> None:
+        joiner.watch(watch, "work", _never, _never)
+
+    if is_watched:
+        joiner.run(look)
+    else:
+        joiner.look([Join(queue="a join", index=0, size=1)], "work", _never)
+
+    again.get(timeout=10)()
+    again.get(timeout=10)
+
+
+def test_what_exits_keeps_no_other_from_its_turn(joiner: Joiner) -> None:
+    done = threading.Event()
+
+    joiner.run(_exit)
+    joiner.run(done.set)
+
+    assert done.wait(10)
+
+
+def _exit() -> NoReturn:
+    raise SystemExit
+
+
+def _never(*_args: object) -> NoReturn:
+    raise AssertionError("it has not ended")
