@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from amqp_tasks.app._bar import Bar
 from amqp_tasks.app._progress import progress_in
 from amqp_tasks.cli._exit import ExitCode
+from amqp_tasks.cli._output import as_json_text
 from amqp_tasks.message import printable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def follow_task(state: Globals, task_id: str, timeout: float | None, *, as_json:
 
 def _shown(bar: Bar, event: TaskEvent, *, as_json: bool) -> TaskEvent:
     if as_json:
-        click.echo(json.dumps(event.as_data(), ensure_ascii=True, default=str))
+        click.echo(as_json_text(event.as_data()))
     elif event.type == "task-retried":
         bar.note(f"to be run again: {_text(event, 'exception')}")
     elif event.type == "task-dead":

@@ -118,9 +118,11 @@ def _import_errors_shown(what: str) -> Generator[None]:
     except AmqpTasksError:
         raise
     except Exception as exc:
-        *_, last = traceback.extract_tb(exc.__traceback__)
-        where = f"{last.filename}, line {last.lineno}"
-        raise AppNotFound(f"importing {what} failed: {type(exc).__name__}: {exc} ({where})") from exc
+        where = ""
+        if not isinstance(exc, SyntaxError):  # which says it itself
+            *_, last = traceback.extract_tb(exc.__traceback__)
+            where = f" ({last.filename}, line {last.lineno})"
+        raise AppNotFound(f"importing {what} failed: {type(exc).__name__}: {exc}{where}") from exc
 
 
 def _start_directory_on_path() -> None:

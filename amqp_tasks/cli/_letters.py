@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from amqp_tasks.app._builtins import is_builtin
+from amqp_tasks.cli._output import finite
 from amqp_tasks.errors import ConfigurationError, MalformedMessage
 from amqp_tasks.message import Limits, printable
 from amqp_tasks.message._envelope import read_body
@@ -181,7 +181,7 @@ def _plain(value: Any) -> Any:
         case None | bool() | int():
             return value
         case float():
-            return value if math.isfinite(value) else repr(value)
+            return finite(value)
         case str():
             return _text(value)
         case dict():

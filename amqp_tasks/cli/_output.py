@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from amqp_tasks.message import printable
 
-__all__ = ("as_json_text", "print_json", "print_lines", "print_table")
+__all__ = ("as_json_text", "finite", "print_json", "print_lines", "print_table")
 
 _MAX_CELL = 10_000
 
 
 def as_json_text(data: Any, *, indent: int | None = None) -> str:
-    """`data` as JSON that can be read and is safe for a terminal; what JSON cannot say is shown by `str`.
+    """`data` as JSON that can be read and is safe for a terminal; what JSON cannot say is text.
 
     Values come from messages and may hold control characters, which must not reach a terminal.
     """
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    text = json.dumps(data, indent=indent, ensure_ascii=not is_unicode, default=str)
+    text = json.dumps(_sayable(data), indent=indent, ensure_ascii=not is_unicode, default=str)
     if text.isascii():
         return text
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
+def finite(number: float) -> float | str:
+    """A number as JSON can say it: one that is not finite is text."""
+    return number if math.isfinite(number) else repr(number)
+
+
+def _sayable(data: Any) -> Any:
+    match data:
+        case float():
+            return finite(data)
+        case dict():
+            return {key: _sayable(item) for key, item in cast("dict[object, Any]", data).items()}
+        case list() | tuple():
+            return [_sayable(item) for item in cast("Sequence[Any]", data)]
+        case _:
+            return data
 
 
 def print_json(data: Any) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
+
+from amqp_tasks.clock import MAX_SECONDS
 
 __all__ = (
     "Seconds",
@@ -23,6 +26,7 @@ __all__ = (
 T = TypeVar("T")
 
 _MAX_MASK = 0o777
+_MAX_SECONDS = min(MAX_SECONDS, threading.TIMEOUT_MAX)
 
 # Declared, for bare `list` and `dict` say nothing about what they hold.
 _LIST: type[list[Any]] = list
@@ -30,13 +34,15 @@ _OBJECT: type[dict[str, Any]] = dict
 
 
 class Seconds(click.FloatRange):
-    """A range of seconds, in which click's own would let through what is no number, as no bound excludes it."""
+    """A range of seconds, in which click's own would let through what is no number, and what no wait can be."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.ParamType.convert`."""
         seconds = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value} is not a finite number of seconds", param, ctx)
+        if seconds > _MAX_SECONDS:
+            self.fail(f"{value} is too long: at most {_MAX_SECONDS:.0f} seconds", param, ctx)
         return seconds
 
 

@@ -52,6 +52,14 @@ def test_a_module_without_an_app(bare_project: Project) -> None:
     assert_one_line(bare_project.run("-A", "empty", "worker"), ExitCode.USAGE, "empty")
 
 
+def test_a_pyproject_whose_table_is_no_table(bare_project: Project) -> None:
+    bare_project.write("pyproject.toml", '[tool]\namqp-tasks = "tasks"\n')
+
+    assert_one_line(
+        bare_project.run("queues"), ExitCode.USAGE, "pyproject.toml", "[tool.amqp-tasks]", "app ="
+    )
+
+
 def test_an_unknown_setting_is_named_with_the_nearest_one(bare_project: Project) -> None:
     bare_project.write("proj.py", "from amqp_tasks import App\napp = App('proj')\n")
     bare_project.write("settings.py", "worker_prefetch_mulitplier = 4\n")

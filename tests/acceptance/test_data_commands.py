@@ -140,6 +140,17 @@ def test_purge_takes_all_task_queues_but_no_dead_letters_and_not_what_is_exclude
     assert [row["queue"] for row in purged.data] == ["hipri", "lopri"]
 
 
+def test_purge_of_a_queue_that_is_not_there_fails_where_it_was_named(project: Project) -> None:
+    undeclared = project.run("purge", "--yes", "--json")
+    project.run("topology", "apply")
+
+    named = project.run("purge", "-Q", "hipri,nosuch", "--yes", "--json")
+
+    assert (undeclared.code, undeclared.data[0]["purged"]) == (ExitCode.OK, None)
+    assert named.code == ExitCode.FAILED
+    assert named.data == [{"queue": "hipri", "purged": 0}, {"queue": "nosuch", "purged": None}]
+
+
 def test_config_show_says_value_and_origin_of_each_setting(project: Project) -> None:
     everything = project.run("config", "show", "--json", AMQP_TASKS_WORKER_CONCURRENCY="3").data
     changed = project.run("config", "show", "--changed", AMQP_TASKS_WORKER_CONCURRENCY="3").out

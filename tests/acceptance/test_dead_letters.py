@@ -141,6 +141,14 @@ def test_purge_wants_yes_without_a_terminal_and_asks_at_one(
     assert raw_client.depth("lopri.dead") == 1
 
 
+def test_requeue_and_purge_of_an_id_that_is_not_there_fail(project: Project, letters: list[str]) -> None:
+    for command in (["requeue"], ["purge", "--yes"]):
+        done = project.run("dlq", *command, "nosuchid", "--json")
+
+        assert (done.code, next(iter(done.data.values()))) == (ExitCode.FAILED, 0)
+    assert project.run("dlq", "purge", "--yes", "-w", "id=nosuchid").code == ExitCode.OK
+
+
 @pytest.mark.parametrize(
     ("condition", "said"),
     [("tsk=x", "did you mean 'task'"), ("older=soon", "such as 90s, 10m or 2h"), ("reason", "KEY=VALUE")],

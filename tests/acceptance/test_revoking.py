@@ -25,7 +25,7 @@ def test_what_is_revoked_is_not_run_and_what_is_unrevoked_is(
 
 
 def test_what_cannot_be_meant_is_refused_before_anything_is_sent(project: Project) -> None:
-    unknown = project.run("revoke", "one", "--signal", "SIGNONE")
+    unknown = project.run("revoke", "one", "--terminate", "--signal", "SIGNONE")
     empty = project.run("revoke", "")
     none = project.run("revoke")
 

@@ -193,7 +193,7 @@ def purge(
         print_json({"purged": count})
     else:
         click.echo(f"{count} removed")
-    return ExitCode.OK
+    return ExitCode.OK if count or not ids else ExitCode.FAILED
 
 
 def _confirmed(app: App, queues: tuple[str, ...] | None, chosen: DeadLetterFilter, limit: int | None) -> bool:

@@ -46,7 +46,8 @@ def purge(
 ) -> int:
     """Remove all waiting messages of the app's task queues. They are lost.
 
-    Messages that a worker holds are not touched, nor are dead-letter queues unless -Q names them.
+    Messages that a worker holds are not touched, nor are dead-letter queues unless -Q names them. Where -Q names
+    a queue that is not there, the others are purged, and the exit code is 1.
     """
     with state.connected_app() as app:
         names = [name for name in queues or _task_queues(app) if name not in (exclude_queues or ())]
@@ -60,7 +61,8 @@ def purge(
         print_json(rows)
     else:
         print_table(("queue", "purged"), [(row["queue"], row["purged"]) for row in rows])
-    return ExitCode.OK
+    is_missing = any(row["purged"] is None for row in rows)
+    return ExitCode.FAILED if queues and is_missing else ExitCode.OK
 
 
 def _task_queues(app: App) -> list[str]:

@@ -46,10 +46,8 @@ _stamp = click.option(
 )
 @click.option(
     "--signal",
-    default="SIGTERM",
-    show_default=True,
     metavar="NAME",
-    help="With --terminate: what a task that has a handler for it gets to clean up.",
+    help="With --terminate: what a task that has a handler for it gets to clean up.  [default: SIGTERM]",
 )
 @json_option
 @global_options
@@ -59,7 +57,7 @@ def revoke(
     task_ids: tuple[str, ...],
     stamps: tuple[str, ...],
     terminate: bool,
-    signal: str,
+    signal: str | None,
     as_json: bool,
 ) -> None:
     """Have the tasks with these IDs or stamps not run, wherever they wait; those who wait for them get TaskRevokedError.
@@ -67,6 +65,9 @@ def revoke(
     All workers heed it, also those that are away now. A task that runs goes on, unless it is to be terminated.
     """
     meant = _meant(task_ids, stamps)
+    if signal is not None and not terminate:
+        raise click.UsageError("--signal says how running tasks are ended: add --terminate")
+    signal = signal or "SIGTERM"
     with state.connected_app() as app:
         if task_ids:
             app.control.revoke(task_ids, terminate=terminate, signal=signal)

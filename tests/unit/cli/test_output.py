@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 
 import pytest
@@ -56,6 +57,13 @@ def test_json_can_be_read_in_any_script(capsys: pytest.CaptureFixture[str]) -> N
     print_json({"姓": "张三"})
 
     assert '"姓": "张三"' in capsys.readouterr().out
+
+
+def test_numbers_that_json_cannot_say_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"nan": math.nan, "inf": [math.inf, (-math.inf, 1.5)]})
+
+    text = capsys.readouterr().out
+    assert json.loads(text, parse_constant=pytest.fail) == {"nan": "nan", "inf": ["inf", ["-inf", 1.5]]}
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])

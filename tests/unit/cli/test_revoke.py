@@ -22,3 +22,10 @@ def test_a_value_that_json_cannot_read_is_a_text(value: str, capsys: Captured) -
 
     assert code == ExitCode.USAGE
     assert "has more than 255 characters" in capsys.readouterr().err
+
+
+def test_a_signal_without_terminate_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["-b", "memory://", "revoke", "x", "--signal", "SIGKILL"])
+
+    assert code == ExitCode.USAGE
+    assert "add --terminate" in capsys.readouterr().err

@@ -97,3 +97,9 @@ def test_seconds_keep_to_their_range() -> None:
     assert Seconds(min=0).convert("1.5", OPTION, None) == 1.5
     with pytest.raises(click.BadParameter, match="range"):
         Seconds(min=0, min_open=True).convert("0", OPTION, None)
+
+
+@pytest.mark.parametrize("text", ["1e10", "1e300"])
+def test_seconds_are_no_more_than_a_wait_can_be(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="at most"):
+        Seconds(min=0).convert(text, OPTION, None)
