@@ -92,6 +92,26 @@ def test_a_queue_that_does_not_run_yet_is_asked_for_again() -> None:
         assert broker.unsettled("default") == 1
 
 
+def test_a_message_that_comes_back_from_a_queue_that_does_not_run_yet_is_sent_when_it_does() -> None:
+    with ScriptedBroker() as broker, app_of(broker) as app:
+        app.calls.destination_of("default")
+        app.transport.delete_queue("default")
+        broker.misbehave("Queue.Declare", Fault.CLOSE_CHANNEL, times=3, reply=NOT_RUNNING)
+
+        call(app)
+
+        assert broker.unsettled("default") == 1
+
+
+def test_a_stream_that_does_not_run_is_not_taken_for_one_that_is_not_there() -> None:
+    with ScriptedBroker() as broker, app_of(broker) as app:
+        call(app)
+        broker.misbehave("Queue.Declare", Fault.CLOSE_CHANNEL, reply=NOT_RUNNING)
+
+        with pytest.raises(QueueNotRunning, match="see to its node"):
+            app.delayed.find()
+
+
 def test_a_queue_that_does_not_come_up_is_told_with_the_brokers_words() -> None:
     with ScriptedBroker() as broker, app_of(broker, timeout=2.0) as app:
         broker.misbehave("Queue.Declare", Fault.CLOSE_CHANNEL, reply=NOT_RUNNING)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from amqp_tasks import App, current_request
 from amqp_tasks.errors import Ignore, Reject
@@ -18,8 +21,12 @@ QUEUE = "work"
 app = App("dead_app", task_default_queue=QUEUE)
 
 
+def _ledger() -> Ledger:
+    return Ledger(Path(os.environ["AMQP_TASKS_TEST_LEDGER"]))
+
+
 def _note(event: str, key: str) -> None:
-    Ledger(Path(os.environ["AMQP_TASKS_TEST_LEDGER"])).record(event, key)
+    _ledger().record(event, key)
 
 
 def note_death(
@@ -67,6 +74,20 @@ def end(self: Any, how: str) -> str:
 def end_late(seconds: float) -> None:
     """Sleep beyond the hard limit."""
     threading.Event().wait(seconds)
+
+
+def _refuse_later(how: str) -> str:
+    """Raise what is no `Exception`, once the task has crashed."""
+    if not _ledger().keys("crash"):
+        return how
+    raise SystemExit if how == "exit" else asyncio.CancelledError
+
+
+@app.task(name="crash_unread", on_dead=note_death)
+def crash_unread(how: Annotated[str, AfterValidator(_refuse_later)]) -> None:
+    """End the process; after that its arguments cannot be had."""
+    _note("crash", how)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.task(name="crash_twice_over", on_dead=die_again)

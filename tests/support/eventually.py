@@ -1,4 +1,4 @@
-"""Waiting for an assertion to hold, and time that has to pass: the only place in the tests that sleeps."""
+"""Waiting for an assertion to hold, and time that has to pass: the only place that sleeps, benchmarks apart."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ MUTATIONS: Mapping[str, Mutation] = {
         was="            (redelivered if is_known else fresh).append(job)\n",
         becomes="            fresh.append(job)\n",
         test=f"{FAULTS}/test_lost_connections.py::test_promise_06_a_task_that_runs_while_its_connection_is_closed_is_not_run_twice",
-        says=r"'held-[01]': 2",
+        says=r"'held-[01]': 2|ResultTimeout: .* not finished",  # the second run may have the last free slot
         is_quick=False,
     ),
 }

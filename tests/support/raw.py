@@ -135,6 +135,10 @@ class RawClient:
         """Delete a queue."""
         self.channel.queue_delete(queue)
 
+    def delete_exchange(self, exchange: str) -> None:
+        """Delete an exchange."""
+        self.channel.exchange_delete(exchange)
+
     def close(self) -> None:
         """Close the connection; idempotent."""
         if self.connection.is_open:
