@@ -165,6 +165,7 @@ class Core:
         self._past = [0, 0, 0]  # delivered, stale settlements, connects of consumers that are gone
         self.is_closing = False
         self.is_dead = False  # the loop ended by an error: the transport starts another core
+        self._ended_by: BrokerUnreachable | None = None  # …which is this one
         self._close_waiter: Waiter | None = None
 
     def door_for(self, pending: Pending) -> Callable[[Pending], None]:
@@ -204,6 +205,10 @@ class Core:
 
     def request(self, request: Request) -> None:
         """Run a script when there is a connection; None only asks for the connection and gives its `ServerInfo`."""
+        if self.is_closing:
+            # Before the timer: a loop that has ended takes none, and whoever asks would wait for his own.
+            request.finish(None, self._ended_by or ClosedError("the transport is closed"))
+            return
         self.loop.call_guarded(request.deadline - self.clock.monotonic(), partial(self._expire, request))
         self._run(request)
 
@@ -423,7 +428,7 @@ class Core:
     def die(self) -> None:
         """The loop has ended by an error."""
         self.is_dead = self.is_closing = True
-        error = BrokerUnreachable(
+        error = self._ended_by = BrokerUnreachable(
             "the I/O thread ended by an error; see the log", url=self.link.address.masked
         )
         self.publisher.last_error = error

@@ -1,4 +1,7 @@
-"""Operations that the broker has not answered when it closes the connection, for whatever reason: they are asked again at once."""
+"""Operations that the broker has not answered when it closes the connection, for whatever reason: they are asked again at once.
+
+Where the end is ours, they fail at once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from amqp_tasks.errors import BrokerUnreachable
+from amqp_tasks.errors import BrokerUnreachable, ClosedError
 from amqp_tasks.transport import ConsumerOptions, ConsumerState, QueueStatus
 from amqp_tasks.transport.rabbitmq import RabbitTransport
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
@@ -130,6 +133,59 @@ def test_an_operation_that_is_under_way_when_the_io_thread_dies_fails_at_once(ma
 
 def _fail() -> None:
     raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False])
+def test_an_operation_that_is_under_way_when_the_transport_is_closed_fails_at_once(
+    make_transport: Make, says_goodbye: bool
+) -> None:
+    with ScriptedBroker() as broker:
+        broker.put("work")
+        transport = make_transport(broker.url)
+        transport.open(timeout=10)
+        broker.misbehave("Queue.Declare", Fault.NEVER, times=1)
+        asking = Asking(transport)
+        eventually(waits(broker, "Queue.Declare"))
+        if not says_goodbye:
+            broker.misbehave("Connection.Close", Fault.NEVER, times=1)
+
+        transport.close(timeout=0.5)
+        asking.join()
+
+    assert isinstance(asking.error, ClosedError)
+
+
+def test_an_operation_that_comes_in_when_the_io_thread_has_ended_fails_at_once(
+    make_transport: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedBroker() as broker:
+        transport = make_transport(broker.url)
+        transport.open(timeout=10)
+        core = transport._started()
+        transport.close()
+        monkeypatch.setattr(transport, "_waiting_core", lambda: core)  # a thread that got it before the close
+
+        asking = Asking(transport)
+        asking.join()
+
+    assert isinstance(asking.error, ClosedError)
+
+
+def test_an_operation_that_comes_in_when_the_io_thread_has_died_fails_at_once(
+    make_transport: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedBroker() as broker:
+        transport = make_transport(broker.url)
+        transport.open(timeout=10)
+        core = transport._started()
+        core.loop.put(lambda _none: core.loop.call_later(0, _fail))
+        eventually(lambda: not core.thread.is_alive)
+        monkeypatch.setattr(transport, "_waiting_core", lambda: core)  # a thread that got it before the end
+
+        asking = Asking(transport)
+        asking.join()
+
+    assert isinstance(asking.error, BrokerUnreachable)
 
 
 @pytest.mark.parametrize("is_exclusive", [True, False])
