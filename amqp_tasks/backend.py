@@ -125,6 +125,14 @@ class ResultBackend(ABC):
         """Drop what is known of `task_id`; its result is dropped on arrival. Unknown ids are fine."""
 
     @abstractmethod
+    def write(self, record: ResultRecord) -> None:
+        """Encode a record on this thread and keep that in it: its `store_nowait` then runs none of users' code. Idempotent.
+
+        Raises:
+            EncodeError: the result cannot be serialized.
+        """
+
+    @abstractmethod
     def store_nowait(
         self,
         record: ResultRecord,

@@ -82,6 +82,9 @@ class DisabledBackend(ResultBackend):
     def forget(self, task_id: str) -> None:
         """Nothing is kept."""
 
+    def write(self, record: ResultRecord) -> None:
+        """Nobody reads it, so it need not be written."""
+
     def store_nowait(
         self,
         record: ResultRecord,

@@ -34,7 +34,7 @@ from amqp_tasks.errors import (
     ResultUnavailable,
     UnroutableError,
 )
-from amqp_tasks.message import DEFAULT_LIMITS, Limits, ResultRecord, build_result
+from amqp_tasks.message import DEFAULT_LIMITS, Limits, ResultRecord, build_result, write_result
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, ConsumerState, TopologyMode, Transport
 
 __all__ = ("RpcBackend", "RpcOptions")
@@ -245,6 +245,15 @@ class RpcBackend(ResultBackend):
         """See `ResultBackend.forget`."""
         self._inbox.forget(task_id)
 
+    def write(self, record: ResultRecord) -> None:
+        """See `ResultBackend.write`.
+
+        Raises:
+            EncodeError: the result cannot be serialized.
+        """
+        if record.written is None:
+            write_result(record, serializer=self._options.serializer, compression=self._options.compression)
+
     def store_nowait(
         self,
         record: ResultRecord,
@@ -263,13 +272,12 @@ class RpcBackend(ResultBackend):
         if not reply_to:
             on_stored(None)
             return
+        self.write(record)  # kept, so that another attempt, on whatever thread, runs none of users' code
         message = build_result(
             record,
             reply_to=reply_to,
             correlation_id=correlation_id,
             persistent=self._options.is_persistent,
-            serializer=self._options.serializer,
-            compression=self._options.compression,
         )
 
         def settle(error: PublishError | None) -> None:

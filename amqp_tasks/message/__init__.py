@@ -65,7 +65,7 @@ from amqp_tasks.message._mark import STEP_HEADER, StepMark, read_mark
 from amqp_tasks.message._moved import moved
 from amqp_tasks.message._printable import bounded_repr, printable
 from amqp_tasks.message._process import current_origin, derived_ids, new_sortable_id, new_task_id
-from amqp_tasks.message._results import ResultRecord, State, build_result, read_result
+from amqp_tasks.message._results import ResultRecord, State, build_result, read_result, write_result
 from amqp_tasks.message._stamps import (
     check_stamps,
     has_stamp,
@@ -170,4 +170,5 @@ __all__ = (
     "told_outcome",
     "watch_id",
     "watch_message",
+    "write_result",
 )

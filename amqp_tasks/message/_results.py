@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from amqp_tasks.errors import EncodeError, MalformedMessage
 from amqp_tasks.message._amqp import OutgoingMessage, Properties
@@ -17,7 +17,7 @@ from amqp_tasks.message._printable import bounded_repr, header_text
 from amqp_tasks.serialization import DEFAULT_LIMITS, Limits, compress, dumps
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
-__all__ = ("ResultRecord", "State", "build_result", "read_result")
+__all__ = ("ResultRecord", "State", "build_result", "read_result", "write_result")
 
 _MAX_WITH_ARGUMENTS = 16 * 1024
 """Above this body size a result carries a repr of the task's arguments, not the arguments back to who sent them."""
@@ -41,6 +41,10 @@ class State(StrEnum):
 _READY = frozenset({State.SUCCESS, State.FAILURE, State.REVOKED})
 
 
+# Content type, encoding, compression, and the body. Not a class: one is made per task.
+_Written: TypeAlias = tuple[str, str, str | None, bytes]
+
+
 # Not frozen, as Properties: two are made per task. Treat as read-only.
 @dataclass(slots=True, kw_only=True)
 class ResultRecord:
@@ -53,6 +57,7 @@ class ResultRecord:
         children: Celery's result tuples of the tasks that this one sent.
         args, kwargs: as the task got them, or a bounded repr when large.
         queue: the routing key of the delivery, as Celery understands it.
+        written: the message's body, once `write_result` has made it.
     """
 
     task_id: str
@@ -69,6 +74,7 @@ class ResultRecord:
     worker: str | None = None
     retries: int | None = None
     queue: str | None = None
+    written: _Written | None = field(default=None, init=False, repr=False, compare=False)
 
     def is_ready(self) -> bool:
         """Whether the status is final."""
@@ -91,23 +97,12 @@ def build_result(
         reply_to: the caller's reply queue.
         correlation_id: as the task message said; by default the task id.
         persistent: whether the broker keeps it over a restart.
-        serializer: name or content type.
-        compression: method name, None for none.
+        serializer, compression: see `write_result`; of no effect when the record was written before.
 
     Raises:
-        EncodeError: the result cannot be written; the message names the culprit.
-        ConfigurationError: unknown serializer or compression.
+        EncodeError, ConfigurationError: see `write_result`.
     """
-    try:
-        content_type, encoding, body = _encode(record, serializer)
-    except EncodeError:
-        simpler = _simplify_failure(record)
-        if simpler is None:
-            raise
-        content_type, encoding, body = _encode(simpler, serializer)
-    headers: dict[str, Any] = {}
-    if compression:
-        body, headers["compression"] = compress(body, compression)
+    content_type, encoding, compressed, body = record.written or _write(record, serializer, compression)
     return OutgoingMessage(
         exchange="",
         routing_key=reply_to,
@@ -115,12 +110,41 @@ def build_result(
         properties=Properties(
             content_type=content_type,
             content_encoding=encoding,
-            headers=headers,
+            headers={"compression": compressed} if compressed else {},
             delivery_mode=2 if persistent else 1,
             priority=0,
             correlation_id=correlation_id or record.task_id,
         ),
     )
+
+
+def write_result(record: ResultRecord, *, serializer: str = "json", compression: str | None = None) -> None:
+    """Make the body of the message and keep it in the record: users' code (`__json__`) runs here, and not in `build_result`.
+
+    Args:
+        record: what to tell.
+        serializer: name or content type.
+        compression: method name, None for none.
+
+    Raises:
+        EncodeError: the result cannot be written; the message names the culprit.
+        ConfigurationError: unknown serializer or compression.
+    """
+    record.written = _write(record, serializer, compression)
+
+
+def _write(record: ResultRecord, serializer: str, compression: str | None) -> _Written:
+    try:
+        content_type, encoding, body = _encode(record, serializer)
+    except EncodeError:
+        simpler = _simplify_failure(record)
+        if simpler is None:
+            raise
+        content_type, encoding, body = _encode(simpler, serializer)
+    compressed = None
+    if compression:
+        body, compressed = compress(body, compression)
+    return content_type, encoding, compressed, body
 
 
 def _simplify_failure(record: ResultRecord) -> ResultRecord | None:

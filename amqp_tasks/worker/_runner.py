@@ -412,35 +412,47 @@ class Runner:
             self._obey(job, task, request, outcome, again, payload)
             return
         if payload is None or again is not None or not self._follow_ups.concern(envelope, payload):
-            self._store_outcome(job, task, request, outcome, again)
+            record = self._record(job, task, request, outcome)
+            self._store_outcome(job, task, outcome, again, record)
             return
         steps = self._follow_ups.of_outcome(job, payload, outcome, request)
         outcome.children += tuple(steps.children)
-        self._follow_ups.publish(job, steps, partial(self._store_outcome, job, task, request, outcome, None))
+        record = self._record(job, task, request, outcome)
+        if record is not None:
+            # Here, for what is stored after the steps is stored by the I/O thread, where a slow `__json__` would stop all.
+            record = self._settler.written(job, record)
+        self._follow_ups.publish(job, steps, partial(self._store_outcome, job, task, outcome, None, record))
+
+    def _record(
+        self, job: Job, task: Task[..., Any], request: Request, outcome: Outcome
+    ) -> ResultRecord | None:
+        """What whoever waits is told; None when nobody is."""
+        envelope, rules = job.envelope, self._rules
+        assert envelope is not None
+        is_failure = outcome.state == State.FAILURE
+        if is_failure:
+            job.end = "failed"
+        if not rules.is_stored(task, envelope, is_failure=is_failure):
+            return None
+        return outcome_record(
+            job,
+            request,
+            outcome,
+            now=self._clock.now(),
+            hostname=rules.hostname,
+            is_extended=rules.result_extended,
+        )
 
     def _store_outcome(
         self,
         job: Job,
         task: Task[..., Any],
-        request: Request,
         outcome: Outcome,
         again: OutgoingMessage | None,
+        record: ResultRecord | None,
     ) -> None:
         envelope = job.envelope
         assert envelope is not None
-        rules, record = self._rules, None
-        is_failure = outcome.state == State.FAILURE
-        if is_failure:
-            job.end = "failed"
-        if rules.is_stored(task, envelope, is_failure=is_failure):
-            record = outcome_record(
-                job,
-                request,
-                outcome,
-                now=self._clock.now(),
-                hostname=rules.hostname,
-                is_extended=rules.result_extended,
-            )
         if again is not None:
             self._settler.forward(job, again, record)
             return

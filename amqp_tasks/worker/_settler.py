@@ -85,6 +85,20 @@ class Settler:
         """Requeue a delivery that was not started and so is not open."""
         self.consumer.settle(job.delivery, Settlement.REQUEUE)
 
+    def written(self, job: Job, record: ResultRecord) -> ResultRecord:
+        """The record as it can be stored on any thread: users' values in it are encoded here. In place of one that cannot be
+        written it is the failure that says so."""
+        backend = self._parts.backend
+        if backend is None:
+            return record
+        try:
+            backend.write(record)
+        except EncodeError as exc:
+            return _failure_instead(job, record, exc)
+        except Exception:  # noqa: BLE001, S110 - where it is stored it fails again, and is kept and tried again
+            pass
+        return record
+
     def store(self, job: Job, record: ResultRecord) -> None:
         """Store the outcome, then ack. A result that cannot be written becomes a failure that says so."""
         self._store(job, record, _FIRST_PAUSE)
@@ -104,8 +118,7 @@ class Settler:
 
     def set_aside(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
         """Publish a dead letter, then tell who waits, then ack."""
-        job.is_kept, job.end = True, ""
-        self._set_aside(job, message, record, _FIRST_PAUSE)
+        self.forward(job, message, record)
 
     def forward(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
         """Publish the message of the task's next run, then store the outcome if there is one, then ack.
@@ -113,6 +126,8 @@ class Settler:
         A crash in between leaves the task twice, under one id, and never not at all.
         """
         job.is_kept, job.end = True, ""
+        if record is not None:
+            record = self.written(job, record)
         self._set_aside(job, message, record, _FIRST_PAUSE)
 
     def give_back(self, job: Job, copy: OutgoingMessage) -> None:
@@ -172,8 +187,7 @@ class Settler:
             # Even that cannot be: then it is the caller's address that is wrong.
             self._give_up(job, record)
             return
-        job.end = job.end and "failed"
-        self._store(job, _failure_instead(record, error), pause)
+        self._store(job, _failure_instead(job, record, error), pause)
 
     def _stored(self, job: Job, record: ResultRecord, pause: float, error: Exception | None) -> None:
         """On the I/O thread."""
@@ -234,8 +248,9 @@ class Settler:
             self._parts.call_later(pause, again)
 
 
-def _failure_instead(record: ResultRecord, error: Exception) -> ResultRecord:
+def _failure_instead(job: Job, record: ResultRecord, error: Exception) -> ResultRecord:
     """The FAILURE that takes the place of a result which cannot be sent."""
+    job.end = job.end and "failed"
     logger.error(
         "the result of task %s cannot be stored: %s", record.task_id, error,
         extra={"action": "result_refused", "task_id": record.task_id},

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from amqp_tasks.errors import EncodeError, MalformedMessage
-from amqp_tasks.message import OutgoingMessage, Properties, ResultRecord, State, build_result, read_result
+from amqp_tasks.message import (
+    OutgoingMessage,
+    Properties,
+    ResultRecord,
+    State,
+    build_result,
+    read_result,
+    write_result,
+)
 
 NOW = datetime(2026, 11, 21, 1, 2, 3, 4, tzinfo=UTC)
 FULL = ResultRecord(
@@ -75,6 +83,22 @@ def test_a_large_result_is_sent_whole() -> None:
     )
 
     assert read(build_result(record, reply_to="r")).result == "x" * 100_000
+
+
+def test_a_result_is_written_once_however_often_it_is_sent() -> None:
+    written: list[int] = []
+
+    class Value:
+        def __json__(self) -> int:
+            written.append(1)
+            return len(written)
+
+    record = ResultRecord(task_id="i", status=State.SUCCESS, result=Value())
+    write_result(record, compression="gzip")
+
+    messages = [build_result(record, reply_to="r") for _ in range(2)]
+
+    assert [read(message).result for message in messages] == [1, 1]
 
 
 def test_an_unserializable_result_is_named() -> None:

@@ -289,6 +289,50 @@ def test_a_result_that_exits_when_it_is_written_is_a_failure_and_ends_no_slot(
             assert good.delay().get(timeout=10) == 1
 
 
+class Noting:
+    """A value that notes which threads write it."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+
+    def __json__(self) -> int:
+        self.threads.add(threading.current_thread().name)
+        return 1
+
+    def __repr__(self) -> str:
+        return "a value"
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["alone", "with callbacks"])
+@pytest.mark.parametrize("is_kept", [False, True], ids=["acked", "kept"])
+@pytest.mark.parametrize("fails", [False, True], ids=["returned", "raised"])
+def test_values_of_a_task_are_written_by_its_slot(
+    broker: str, fails: bool, is_kept: bool, link: bool
+) -> None:
+    """By the I/O thread a slow one would stop heartbeats, and all other tasks of the process."""
+    value = Noting()
+
+    with App("inside", broker=broker) as app:
+
+        @app.task(acks_on_failure=not is_kept)
+        def task() -> object:
+            if fails:
+                raise ValueError(value)
+            return value
+
+        @app.task
+        def following(_given: Any) -> None:
+            pass
+
+        links: dict[str, Any] = {"link": following.s(), "link_error": following.s()} if link else {}
+        with running(app, pool="threads", concurrency=2):
+            result = task.apply_async(**links)
+            with suppress(ValueError):
+                assert result.get(timeout=10) == 1
+
+    assert {name.rpartition("-")[0] for name in value.threads} == {"amqp-tasks-slot"}
+
+
 def test_an_error_around_a_task_that_cannot_be_shown_ends_no_slot_and_its_task_is_set_aside(
     broker: str,
 ) -> None:
