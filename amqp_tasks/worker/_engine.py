@@ -263,7 +263,8 @@ class Engine:
     # From the transport, on the I/O thread.
 
     def _on_event(self, event: ConsumerEvent) -> None:
-        if event.state is ConsumerState.LOST:
+        # One that has failed gives up its connection, and all that came by it.
+        if event.state in {ConsumerState.LOST, ConsumerState.FAILED}:
             still_open, maybe_lost = self._ledger.lose(event.epoch)
             self._dispatcher.drop(self._is_lost)
             self._redeliveries.drop(self._is_lost)
