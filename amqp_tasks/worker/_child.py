@@ -150,6 +150,7 @@ class _Child:
             message["error"] = str(event.error)
         self._send(message)
         if event.state is ConsumerState.FAILED:
+            # The supervisor sets the deadline: whom it cuts is not taken for crashed.
             self._process.stop(float("inf"))
 
     def _on_recycling(self, why: str) -> None:

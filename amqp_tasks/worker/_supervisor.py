@@ -331,6 +331,8 @@ class Supervisor:
             process.was_ready = True
         elif message["state"] == "failed":
             process.error = message["error"]
+            # It ends by itself when its tasks have; until then it takes none, and has no successor.
+            self.loop.call_later(self._rules.stop_timeout, partial(self._cut_process, process))
         if self.is_consuming and not self._is_ready and self._state is StopState.RUNNING:
             self._is_ready = True
             self._on_ready()
@@ -351,6 +353,18 @@ class Supervisor:
         self._is_review_planned = False
         self._answers.review()
         self._plan_review()
+
+    def _cut_process(self, process: ChildProcess) -> None:
+        """End a process that has had its time, if it is still there. Its tasks run elsewhere then, and none is charged."""
+        # A stop of the node has a deadline of its own.
+        if process.serial in self._processes and self._state is StopState.RUNNING:
+            process.is_killed = True
+            process.send({"kind": "cut"})
+            self.loop.call_later(self._rules.cold_stop_timeout, partial(self._kill_process, process))
+
+    def _kill_process(self, process: ChildProcess) -> None:
+        if process.serial in self._processes:
+            process.kill()
 
     # Ends of processes.
 

@@ -43,7 +43,21 @@ worker_app._ACTIONS["end connections"] = end_connections
 @pytest.fixture
 def worker(worker_process: WorkerProcesses, tmp_path: Path) -> WorkerProcess:
     (tmp_path / "dying_app.py").write_text(APP)
-    return worker_process("-P", "threads", "-c", "2", app="dying_app:app")
+    settings = {"AMQP_TASKS_WORKER_STOP_TIMEOUT": "1.5"}
+    return worker_process("-P", "threads", "-c", "2", app="dying_app:app", env=settings)
+
+
+def test_a_task_that_does_not_end_keeps_its_process_for_the_time_of_a_stop(
+    client: WorkerClient, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    hanging = client.act("hanging", "end connections", str(tmp_path / "never"))
+    eventually((tmp_path / "died").exists, within=10)
+
+    assert client.act("after").get(timeout=15) == "after"
+
+    assert hanging.get(timeout=15) == "run again"
+    assert "while it ran task" not in worker.output  # nobody is charged for that
+    assert worker.stop() == 0
 
 
 def test_a_task_that_ends_after_the_connections_is_not_run_again(
