@@ -23,7 +23,7 @@ from typing import (
 
 from amqp_tasks._forks import after_fork_in_child
 from amqp_tasks.app._current import note_created, set_current
-from amqp_tasks.app._given import keywords, positional
+from amqp_tasks.app._given import keywords, positional, several
 from amqp_tasks.app._options import CallOptions, TaskOptions, check_call_options
 from amqp_tasks.app._registry import TaskRegistry
 from amqp_tasks.app._sender import AppSender
@@ -269,7 +269,7 @@ class App:
 
     def autodiscover_tasks(
         self,
-        packages: Iterable[str] | Callable[[], Iterable[str]],
+        packages: str | Iterable[str] | Callable[[], str | Iterable[str]] | None = None,
         related_name: str = "tasks",
         *,
         force: bool = False,
@@ -277,14 +277,25 @@ class App:
         """Have `<package>.<related_name>` of each package imported by `load_imports` (which workers call), or now.
 
         Args:
-            packages: names, or a callable that gives them when they are needed.
+            packages: one name or several, or a callable that gives them when they are needed. Django is not asked, so None is
+                refused.
             related_name: the module's name; packages without one are passed over.
             force: import at once.
+
+        Raises:
+            ConfigurationError: no packages; with `force`, one that does not exist.
         """
         from amqp_tasks.app._imports import import_related
 
+        if packages is None:
+            raise ConfigurationError(
+                'autodiscover_tasks() needs the names of packages, as in autodiscover_tasks(["shop", "mail"]); in a Django project '
+                "call django.setup() and give `lambda: [each.name for each in django.apps.apps.get_app_configs()]`"
+            )
+        given = packages
+
         def discover() -> None:
-            import_related(packages() if callable(packages) else packages, related_name)
+            import_related(several(given() if callable(given) else given), related_name)
 
         if force:
             discover()

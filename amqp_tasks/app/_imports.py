@@ -18,15 +18,18 @@ def import_named(module_names: Iterable[str]) -> None:
         ConfigurationError: one does not exist. An error raised inside of one passes through as it is.
     """
     for name in module_names:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as exc:
-            if not is_missing(name, exc):
-                raise
-            raise ConfigurationError(
-                f"module {name!r} (from include or imports) not found: {exc}; imports are relative to the directory "
-                "the process was started in"
-            ) from exc
+        _import(name, f"module {name!r} (from include or imports)")
+
+
+def _import(name: str, what: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if not is_missing(name, exc):
+            raise
+        raise ConfigurationError(
+            f"{what} not found: {exc}; imports are relative to the directory the process was started in"
+        ) from exc
 
 
 def import_related(packages: Iterable[str], related_name: str) -> None:
@@ -36,7 +39,7 @@ def import_related(packages: Iterable[str], related_name: str) -> None:
         ConfigurationError: a package does not exist. An error raised inside of a module passes through.
     """
     for package in packages:
-        import_named([package])
+        _import(package, f"package {package!r} (of autodiscover_tasks)")
         if importlib.util.find_spec(package).submodule_search_locations is None:  # type: ignore[union-attr]
             continue
         name = f"{package}.{related_name}"

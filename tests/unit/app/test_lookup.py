@@ -146,6 +146,27 @@ def test_autodiscovery_takes_what_is_there_and_hides_no_error(project: Path) -> 
         app.autodiscover_tasks(["c"], force=True)
 
 
+def test_autodiscovery_without_packages_is_refused_with_what_to_write() -> None:
+    """Celery asks Django then."""
+    with pytest.raises(
+        ConfigurationError, match=r'\["shop", "mail"\]\); in a Django project .*get_app_configs'
+    ):
+        App("proj").autodiscover_tasks()
+
+
+def test_a_package_to_discover_that_is_not_there_is_named(project: Path) -> None:
+    write(project, here__tasks="", here____init__="import missing_inside_here")
+    sys.path.insert(0, str(project))
+    app = App("proj")
+
+    with pytest.raises(
+        ConfigurationError, match=r"package 'gone' \(of autodiscover_tasks\) not found: .*directory"
+    ):
+        app.autodiscover_tasks("gone", force=True)
+    with pytest.raises(ModuleNotFoundError, match="missing_inside_here"):
+        app.autodiscover_tasks(["here"], force=True)
+
+
 def test_the_second_of_two_workers_in_a_process_waits_until_all_tasks_are_there() -> None:
     """They may start at the same time; the built-in tasks were registered twice then, and one worker ended."""
     app = App("proj", broker="memory://finalized")
