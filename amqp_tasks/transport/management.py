@@ -11,13 +11,19 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from amqp_routing import Binding
-from amqp_tasks.errors import BrokerOperationError, BrokerUnreachable, ConfigurationError
+from amqp_tasks.errors import (
+    BrokerAuthenticationError,
+    BrokerOperationError,
+    BrokerUnreachable,
+    ConfigurationError,
+)
 from amqp_tasks.settings import Secret
 from amqp_tasks.settings._url import split_url
 
 __all__ = ("Load", "Management")
 
 TIMEOUT = 10.0
+_UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _WANTED = "the URL of the management API must look like http://user:password@host:15672 (or https)"
 
@@ -68,7 +74,8 @@ class Management:
 
         Raises:
             BrokerUnreachable: nobody answers there.
-            BrokerOperationError: it refuses; `reply_code` is the HTTP status.
+            BrokerAuthenticationError: it refuses user and password, or the user has no tag such as `management`.
+            BrokerOperationError: it refuses otherwise; `reply_code` is the HTTP status.
         """
         found: list[dict[str, Any]] = self._get("queues", self._vhost, queue_name, "bindings") or []
         return tuple(
@@ -87,7 +94,8 @@ class Management:
 
         Raises:
             BrokerUnreachable: nobody answers there.
-            BrokerOperationError: it refuses; `reply_code` is the HTTP status.
+            BrokerAuthenticationError: it refuses user and password, or the user has no tag such as `management`.
+            BrokerOperationError: it refuses otherwise; `reply_code` is the HTTP status.
         """
         found: list[dict[str, Any]] = self._get("queues", self._vhost) or []
         return {
@@ -110,6 +118,8 @@ class Management:
                 if exc.code == _NOT_FOUND:
                     return None
                 text = f"the management API at {self._base} answered {exc.code} {exc.reason}: check user, password and rights"
+                if exc.code == _UNAUTHORIZED:
+                    raise BrokerAuthenticationError(text, url=self._base) from exc
                 raise BrokerOperationError(text, reply_code=exc.code) from exc
         except (OSError, ValueError) as exc:
             raise BrokerUnreachable(f"the management API at {self._base} does not answer: {exc}") from exc

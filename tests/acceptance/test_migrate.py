@@ -7,6 +7,7 @@ import pytest
 from acceptance.project import Project
 from amqp_tasks.cli import ExitCode
 from support import RawClient
+from support.brokers import BrokerNode
 
 
 @pytest.fixture
@@ -55,4 +56,17 @@ def test_a_password_in_the_management_url_is_shown_nowhere(project: Project, old
 
     assert done.code == ExitCode.BROKER
     assert "the management API at http://127.0.0.1:1/api does not answer" in done.err
+    assert "s3cr3t" not in done.out + done.err
+
+
+@pytest.mark.parametrize("command", [["account"], ["topology", "migrate", "hipri"]], ids=" ".join)
+def test_a_wrong_password_for_the_management_api_ends_as_one_for_the_broker(
+    project: Project, old_queue: RawClient, broker: BrokerNode, command: list[str]
+) -> None:
+    url = broker.management.base.removesuffix("/api").replace("://", "://guest:s3cr3t-canary@")
+
+    done = project.run(*command, AMQP_TASKS_MANAGEMENT_URL=url)
+
+    assert done.code == ExitCode.BROKER
+    assert "answered 401 Unauthorized: check user, password and rights" in done.err
     assert "s3cr3t" not in done.out + done.err
