@@ -85,6 +85,10 @@ class DeadLetterFilter:
         """Whether no field is given."""
         return self == DeadLetterFilter()
 
+    def missing(self, found: Collection[str | None]) -> tuple[str, ...]:
+        """Those of `ids` that are not among the ids of what was found."""
+        return tuple(each for each in dict.fromkeys(self.ids or ()) if each not in found)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requeued:
@@ -93,10 +97,12 @@ class Requeued:
     Attributes:
         count: how many are in their queues again.
         failures: those that are not and stay dead letters, each with the error.
+        missing: ids of the filter of which no letter was found; none where `limit` ended the look.
     """
 
     count: int
     failures: tuple[tuple[DeadLetter, AmqpTasksError], ...]
+    missing: tuple[str, ...] = ()
 
 
 EVERYTHING = DeadLetterFilter()
@@ -166,18 +172,21 @@ class DeadLetters:
         Raises:
             as `find`. What could not be published is in `Requeued.failures`.
         """
-        count, failures = 0, list[tuple[DeadLetter, AmqpTasksError]]()
+        count, failures, ids = 0, list[tuple[DeadLetter, AmqpTasksError]](), set[str | None]()
         for name in self._present(queues):
             left = None if limit is None else limit - count - len(failures)
             with self._look(name, where, bodies=True, limit=left) as look:
                 outcomes = (published(self._app.transport, name, batch) for batch in look)
                 for found, error in chain.from_iterable(outcomes):
+                    if where.ids is not None:
+                        ids.add(found.letter.id)
                     if error is None:
                         look.remove(found)
                         count += 1
                     else:
                         failures.append((found.letter, error))
-        return Requeued(count=count, failures=tuple(failures))
+        is_cut = limit is not None and count + len(failures) >= limit
+        return Requeued(count=count, failures=tuple(failures), missing=() if is_cut else where.missing(ids))
 
     def purge(
         self,
@@ -191,16 +200,26 @@ class DeadLetters:
         Raises:
             as `find`.
         """
+        if where.is_everything and limit is None:
+            dead = (dead_letter_queue_name(name) for name in self._present(queues))
+            return sum(self._app.transport.purge_queue(name) for name in dead)
+        return sum(1 for _ in self.removed(queues, where, limit=limit))
+
+    def removed(
+        self, queues: Iterable[str] | None, where: DeadLetterFilter, *, limit: int | None = None
+    ) -> Generator[DeadLetter]:
+        """Remove them as `purge` does, and yield each, for who wants to know which they were.
+
+        Raises:
+            as `find`.
+        """
         count = 0
         for name in self._present(queues):
-            if where.is_everything and limit is None:
-                count += self._app.transport.purge_queue(dead_letter_queue_name(name))
-                continue
             with self._look(name, where, limit=None if limit is None else limit - count) as look:
                 for found in chain.from_iterable(look):
                     look.remove(found)
                     count += 1
-        return count
+                    yield found.letter
 
     def looks(self, queues: Iterable[str] | None, where: DeadLetterFilter) -> Generator[tuple[str, Look]]:
         """A look at each queue, with bodies, for whoever decides what becomes of the letters; with the task queue's name.

@@ -53,7 +53,7 @@ def test_requeue_puts_back_what_is_chosen(
     rest = project.run("dlq", "requeue", "-Q", "hipri,lopri", "-w", "reason=failed")
     none = project.run("dlq", "requeue", letters[1])
 
-    assert (one.code, one.data) == (ExitCode.OK, {"requeued": 1, "failed": []})
+    assert (one.code, one.data) == (ExitCode.OK, {"requeued": 1, "failed": [], "missing": []})
     assert (rest.code, rest.out) == (ExitCode.OK, "2 requeued\n")
     assert none.code == ExitCode.FAILED
     assert [message.headers["id"] for message in raw_client.drain("hipri")] == [letters[1], letters[0]]
@@ -137,7 +137,7 @@ def test_purge_wants_yes_without_a_terminal_and_asks_at_one(
     assert "--yes" in refused.err
     assert declined == ExitCode.FAILED
     assert agreed == ExitCode.OK
-    assert purged.data == {"purged": 1}
+    assert purged.data == {"purged": 1, "missing": []}
     assert raw_client.depth("lopri.dead") == 1
 
 
@@ -147,6 +147,23 @@ def test_requeue_and_purge_of_an_id_that_is_not_there_fail(project: Project, let
 
         assert (done.code, next(iter(done.data.values()))) == (ExitCode.FAILED, 0)
     assert project.run("dlq", "purge", "--yes", "-w", "id=nosuchid").code == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("command", "key"), [(["show"], ""), (["requeue"], "requeued"), (["purge", "--yes"], "purged")]
+)
+def test_ids_that_are_not_there_are_named_beside_those_that_are(
+    project: Project, letters: list[str], command: list[str], key: str
+) -> None:
+    done = project.run("dlq", *command, "nosuchid", letters[0], "other\x1bid")
+    as_json = project.run("dlq", *command, "nosuchid", letters[1], "--json")
+
+    assert (done.code, done.err) == (ExitCode.FAILED, "not found: nosuchid\nnot found: other\\x1bid\n")
+    assert as_json.code == ExitCode.FAILED
+    if key:
+        assert (as_json.data[key], as_json.data["missing"], as_json.err) == (1, ["nosuchid"], "")
+    else:
+        assert ([each["id"] for each in as_json.data], as_json.err) == ([letters[1]], "not found: nosuchid\n")
 
 
 @pytest.mark.parametrize(
@@ -199,6 +216,6 @@ def test_a_failure_that_nobody_is_told_is_found_and_after_the_repair_runs_again(
 
     assert [letter["task"] for letter in shown] == ["proj.read"]
     assert "read_text" in shown[0]["traceback"]
-    assert done.data == {"requeued": 1, "failed": []}
+    assert done.data == {"requeued": 1, "failed": [], "missing": []}
     eventually((project.path / "copy").exists, within=15)
     assert raw_client.depth("default.dead") == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._letters import HEADINGS, as_data, as_lines, as_row, without_sensitive_body
 from amqp_tasks.cli._options import count_option, json_option, need_terminal, queues_option, yes_option
 from amqp_tasks.cli._output import print_json, print_table
-from amqp_tasks.message import printable
+from amqp_tasks.message import DeadLetter, printable
 from amqp_tasks.settings import mask_secrets
 
 __all__ = ("dlq",)
@@ -102,19 +102,23 @@ def show(
 ) -> int:
     """Print all that is known of dead letters: those with IDS, or those that fit. They stay where they are.
 
-    A body with sensitive arguments is not shown, whether they are the task's own or those of what follows it in a workflow.
+    IDS that are not found are named, and the exit code is 1. A body with sensitive arguments is not shown, whether they are
+    the task's own or those of what follows it in a workflow.
     """
+    chosen = _narrowed(where, ids)
     with state.connected_app() as app:
         import_tasks(app)  # they say which arguments are sensitive
-        found = app.dead_letters.find(queues, _narrowed(where, ids), limit=limit, bodies=True)
+        found = app.dead_letters.find(queues, chosen, limit=limit, bodies=True)
         letters = [without_sensitive_body(letter, app.tasks) for letter in found]
     if as_json:
         print_json([as_data(letter) for letter in letters])
     for letter in letters if not as_json else ():
         click.echo("\n".join(as_lines(letter)) + "\n")
-    if not letters:
+    missing = _missing(chosen, found, limit) if ids else ()
+    _tell_missing(missing)
+    if not letters and not ids:
         state.note("no such dead letter")
-    return ExitCode.OK if letters else ExitCode.FAILED
+    return ExitCode.OK if letters and not missing else ExitCode.FAILED
 
 
 @dlq.command(
@@ -140,7 +144,8 @@ def requeue(
     """Put dead letters back into the queues they come from: those with IDS, or those that fit.
 
     Each is published as it was, with the same id, and removed when the broker has confirmed it: what ends this command
-    half-way leaves a duplicate, never a loss. A task that is still broken comes back.
+    half-way leaves a duplicate, never a loss. A task that is still broken comes back. IDS that are not found are named, and
+    the exit code is 1, as for those that could not be put back.
     """
     with state.connected_app() as app:
         done = app.dead_letters.requeue(queues, _narrowed(where, ids), limit=limit)
@@ -148,8 +153,9 @@ def requeue(
         {"id": as_data(letter)["id"], "queue": letter.queue_name, "error": mask_secrets(str(error))}
         for letter, error in done.failures
     ]
+    missing = done.missing if ids else ()
     if as_json:
-        print_json({"requeued": done.count, "failed": failures})
+        print_json({"requeued": done.count, "failed": failures, "missing": missing})
     else:
         click.echo(f"{done.count} requeued")
         for failure in failures:
@@ -157,8 +163,8 @@ def requeue(
                 printable(f"not requeued: {failure['id']} to {failure['queue']}: {failure['error']}", 1024),
                 err=True,
             )
-    is_done = not failures and (done.count or not ids)
-    return ExitCode.OK if is_done else ExitCode.FAILED
+        _tell_missing(missing)
+    return ExitCode.FAILED if failures or missing else ExitCode.OK
 
 
 @dlq.command(
@@ -180,7 +186,10 @@ def purge(
     yes: bool,
     as_json: bool,
 ) -> int:
-    """Remove dead letters for good: those with IDS, or those that fit."""
+    """Remove dead letters for good: those with IDS, or those that fit.
+
+    IDS that are not found are named, and the exit code is 1.
+    """
     if not yes:
         need_terminal("purge", "dead letters")
     chosen = _narrowed(where, ids)
@@ -188,12 +197,17 @@ def purge(
         if not yes and not _confirmed(app, queues, chosen, limit):
             click.echo("nothing was removed", err=True)
             return ExitCode.FAILED
-        count = app.dead_letters.purge(queues, chosen, limit=limit)
+        if ids:
+            removed = list(app.dead_letters.removed(queues, chosen, limit=limit))
+            count, missing = len(removed), _missing(chosen, removed, limit)
+        else:
+            count, missing = app.dead_letters.purge(queues, chosen, limit=limit), ()
     if as_json:
-        print_json({"purged": count})
+        print_json({"purged": count, "missing": missing})
     else:
         click.echo(f"{count} removed")
-    return ExitCode.OK if count or not ids else ExitCode.FAILED
+        _tell_missing(missing)
+    return ExitCode.FAILED if missing else ExitCode.OK
 
 
 def _confirmed(app: App, queues: tuple[str, ...] | None, chosen: DeadLetterFilter, limit: int | None) -> bool:
@@ -208,6 +222,16 @@ def _confirmed(app: App, queues: tuple[str, ...] | None, chosen: DeadLetterFilte
 
 def _asked(count: str, *, is_one: bool) -> bool:
     return click.confirm(f"Remove {count} dead letter{'' if is_one else 's'} for good?", err=True)
+
+
+def _missing(chosen: DeadLetterFilter, found: Sequence[DeadLetter], limit: int | None) -> tuple[str, ...]:
+    """What the filter's ids did not find; not known where the limit ended the look."""
+    return () if len(found) == limit else chosen.missing({letter.id for letter in found})
+
+
+def _tell_missing(missing: tuple[str, ...]) -> None:
+    for each in missing:
+        click.echo(printable(f"not found: {each}", 1024), err=True)
 
 
 def _narrowed(where: DeadLetterFilter, ids: tuple[str, ...]) -> DeadLetterFilter:

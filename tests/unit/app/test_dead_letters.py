@@ -113,6 +113,14 @@ def test_requeue_puts_them_back_and_leaves_the_others_in_order(app: App) -> None
     assert depth(app, "mail") == 2
 
 
+def test_requeue_tells_which_ids_it_did_not_find(app: App) -> None:
+    bury(app, *"abc")
+
+    assert app.dead_letters.requeue(where=DeadLetterFilter(ids=("z", "a", "y"))).missing == ("z", "y")
+    assert app.dead_letters.requeue(where=DeadLetterFilter(ids=("b", "z")), limit=1).missing == ()
+    assert app.dead_letters.requeue().missing == ()
+
+
 def test_requeue_with_a_limit_takes_the_oldest(app: App) -> None:
     bury(app, *"abc")
 
