@@ -24,6 +24,12 @@ _HOW = (
 )
 
 
+_CELERYS = (
+    "is an app of Celery's, which this cannot run: make it one of ours with `from amqp_tasks import App`; see "
+    "how-to/migrate-from-celery in the documentation"
+)
+
+
 def find_app(spec: str | None = None) -> App:
     """The app that `spec` names; the current directory is importable from then on.
 
@@ -51,6 +57,7 @@ def find_app(spec: str | None = None) -> App:
         return _exact(module, attribute, chosen)
     found = _app_in(module) or _app_in_submodule(module)
     if found is None:
+        _refuse_celerys(module)
         raise AppNotFound(
             f"no App in module {module_name!r} (looked for app, celery, any App, {module_name}.celery): "
             "name where it is, as module:attribute"
@@ -132,7 +139,10 @@ def _exact(module: ModuleType, attribute: str, spec: str) -> App:
         found = _app_in(target)
         if found is not None:
             return found
+        _refuse_celerys(target)
     if not isinstance(target, App):
+        if _is_celerys(target):
+            raise AppNotFound(f"{spec!r} {_CELERYS}")
         raise AppNotFound(
             f"{spec!r} is of type {type(target).__name__}, not an App: name one, as module:attribute"
         )
@@ -154,3 +164,17 @@ def _app_in_submodule(module: ModuleType) -> App | None:
     if importlib.util.find_spec(name) is None:
         return None
     return _app_in(importlib.import_module(name))
+
+
+def _refuse_celerys(module: ModuleType) -> None:
+    """Refuse a module without an App that has one of Celery's, itself or in its submodule `celery`."""
+    for each in (module, sys.modules.get(f"{module.__name__}.celery", module)):
+        for name, value in vars(each).items():
+            if _is_celerys(value):
+                raise AppNotFound(f"{name!r} in module {each.__name__!r} {_CELERYS}")
+
+
+def _is_celerys(value: object) -> bool:
+    """Whether it is a `celery.Celery`. By the names of its classes: who has none has not imported Celery, and we do not."""
+    classes = type(value).__mro__
+    return any((each.__module__, each.__qualname__) == ("celery.app.base", "Celery") for each in classes)

@@ -14,6 +14,7 @@ from amqp_tasks import App, find_app
 from amqp_tasks.errors import AppNotFound, ConfigurationError
 
 APP = "from amqp_tasks import App\n"
+CELERY = "from celery import Celery\nshop = Celery('shop', set_as_current=False)\n"
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,30 @@ def test_what_names_no_app_says_why(project: Path, text: str | None, spec: str |
 
     with pytest.raises(AppNotFound, match=said):
         find_app(spec)
+
+
+@pytest.mark.parametrize(
+    ("files", "spec", "what"),
+    [
+        ({"stock": CELERY}, "stock", "'shop' in module 'stock'"),
+        ({"stock": CELERY}, "stock:shop", "'stock:shop'"),
+        ({"stock": CELERY}, "stock.shop", "'stock.shop'"),
+        ({"pkg____init__": "", "pkg__celery": CELERY}, "pkg", "'shop' in module 'pkg.celery'"),
+        ({"pkg____init__": "", "pkg__celery": CELERY}, "pkg.celery", "'shop' in module 'pkg.celery'"),
+    ],
+)
+def test_a_stock_celery_app_is_told_from_one_of_ours(
+    project: Path, files: dict[str, str], spec: str, what: str
+) -> None:
+    write(project, **files)
+
+    with pytest.raises(AppNotFound) as caught:
+        find_app(spec)
+
+    assert str(caught.value) == (
+        f"{what} is an app of Celery's, which this cannot run: make it one of ours with `from amqp_tasks import App`; "
+        "see how-to/migrate-from-celery in the documentation"
+    )
 
 
 @pytest.mark.parametrize("text", ["import nothing_of_that_name", "raise LookupError('inside')"])
