@@ -117,12 +117,28 @@ def _import_errors_shown(what: str) -> Generator[None]:
         yield
     except AmqpTasksError:
         raise
+    except SystemExit as exc:
+        if _is_of_start(exc):
+            raise
+        raise AppNotFound(
+            f'importing {what} exited: {exc!r}{_place(exc)}: keep what runs a program below `if __name__ == "__main__":`'
+        ) from exc
     except Exception as exc:
-        where = ""
-        if not isinstance(exc, SyntaxError):  # which says it itself
-            *_, last = traceback.extract_tb(exc.__traceback__)
-            where = f" ({last.filename}, line {last.lineno})"
+        where = "" if isinstance(exc, SyntaxError) else _place(exc)  # that says it itself
         raise AppNotFound(f"importing {what} failed: {type(exc).__name__}: {exc}{where}") from exc
+
+
+def _place(error: BaseException) -> str:
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f" ({last.filename}, line {last.lineno})"
+
+
+def _is_of_start(error: SystemExit) -> bool:
+    """Whether a module ran the command line itself, with an `app.start()` that nothing guards: then all is said and done."""
+    from amqp_tasks.app import App
+
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code is App.start.__code__
 
 
 def _start_directory_on_path() -> None:

@@ -46,6 +46,41 @@ def test_an_error_inside_of_the_app_is_shown_with_its_place(bare_project: Projec
     assert_one_line(done, ExitCode.USAGE, "ZeroDivisionError", "broken.py", "line 2")
 
 
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ({"proj.py": "import sys\nsys.exit(0)\n"}, "importing the app 'proj' exited: SystemExit(0)"),
+        (
+            {
+                "proj.py": "from amqp_tasks import App\napp = App('proj', include=['jobs'])\n",
+                "jobs.py": "\nexit('no')\n",
+            },
+            "importing a module with tasks exited: SystemExit('no')",
+        ),
+    ],
+    ids=["app", "tasks"],
+)
+def test_a_module_that_exits_is_said_to_have_done_so(
+    bare_project: Project, files: dict[str, str], what: str
+) -> None:
+    for name, text in files.items():
+        bare_project.write(name, text)
+
+    done = bare_project.run("-A", "proj", "worker")
+
+    assert_one_line(done, ExitCode.USAGE, what, "line 2", '`if __name__ == "__main__":`')
+
+
+def test_a_module_that_starts_the_command_line_by_itself_has_said_all(bare_project: Project) -> None:
+    bare_project.write(
+        "proj.py", "from amqp_tasks import App\napp = App('proj', broker='memory://')\napp.start()\n"
+    )
+
+    done = bare_project.run("-A", "proj", "dlq", "show", "nosuchid")
+
+    assert (done.code, done.err) == (ExitCode.FAILED, "not found: nosuchid\n")
+
+
 def test_a_module_without_an_app(bare_project: Project) -> None:
     bare_project.write("empty.py", "")
 
