@@ -110,7 +110,7 @@ def run_eagerly(
     Raises:
         InvalidArguments: the arguments do not fit.
         EncodeError: an argument cannot be serialized.
-        NotImplementedError: a task known by name only.
+        NotRegistered: with `throw`, a task known by name only.
         DepthLimitExceeded: called by tasks that call tasks, more than `task_depth_limit` deep.
         BrokerConnectionError, PublishError, ResultTimeout: with `task_store_eager_result`, its result could not be stored.
     """

@@ -37,7 +37,11 @@ class TaskRegistry(Mapping[str, "Task[..., Any]"]):
             return self._tasks[name]
         except KeyError:
             near = get_close_matches(name, self._tasks, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else f" ({len(self._tasks)} are)"
+            hint = (
+                f", did you mean {near[0]!r}?"
+                if near
+                else f" ({len(self._tasks)} are): import the module that defines it"
+            )
             raise NotRegistered(f"no task {name!r} is registered here{hint}") from None
 
     def get(self, name: str, default: Any = None) -> Any:

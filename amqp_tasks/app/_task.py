@@ -132,9 +132,12 @@ class Task(TaskHooks, Generic[P, R_co]):
         """The body; a decorated function takes its place. Not called by users: call the task itself.
 
         Raises:
+            NotRegistered: it stands for a task that the app does not have, and was called eagerly.
             NotImplementedError: neither decorated nor overridden.
         """
         if self._function is None:
+            if self._app is not None and self.name not in self._app.tasks:
+                return self._app.tasks[self.name]  # which raises, with what to do
             raise NotImplementedError(f"task {self.name!r} has no function: override run() or use @app.task")
         if self._is_bound:
             return self._function(self, *args, **kwargs)

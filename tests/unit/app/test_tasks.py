@@ -199,6 +199,17 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
         app.tasks["mail.sent"]
 
 
+@pytest.mark.parametrize("propagates", [False, True])
+def test_an_eager_call_of_a_name_that_nobody_has_fails_as_it_would_in_a_worker(propagates: bool) -> None:
+    app = App("proj", task_always_eager=True, task_eager_propagates=propagates)
+
+    for call in (lambda: app.send_task("nobodys", (1,)), lambda: app.signature("nobodys", (1,)).delay()):
+        with pytest.raises(
+            NotRegistered, match=r"no task 'nobodys' is registered here .*: import the module"
+        ):
+            call().get()
+
+
 def test_success_failure_and_invalid_arguments_are_outcomes() -> None:
     app = App("proj")
 
