@@ -283,7 +283,7 @@ class App:
             force: import at once.
 
         Raises:
-            ConfigurationError: no packages; with `force`, one that does not exist.
+            ConfigurationError: no packages; with `force`, one that does not exist, or whose name is no text.
         """
         from amqp_tasks.app._imports import import_related
 
@@ -295,7 +295,9 @@ class App:
         given = packages
 
         def discover() -> None:
-            import_related(several(given() if callable(given) else given), related_name)
+            import_related(
+                several(given() if callable(given) else given, "the name of a package"), related_name
+            )
 
         if force:
             discover()

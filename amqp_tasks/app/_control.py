@@ -120,10 +120,11 @@ class Control:
 
         Raises:
             UnknownQueue: neither the app nor the broker knows it; nothing is paused.
+            ConfigurationError: a name that is no text.
             NotSent, SendUnknown: it was not, or may not have been, stored.
             TopologyMismatch, BrokerConnectionError, BrokerOperationError: the journal cannot be declared.
         """
-        names = several(queue_name)
+        names = several(queue_name, "a queue name")
         for name in names:
             self._check_queue(name)
         self._write_entries("pause", timeout, *({"queues": chunk} for chunk in _chunks(names)))
@@ -138,7 +139,9 @@ class Control:
         Raises:
             as `pause`, except UnknownQueue: a queue may have been deleted since.
         """
-        self._write_entries("resume", timeout, *({"queues": chunk} for chunk in _chunks(several(queue_name))))
+        self._write_entries(
+            "resume", timeout, *({"queues": chunk} for chunk in _chunks(several(queue_name, "a queue name")))
+        )
 
     def rate_limit(
         self, task_name: str, rate_limit: float | str | None, *, timeout: float | None = None
@@ -168,7 +171,7 @@ class Control:
             raise UnknownQueue(name, known=tuple(topology.queue_names))
 
     def _write(self, kind: str, task_id: str | Iterable[str], timeout: float | None, **facts: object) -> None:
-        ids = several(task_id)
+        ids = several(task_id, "a task id")
         for each in ids:
             check_task_id(each)
         self._write_entries(kind, timeout, *({"ids": chunk, **facts} for chunk in _chunks(ids)))

@@ -53,11 +53,11 @@ class Delayed:
             limit: at most so many; None: all.
 
         Raises:
-            ConfigurationError: the broker has no index, as nobody who delays tasks has `task_delayed_index` on.
+            ConfigurationError: the broker has no index, as nobody who delays tasks has `task_delayed_index` on; or an id is no text.
             BrokerConnectionError, BrokerOperationError: the broker cannot be asked, or went away.
         """
         transport = self._app.transport
-        noted = _Noted(set(several(ids)) if ids is not None else None)
+        noted = _Noted(set(several(ids, "a task id")) if ids is not None else None)
         if read_stream(transport, DELAYED_NAME, noted.learn) is None:
             raise ConfigurationError(
                 "the broker has no index of delayed tasks: set task_delayed_index=True where tasks are called and run"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from amqp_tasks.errors import ConfigurationError
+
 __all__ = ("item_task", "keywords", "positional", "several")
 
 
@@ -37,9 +39,23 @@ def keywords(kwargs: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return kwargs
 
 
-def several(given: str | Iterable[str]) -> list[str]:
-    """One text or several, each once: one is not taken apart into characters."""
-    return list(dict.fromkeys((given,) if isinstance(given, str) else given))
+def several(given: str | Iterable[str], what: str) -> list[str]:
+    """One text or several, each once: one is not taken apart into characters.
+
+    Args:
+        given: by the caller.
+        what: each of them is, for the error.
+
+    Raises:
+        ConfigurationError: it is neither, or one of them is no text.
+    """
+    # Callers without a type checker pass anything.
+    is_many = isinstance(given, Iterable) and not isinstance(given, str | bytes | bytearray)  # pyright: ignore[reportUnnecessaryIsInstance]
+    texts: list[str] = list(given) if is_many else [given]  # type: ignore[list-item]
+    for each in texts:
+        if not isinstance(each, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{what} must be text, got {each!r:.80}: give one, or a list of them")
+    return list(dict.fromkeys(texts))
 
 
 def item_task(kwargs: Mapping[str, Any]) -> str | None:

@@ -582,6 +582,21 @@ def test_what_is_revoked_is_refused(broker: str, pool: str, caplog: pytest.LogCa
     assert ran == ["pardoned"]
 
 
+@pytest.mark.parametrize("wrong", [3, None, b"id", [3], [["id"]]])
+def test_what_is_no_text_is_told_with_what_to_give(broker: str, wrong: Any) -> None:
+    with App("inside", broker=broker) as app:
+        for say in (app.control.revoke, app.control.unrevoke, app.control.terminate):
+            with pytest.raises(
+                ConfigurationError, match=r"a task id must be text, got .*: give one, or a list"
+            ):
+                say(wrong)
+        for tell in (app.control.pause, app.control.resume):
+            with pytest.raises(ConfigurationError, match=r"a queue name must be text, got .*: give one, or"):
+                tell(wrong)
+
+        assert app.transport.queue_status("amqp_tasks.journal") is None
+
+
 @pytest.mark.parametrize("wrong", ["", "x" * 256, 7])
 def test_an_id_that_no_task_can_have_is_refused(broker: str, wrong: Any) -> None:
     with App("inside", broker=broker) as app:
