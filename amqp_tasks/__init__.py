@@ -61,7 +61,13 @@ __all__ = (
 _CANVAS = frozenset(
     {"Signature", "Workflow", "chain", "chord", "chunks", "group", "signature", "xmap", "xstarmap"}
 )
-_OLD_NAMES = {"task": "use @app.task, or shared_task where the app is not known", "Celery": "use App"}
+_OLD_NAMES = {
+    "Celery": "use App",
+    "exceptions": "the errors are in amqp_tasks.errors",
+    "maybe_signature": "use signature, which leaves a signature as it is",
+    "subtask": "use signature",
+    "task": "use @app.task, or shared_task where the app is not known",
+}
 
 
 def __getattr__(name: str) -> Any:

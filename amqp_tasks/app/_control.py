@@ -23,6 +23,26 @@ _CHUNK = 200
 """Ids or names of one entry: together they stay below the size of an entry, however long they are."""
 
 
+_NO_ANSWERS = "workers answer no questions yet; `amqp-tasks queues` tells what waits and who consumes"
+_NO_SLOTS = "the number of slots is fixed; start the worker with another -c"
+_CELERYS = {
+    "add_consumer": "start a worker with -Q, or resume the queue",
+    "autoscale": _NO_SLOTS,
+    "broadcast": "workers take no commands but those that this has as methods",
+    "cancel_consumer": "pause the queue",
+    "discard_all": "use `amqp-tasks purge`",
+    "inspect": _NO_ANSWERS,
+    "ping": _NO_ANSWERS,
+    "pool_grow": _NO_SLOTS,
+    "pool_restart": "send HUP to the worker",
+    "pool_shrink": _NO_SLOTS,
+    "purge": "use `amqp-tasks purge`",
+    "shutdown": "send TERM to the worker",
+    "time_limit": "set time_limit and soft_time_limit of the task, or task_annotations",
+}
+"""What Celery's control has besides, and what to do instead."""
+
+
 class Control:
     """Speaks to all workers by the journal, so that those hear it too that are away. See `docs/explanation/journal.md`.
 
@@ -164,6 +184,12 @@ class Control:
         except ValueError as exc:
             raise ConfigurationError(f"rate limit {rate_limit!r:.80}: expected {RATE_FORM}") from exc
         self._write_entries("rate_limit", timeout, {"task": task_name, "rate": rate_limit})
+
+    if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f", which is Celery's: {_CELERYS[name]}" if name in _CELERYS else ""
+            raise AttributeError(f"'Control' object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def _check_queue(self, name: str) -> None:
         topology = self._app.topology

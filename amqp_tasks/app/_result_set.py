@@ -20,6 +20,9 @@ __all__ = ("ResultSet",)
 R_co = TypeVar("R_co", covariant=True)
 
 
+_CHANGING = frozenset({"add", "append", "clear", "discard", "extend", "remove", "update"})
+
+
 class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
     """Results in the order of their calls; a sequence that is not changed after it was made."""
 
@@ -147,6 +150,15 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
     def __getitem__(self, index: slice) -> ResultSet[R_co]: ...
     def __getitem__(self, index: int | slice) -> AsyncResult[R_co] | ResultSet[R_co]:
         return ResultSet(self._results[index]) if isinstance(index, slice) else self._results[index]
+
+    if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
+
+        def __getattr__(self, name: str) -> Any:
+            hint = ""
+            if name in _CHANGING:
+                hint = ": it stays as it was made; make another, as in ResultSet([*results, result])"
+            text = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
+            raise AttributeError(text, name=name, obj=self)
 
     def __len__(self) -> int:
         return len(self._results)

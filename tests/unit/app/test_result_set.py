@@ -68,3 +68,13 @@ def test_a_result_that_ends_later_is_told_to_who_goes_on_looking(app: App) -> No
 
     with running(app, pool="threads", concurrency=1):
         assert set(looking) == set(results)
+
+
+@pytest.mark.parametrize("made", [ResultSet([]), GroupResult("g", [])])
+def test_what_would_change_the_results_is_told_what_to_do(made: Any) -> None:
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'add': .*make another, as in ResultSet\(\[\*results"
+    ):
+        made.add(None)
+    with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
+        made.nonsense  # noqa: B018

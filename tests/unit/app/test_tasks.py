@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -30,7 +31,7 @@ from amqp_tasks import (
     shared_task,
     signature,
 )
-from amqp_tasks.app import _shared
+from amqp_tasks.app import _control, _shared
 from amqp_tasks.app._current import set_current
 from amqp_tasks.app._execution import execute
 from amqp_tasks.app._request import Request
@@ -605,7 +606,28 @@ def test_building_an_app_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(("name", "said"), [("task", "shared_task"), ("Celery", "use App")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("task", "shared_task"),
+        ("Celery", "use App"),
+        ("exceptions", r"amqp_tasks\.errors"),
+        ("maybe_signature", "use signature"),
+        ("subtask", "use signature"),
+    ],
+)
 def test_old_names_tell_the_new_one(name: str, said: str) -> None:
     with pytest.raises(ImportError, match=said):
         exec(f"from amqp_tasks import {name}")
+
+
+def test_what_only_celerys_control_has_is_told_what_to_do() -> None:
+    control: Any = App("proj").control
+
+    for name, remedy in _control._CELERYS.items():
+        with pytest.raises(
+            AttributeError, match=f"no attribute '{name}', which is Celery's: {re.escape(remedy)}"
+        ):
+            getattr(control, name)()
+    with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
+        control.nonsense  # noqa: B018
