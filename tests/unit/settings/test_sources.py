@@ -216,6 +216,20 @@ def test_old_name_that_never_was_gets_a_hint_among_djangos_own() -> None:
     )
 
 
+@pytest.mark.parametrize("prefix", ["CELERY_", "CELERYD_", "CELERYBEAT_", "BROKER_", ""])
+def test_upper_case_names_are_others_unless_they_begin_as_celerys_did(prefix: str) -> None:
+    """As `docs/how-to/configure.md` says."""
+    holder = type("Holder", (), {f"{prefix}NOBODYS": 3})
+
+    refused = _faults(_conf({f"{prefix}NOBODYS": 3}))
+    assert len(refused) == 1
+    assert f"{prefix}NOBODYS" in refused[0]
+    if prefix:
+        assert f"{prefix}NOBODYS" in _faults(_conf(holder))[0]
+    else:
+        _conf(holder).settings()
+
+
 def test_mixed_names_are_one_fault_that_lists_the_conflict() -> None:
     faults = _faults(_conf({"BROKER_URL": "amqp://", "task_serializer": "json"}))
 
