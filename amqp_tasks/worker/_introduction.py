@@ -55,6 +55,7 @@ def introduce(
             extra={"action": "paused", "queue": name},
         )  # fmt: skip
     _note_timeouts(app, options, server)
+    _warn_of_serializers(app)
     _warn_of_dead_letters(transport, options.queue_names)
 
 
@@ -94,6 +95,18 @@ def _note_timeouts(app: App, options: WorkerOptions, server: ServerInfo) -> None
             " and not run twice for that", len(unlimited),
             extra={"action": "consumer_timeout"},
         )  # fmt: skip
+
+
+def _warn_of_serializers(app: App) -> None:
+    """The settings that are refused for it are checked where they are set; this one is a task's, and its calls may go elsewhere."""
+    accepted = app.settings.app.accept_content
+    for task in app.tasks.values():
+        if task.serializer is not None and task.serializer not in accepted:
+            logger.warning(
+                "calls of task %s are written with serializer=%r, which is not in accept_content=%r, so they are refused"
+                " here: add it to accept_content", task.name, task.serializer, accepted,
+                extra={"action": "serializer", "task_name": task.name},
+            )  # fmt: skip
 
 
 def _warn_of_dead_letters(transport: Transport, queue_names: Sequence[str]) -> None:

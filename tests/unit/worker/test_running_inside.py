@@ -582,6 +582,25 @@ def test_what_is_revoked_is_refused(broker: str, pool: str, caplog: pytest.LogCa
     assert ran == ["pardoned"]
 
 
+def test_a_task_whose_own_serializer_is_not_accepted_is_told_at_the_start(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, serializer in (("packed", "msgpack"), ("plain", "json"), ("usual", None)):
+        app.task(name=name, serializer=serializer)(_nothing)
+
+    with running(app):
+        pass
+
+    (said,) = [record.getMessage() for record in caplog.records if "accept_content" in record.getMessage()]
+    assert said == (
+        "calls of task packed are written with serializer='msgpack', which is not in accept_content=('json',), so they are"
+        " refused here: add it to accept_content"
+    )
+
+
+def _nothing() -> None: ...
+
+
 @pytest.mark.parametrize("wrong", [3, None, b"id", [3], [["id"]]])
 def test_what_is_no_text_is_told_with_what_to_give(broker: str, wrong: Any) -> None:
     with App("inside", broker=broker) as app:
