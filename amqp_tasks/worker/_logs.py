@@ -13,7 +13,8 @@ from collections.abc import Generator, Iterable
 from io import TextIOBase
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from amqp_tasks.app import current_request
+from amqp_tasks.app import Request, current_request
+from amqp_tasks.app._request import enclosing_frame
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import printable
 
@@ -65,10 +66,22 @@ class WorkerFormatter(logging.Formatter):
         if request is None:
             text = super().format(record)
         else:
-            record.task_id, record.task_name = request.id, request.task
+            record.task_id, record.task_name = _id_for(request), request.task
             text = self._in_task.format(record)
         color = _COLORS.get(record.levelno) if self._use_color else None
         return f"{color}{text}{_RESET}" if color else text
+
+
+def _id_for(request: Request) -> str | None:
+    """The id of the task whose lines these are. What is called directly has none: an errback speaks for the failed task that it
+    is told of, anything else for the task that called it."""
+    if not request.called_directly:
+        return request.id
+    told = request.args[0] if request.args else None
+    if isinstance(told, Request):
+        return told.id
+    around = enclosing_frame()
+    return around.request.id if around is not None else None
 
 
 class LogSetup:

@@ -8,9 +8,13 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from amqp_tasks import App, Request
+from amqp_tasks.app._execution import execute
+from amqp_tasks.message import Payload
 from amqp_tasks.settings import Conf
 from amqp_tasks.worker._link import Link, LinkClosed
 from amqp_tasks.worker._logs import PrintCapture, WorkerFormatter, level_number
@@ -240,6 +244,32 @@ def test_lines_name_the_process() -> None:
 
     assert "ERROR/Worker-3] said" in text
     assert text.startswith("\x1b[31m")
+
+
+def test_lines_of_what_is_called_directly_have_the_id_of_the_task_that_it_is_about() -> None:
+    app = App("lines", broker="memory://")
+    formatter = WorkerFormatter("%(message)s", "%(task_name)s[%(task_id)s]", use_color=False)
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "said", (), None)
+    lines: list[str] = []
+
+    @app.task(name="errback")
+    def tell(request: Any, error: Any, traceback: Any) -> None:
+        lines.append(formatter.format(record))
+
+    @app.task(name="inner")
+    def inner() -> None:
+        lines.append(formatter.format(record))
+
+    @app.task(name="outer")
+    def outer() -> None:
+        inner()
+        tell(Request(id="failed"), None, None)
+
+    tell(Request(id="failed"), None, None)
+    inner()
+    execute(outer, Request(id="calling"), Payload([], {}, {}))
+
+    assert lines == ["errback[failed]", "inner[None]", "inner[calling]", "errback[failed]"]
 
 
 def test_levels_are_found_by_name_in_any_case() -> None:
