@@ -11,7 +11,18 @@ from amqp_tasks.canvas._shown import Shown
 from amqp_tasks.canvas._signature import Sender, Signature, Stamping, as_dict, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
 
-__all__ = ("chain", "chord", "chunks", "group", "joined", "signature", "upgraded", "xmap", "xstarmap")
+__all__ = (
+    "chain",
+    "chord",
+    "chunks",
+    "group",
+    "joined",
+    "listed",
+    "signature",
+    "upgraded",
+    "xmap",
+    "xstarmap",
+)
 
 
 class _Composed(Signature):
@@ -288,6 +299,8 @@ class chord(_Composed):  # noqa: N801 - the field's name
 _OF_LAST = frozenset({"task_id", "link", "reply_to"})
 
 _KINDS: dict[str, type[Signature]] = {"chain": chain, "group": group, "chord": chord}
+_PARTS = {"chain": ("tasks",), "group": ("tasks",), "chord": ("header", "body")}
+"""Where what it was made of is in its `kwargs`; it cannot be without the first."""
 
 
 def signature(value: Any, *args: Any, **given: Any) -> Signature:
@@ -339,10 +352,7 @@ def _check(made: Signature) -> None:
             raise ConfigurationError(
                 f"{key} of signature {made['task']!r:.80} must be {wanted}, got {type(made[key]).__name__}"
             )
-    parts = {"chain": ("tasks",), "group": ("tasks",), "chord": ("header",)}.get(
-        made["subtask_type"] or "", ()
-    )
-    for part in parts:
+    for part in _PARTS.get(made["subtask_type"] or "", ())[:1]:
         if part not in made["kwargs"]:
             raise ConfigurationError(f"a signature of a {made['subtask_type']} needs {part!r} in its kwargs")
 
@@ -395,8 +405,11 @@ class _Lazy(Iterable[Any]):
 
     def __init__(self, source: Iterator[Any]) -> None:
         self._source: Iterator[Any] | None = source
+        self._held: list[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
+        if self._held is not None:
+            return iter(self._held)
         source, self._source = self._source, None
         if source is None:
             raise ConfigurationError(
@@ -406,14 +419,50 @@ class _Lazy(Iterable[Any]):
 
     def first(self) -> Sequence[Any]:
         """Its first item, which stays in it; nothing when it has none, or was read."""
+        if self._held is not None:
+            return self._held[:1]
         if self._source is None:
             return ()
         found = list(islice(self._source, 1))
         self._source = iter_chain(found, self._source)
         return found
 
+    def held(self) -> list[Any]:
+        """All of it, kept: from now on it can be read any number of times."""
+        if self._held is None:
+            self._held = list(self)
+        return self._held
+
     def __json__(self) -> list[Any]:
         return list(self)
+
+
+def listed(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part, and its callbacks and errbacks, as they can travel: with a list for each generator. Itself, where there is none."""
+    kind = part.get("subtask_type")
+    names = _PARTS.get(kind, ()) if isinstance(kind, str) else ()
+    places = [*(("kwargs", name) for name in names), ("options", "link"), ("options", "link_error")]
+    changes: dict[str, Any] = {}
+    for field, name in places:
+        fields = changes.get(field, part.get(field))
+        found = fields.get(name) if isinstance(fields, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        held = _held_in(found)
+        if held is not found:
+            changes[field] = {**fields, name: held}  # type: ignore[dict-item] # it is a mapping, or nothing was found
+    if not changes:
+        return part
+    return part.changed(**changes) if isinstance(part, Signature) else {**part, **changes}
+
+
+def _held_in(found: Any) -> Any:
+    if isinstance(found, Mapping):
+        return listed(found)  # pyright: ignore[reportUnknownArgumentType] - any fields
+    if not isinstance(found, _Lazy | list | tuple):
+        return found
+    items: list[Any] = found.held() if isinstance(found, _Lazy) else list(found)  # pyright: ignore[reportUnknownArgumentType] - any items
+    held = [_held_in(item) for item in items]
+    is_same = not isinstance(found, _Lazy) and all(new is old for new, old in zip(held, items, strict=True))
+    return found if is_same else held  # pyright: ignore[reportUnknownVariableType] - any items
 
 
 def _given(tasks: tuple[Any, ...]) -> Iterable[Any]:

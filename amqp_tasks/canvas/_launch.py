@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from amqp_tasks.canvas._compose import chain, chord, group, joined, signature, upgraded
+from amqp_tasks.canvas._compose import chain, chord, group, joined, listed, signature, upgraded
 from amqp_tasks.canvas._signature import Signature, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import JOIN_PREFIX, Needed
@@ -131,7 +131,7 @@ def freeze(
         body = _listed(with_options(part.body, part.options))
         kwargs = {"header": freeze(part.header, new_id, options), "body": freeze(body, new_id, options)}
         return part.changed(kwargs={**part.kwargs, **kwargs}, options={})
-    own = {name: value for name, value in part.options.items() if value is not None}
+    own = {name: value for name, value in listed(part)["options"].items() if value is not None}
     return part.changed(options={**options(part), "task_id": new_id(), **own})
 
 

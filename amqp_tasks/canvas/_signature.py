@@ -199,7 +199,7 @@ class Signature(dict[str, Any]):
 
     def _extended(self, option: str, added: Mapping[str, Any]) -> Self:
         known = signatures(self.options.get(option), option)
-        new = as_dict(added, f"{option} of {self.task}")
+        [new] = signatures(as_dict(added, f"{option} of {self.task}"))
         return self if new in known else self.changed(options={**self.options, option: [*known, new]})
 
     def flatten_links(self) -> list[Signature]:
@@ -452,8 +452,10 @@ _ADDED = frozenset({"link", "link_error"})
 
 
 def signatures(value: Any, what: str = "a callback") -> list[Mapping[str, Any]]:
-    """The signatures of an option that takes one or several."""
+    """The signatures of an option that takes one or several, as they can travel."""
+    from amqp_tasks.canvas._compose import listed
+
     if value is None:
         return []
     items: list[Any] = [value] if isinstance(value, Mapping) else list(value)
-    return [as_dict(item, what) for item in items]
+    return [listed(as_dict(item, what)) for item in items]

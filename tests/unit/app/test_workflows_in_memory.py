@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amqp_routing import Topology
-from amqp_tasks import App, Request, Task, chain, chord, group
+from amqp_tasks import App, Request, Task, Workflow, chain, chord, group
 from amqp_tasks.errors import BrokerUnreachable, ChordError, ConfigurationError
 from support import eventually
 from support.apps import add_workflow_tasks
@@ -75,6 +75,41 @@ def test_a_group_of_a_generator_may_be_a_later_step_and_a_body(app: App, is_eage
     assert run(add.s(1, 1) | group(add.s(n) for n in range(3))) == [2, 3, 4]
     assert run(chord([add.s(1, 1)], group(total.s() for _ in range(2)))) == [2, 2]
     assert run(chain(group(add.s(n, n) for n in range(2)))) == [0, 2]
+
+
+def test_a_group_of_a_generator_may_be_anywhere_in_a_callback_and_is_sent_each_time(app: App) -> None:
+    """It was an `EncodeError` that named a class of ours, or had been read when the callback was sent again."""
+    told: list[Any] = []
+    add, tell = app.tasks["add"], app.task(name="tell")(told.append)
+
+    def several() -> Any:
+        return group(add.s(n) for n in range(2)) | tell.s()
+
+    def last() -> Any:
+        return add.s(5) | group(tell.s() for _ in range(2))
+
+    first = add.s(1, 1)
+    calls: list[Any] = [
+        first.link(last()),
+        first.link(several()),
+        first.link(add.s(3).link(last())),
+        first.link(chord([add.s(1)], app.tasks["total"].s() | group(tell.s() for _ in range(2)))),
+        first.set(link=last()),
+        chain(first, add.s(1).set(link=last())),
+        Workflow().step("one", first.link(last())),
+    ]
+
+    for _ in range(2):
+        for call in calls:
+            call.delay().get(timeout=10)
+        first.apply_async(link=last()).get(timeout=10)
+
+    once = [*[7] * 2, [2, 3], *[10] * 2, *[3] * 2, *[7] * 2, *[8] * 2, *[7] * 2, *[7] * 2]
+    eventually(lambda: _are(told, [*once, *once]))
+
+
+def _are(found: list[Any], expected: list[Any]) -> None:
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
 
 
 @pytest.mark.parametrize("is_eager", [False, True])

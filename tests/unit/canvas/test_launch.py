@@ -128,6 +128,18 @@ def test_members_of_a_generator_are_frozen_as_they_are_read() -> None:
     assert len({m.call.id for m in messages(list(launch(part)))}) == 3
 
 
+def test_callbacks_hold_what_a_generator_gives_in_lists() -> None:
+    """Serializers other than JSON cannot write a generator."""
+    lazy = chain(call(1), group(call(n) for n in range(2)))
+
+    part = frozen(chain(call(1, link=[dict(lazy)]), call(2, link_error=lazy)))
+
+    first, second = json.loads(json.dumps(part["kwargs"]["tasks"]))
+    assert first["options"]["link"] == [second["options"]["link_error"]]
+    members = first["options"]["link"][0]["kwargs"]["tasks"][1]["kwargs"]["tasks"]
+    assert [member["args"] for member in members] == [[0], [1]]
+
+
 def test_options_of_what_is_composed_reach_its_members() -> None:
     part = frozen(group(call(1), call(2, queue="own")).set(queue="q"))
     assert [member.options["queue"] for member in part.tasks] == ["q", "q"]
