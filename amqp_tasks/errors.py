@@ -493,7 +493,7 @@ class StepNotRun(TaskError):
         """The one for what needs a step that has failed with `error`."""
         try:
             said = str(error)
-        except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
+        except (Exception, SystemExit):  # noqa: BLE001 - a user's __str__ may raise anything
             said = "(its text cannot be made)"
         return cls(f"step {step!r} has failed: {type(error).__name__}: {said[:_MAX_SAID]}")
 

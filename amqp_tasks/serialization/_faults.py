@@ -16,5 +16,8 @@ def too_deep(limits: Limits) -> MalformedMessage:
 
 def unreadable(exc: BaseException) -> MalformedMessage:
     """The fault of a body that does not parse; the decoder's words on one line, as they may quote the body."""
-    said = f"{exc}"[:200]
+    try:
+        said = f"{exc}"[:200]
+    except (Exception, SystemExit):  # noqa: BLE001 - what a user's decoder raises may have any code behind its text
+        said = f"{type(exc).__name__} (its text cannot be made)"
     return MalformedMessage(DeadLetterReason.BAD_JSON, "".join(c if c.isprintable() else "?" for c in said))

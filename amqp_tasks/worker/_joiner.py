@@ -35,6 +35,7 @@ from amqp_tasks.message import (
     told_outcome,
     watch_message,
 )
+from amqp_tasks.message._printable import failed_repr
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
 from amqp_tasks.worker._accounts import error_text
 from amqp_tasks.worker._named_steps import (
@@ -403,8 +404,15 @@ def _log_given_up(queue: str, why: str) -> None:
 def _chord_error(failed: JoinOutcome) -> ChordError:
     error = failed.error or {}
     said = error.get("exc_message")
-    arguments = ", ".join(map(repr, said)) if isinstance(said, list) else repr(said)  # pyright: ignore[reportUnknownArgumentType]
+    arguments = ", ".join(map(_shown, said)) if isinstance(said, list) else _shown(said)  # pyright: ignore[reportUnknownArgumentType]
     return ChordError(f"Dependency {failed.task_id} raised {error.get('exc_type')}({arguments})")
+
+
+def _shown(argument: Any) -> str:
+    try:
+        return repr(argument)
+    except (Exception, SystemExit):  # noqa: BLE001 - a type registered for JSON may have any code in its repr
+        return failed_repr(argument)
 
 
 def _wait_until_back(transport: Transport, queue: str, held: int) -> None:

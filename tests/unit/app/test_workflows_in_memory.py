@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from kombu.utils import json as kombu_json
 
 from amqp_routing import Topology
 from amqp_tasks import App, Request, Task, Workflow, chain, chord, group
-from amqp_tasks.errors import BrokerUnreachable, ChordError, ConfigurationError
+from amqp_tasks.errors import BrokerUnreachable, ChordError, ConfigurationError, StepNotRun
 from support import eventually
 from support.apps import add_workflow_tasks
 from support.inside import running
@@ -127,6 +128,60 @@ def test_arguments_given_to_what_is_composed_come_to_what_it_begins_with(app: Ap
     assert run(chain(pair, total.s(), add.s(1))) == 12
     assert run(chord([chord(pair, total.s()), line], total.s())) == 18
     assert run(chain(add.s(1), group(add.s(1), add.s(2))).clone((4,)) | total.s()) == 13
+
+
+class Odd:
+    """Of a type that the app has registered for JSON, with a repr that exits."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        raise SystemExit
+
+    @staticmethod
+    def read(kind: str) -> Odd:
+        """Reads what was written, or raises an error with a text that exits."""
+        if kind == "unreadable":
+            raise OddError
+        return Odd(kind)
+
+
+class OddError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+@pytest.fixture
+def odd() -> Iterator[None]:
+    """The type is registered with kombu, as users do."""
+    kombu_json.register_type(Odd, "odd", lambda value: value.kind, Odd.read)
+    yield
+    kombu_json._encoders.pop(Odd)
+    kombu_json._decoders.pop("odd")
+
+
+@pytest.mark.usefixtures("odd")
+@pytest.mark.parametrize("is_named", [False, True])
+@pytest.mark.parametrize("kind", ["unreadable", "raised"])
+def test_an_outcome_with_code_that_exits_ends_what_waits_for_it(kind: str, is_named: bool) -> None:
+    """It was looked at for ever, and so was what watches it."""
+    with App("odd", broker=f"memory://{kind}-{is_named}/", task_chord_timeout=1.0) as made:
+        add_workflow_tasks(made)
+        add, total = made.tasks["add"], made.tasks["total"]
+
+        @made.task(name="give", ignore_result=True)
+        def give() -> Odd:
+            if kind == "raised":
+                raise ValueError(Odd(kind))
+            return Odd(kind)
+
+        steps = Workflow().step("one", give).step("two", total.si([])).step("all", add, after=["one", "two"])
+        with running(made, pool="threads", concurrency=1):
+            result = steps.delay()["all"] if is_named else chord([give.s(), give.s()], total.s()).delay()
+
+            with pytest.raises(StepNotRun if is_named else ChordError):
+                result.get(timeout=15)
 
 
 def test_a_chain_without_tasks_is_refused(app: App) -> None:
