@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from amqp_tasks.app._dead_letters import DeadLetterFilter, Requeued, published
+from amqp_tasks.app._leftovers import discard_left
 from amqp_tasks.canvas import join_queues
 from amqp_tasks.errors import AmqpTasksError
 from amqp_tasks.message import WATCH_TASK, DeadLetter, StepMark, read_mark, watch_id
@@ -136,14 +137,16 @@ def discard(app: App, workflow_id: str, queues: Iterable[str] | None = None) -> 
     """Remove the failed steps of a workflow for good, and the joins that wait for them; returns how many steps.
 
     The joins go first: while a step is left, they can be named. Where all that is left are watches of joins that have ended, the rest of the
-    workflow runs, and keeps its joins.
+    workflow runs, and keeps its joins. Where no failed step is left, those that waited for one are removed and counted.
     """
     names = None if queues is None else list(queues)
-    marks = (read_mark(failed.letter.headers) for failed in failed_steps(app, workflow_id, names))
+    marks = [read_mark(failed.letter.headers) for failed in failed_steps(app, workflow_id, names)]
     for queue in sorted(set(chain.from_iterable(map(_queues_of, marks)))):
         app.transport.delete_queue(queue)
-    return app.dead_letters.purge(names, DeadLetterFilter(workflow=workflow_id))
+    # In queues that were not looked at, there may be one.
+    left = discard_left(app, workflow_id) if not marks and names is None else 0
+    return left + app.dead_letters.purge(names, DeadLetterFilter(workflow=workflow_id))
 
 
 def _queues_of(mark: StepMark | None) -> list[str]:
-    return [] if mark is None else join_queues(mark)
+    return [] if mark is None else join_queues(mark.workflow_id, mark.joins)

@@ -258,6 +258,13 @@ class Workflows:
     def discard(self, workflow_id: str, *, queues: Iterable[str] | None = None) -> int:
         """Give a failed workflow up: remove its failed steps, and what waits for them, for good; returns how many steps.
 
+        Where its failed steps are in the dead letters no more, as these were purged, what waits for them is removed, and its steps are counted.
+        That is so too while a step runs that was resumed. A workflow of which nothing has failed is left alone.
+
+        Args:
+            workflow_id: of the workflow.
+            queues: as of `failed_steps`; what a purge has left is removed only with None.
+
         Raises:
             as `failed_steps`.
         """

@@ -318,9 +318,9 @@ def _queues(shape: _Shape, workflow_id: str) -> dict[str, str]:
     return {step.name: _queue(workflow_id, number) for number, found in gathered for step in found}
 
 
-def join_queues(mark: StepMark) -> list[str]:
-    """The names of all join queues of a step's workflow."""
-    return [_queue(mark.workflow_id, number) for number in range(mark.joins)]
+def join_queues(workflow_id: str, count: int) -> list[str]:
+    """The names of all join queues of a workflow that has so many."""
+    return [_queue(workflow_id, number) for number in range(count)]
 
 
 def _queue(workflow_id: str, number: int) -> str:

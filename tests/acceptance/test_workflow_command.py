@@ -92,5 +92,18 @@ def test_a_failed_workflow_is_given_up(failed: Project) -> None:
     _steps(failed, [])
 
 
+def test_what_a_purge_has_left_of_a_failed_workflow_is_given_up(failed: Project) -> None:
+    purged = failed.run("dlq", "purge", "--yes")
+    listed = failed.run("workflow", "discard", "nightly", "-Q", "default", "--yes")
+    done = failed.run("workflow", "discard", "nightly", "--yes")
+    again = failed.run("workflow", "discard", "nightly", "--yes")
+
+    assert purged.code == ExitCode.OK, purged.err
+    assert (listed.code, listed.out) == (ExitCode.FAILED, "0 removed\n")
+    assert (done.code, done.out) == (ExitCode.OK, "1 removed\n")
+    assert (again.code, again.out) == (ExitCode.FAILED, "0 removed\n")
+    assert "a workflow whose id is in use runs" in again.err
+
+
 def _is(found: object, expected: object) -> None:
     assert found == expected

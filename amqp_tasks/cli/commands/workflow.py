@@ -19,6 +19,8 @@ __all__ = ("workflow",)
 _ID = "6e3f0a1c-5f0e-4b5a-9d27-0e3c1b8f2d11"
 _HEADINGS = ("workflow", "step", "task", "queue", "reason", "attempts", "set aside", "error")
 
+_NOR_LEFT = ", and nothing that was found waits for one: a workflow whose id is in use runs"
+
 _queues = queues_option("Task queues whose dead letters are looked at. [default: all queues of the app]")
 
 
@@ -115,15 +117,19 @@ def resume(
 def discard(
     state: Globals, workflow_id: str, queues: tuple[str, ...] | None, yes: bool, as_json: bool
 ) -> int:
-    """Give a failed workflow up: remove its failed steps, and what waits for them, for good."""
+    """Give a failed workflow up: remove its failed steps, and what waits for them, for good.
+
+    Without -Q that goes for a workflow, too, of which only this is left, as its dead letters were purged.
+    """
     if not yes:
         need_terminal("discard", "steps")
     with state.connected_app() as app:
         if not yes:
             count = len(app.workflows.failed_steps(workflow_id, queues=queues))
-            if not click.confirm(
-                f"Remove {count} failed step{'' if count == 1 else 's'} for good?", err=True
-            ):
+            question = f"Remove {count} failed step{'' if count == 1 else 's'} for good?"
+            if not count and queues is None:
+                question = "No failed step lies in the dead letters. Remove what waits for one, for good?"
+            if not click.confirm(question, err=True):
                 click.echo("nothing was removed", err=True)
                 return ExitCode.FAILED
         count = app.workflows.discard(workflow_id, queues=queues)
@@ -131,6 +137,10 @@ def discard(
         print_json({"discarded": count})
     else:
         click.echo(f"{count} removed")
+    if not count:
+        state.note(
+            "no such failed step lies in the dead letters of these queues" + _NOR_LEFT * (queues is None)
+        )
     return ExitCode.OK if count else ExitCode.FAILED
 
 

@@ -270,6 +270,23 @@ def test_what_is_given_up_leaves_nothing(
     assert raw_client.depth(f"{QUEUE}.dead") == 0
 
 
+def test_what_a_purge_of_the_dead_letters_has_left_can_be_given_up(
+    caller: App, worker_process: WorkerProcesses, vhost: Vhost
+) -> None:
+    worker_process("-c", "1", app=APP)
+    workflow = diamond(kind="fail")
+    workflow.id = "nightly"
+    failed(workflow.delay(5))
+    eventually(lambda: kept(caller, "nightly", ["left"]), within=10)
+    assert caller.dead_letters.purge() == 1
+
+    assert caller.workflows.discard("nightly") == 2
+
+    assert joins_of(vhost) == []
+    assert caller.workflows.discard("nightly") == 0
+    assert failed(workflow.delay(5)).workflow_id == "nightly"
+
+
 def test_a_value_that_cannot_be_passed_on_ends_what_needs_it(
     caller: App, worker_process: WorkerProcesses, vhost: Vhost
 ) -> None:
