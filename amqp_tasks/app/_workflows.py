@@ -34,6 +34,7 @@ from amqp_tasks.canvas import (
     freeze,
     freeze_steps,
     group,
+    join_queues,
     launch,
     launch_steps,
     waiting_in,
@@ -75,6 +76,8 @@ _FIRST_LOOK = 60.0
 _TELL_WITHIN = 1.0
 _JUST_ENDED = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Seconds before each look at an id's joins: the last one's queue goes a moment after the result that it has brought about."""
+_MORE_BEFORE = 8
+"""By so many joins a workflow may have shrunk since it was sent with the same id. Each costs a question to the broker."""
 _NO_OPTIONS: CallOptions = {}
 _NEVER = 2**31 - 1
 """A delivery limit that never comes: whoever finds a join incomplete hands its messages back."""
@@ -183,8 +186,9 @@ class Workflows:
         )
 
     def _check_unused(self, workflow_id: str, plan: Iterable[Message | Gathering]) -> None:
-        """Refuse an id whose joins are there: outcomes of two workflows would come together in them."""
-        queues = [item.queue for item in plan if isinstance(item, Gathering)]
+        """Refuse an id whose joins are there: outcomes of two workflows would come together in them, or one be given up with the other."""
+        count = sum(isinstance(item, Gathering) for item in plan)
+        queues = join_queues(workflow_id, count + _MORE_BEFORE)
         for pause in _JUST_ENDED:
             time.sleep(pause)
             if all(self._app.transport.queue_status(queue) is None for queue in queues):

@@ -100,6 +100,28 @@ def test_an_id_is_in_use_while_a_step_waits_for_others(app: App) -> None:
     assert waiting.delay().get(timeout=10) == {"a": 1, "b": 1, "c": 3}
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_id_is_in_use_for_a_workflow_that_has_fewer_joins_too(app: App, count: int) -> None:
+    """Only as many queues were asked for as the new one has: it ran beside the old one, and giving one up removed queues of both."""
+    load, add = app.tasks["load"], app.tasks["add"]
+    before = Workflow(id="w").step("a", load.s(key="a")).step("b", load.s(key="b"))
+    before.step("c", add.s(), after=["a", "b"])
+    before.step("d", load.s(key="d"), after="c").step("e", add.s(), after=["c", "d"])
+    now = Workflow(id="w").step("a", load.s(key="a")).step("b", load.s(key="b"))
+    if count:
+        now.step("c", add.s(), after=["a", "b"])
+    broken.add("d")
+    before.delay().get(timeout=10, propagate=False)
+    eventually(lambda: gone(app, "amqp_tasks.join.w.0"))
+
+    with pytest.raises(ConfigurationError, match="'w' is running or has failed"):
+        now.delay()
+
+    eventually(lambda: held(app, "w", "d"))
+    app.workflows.discard("w")
+    assert now.delay().get(timeout=10)["b"] == 1
+
+
 def gone(app: App, queue: str) -> None:
     assert app.transport.queue_status(queue) is None
 
