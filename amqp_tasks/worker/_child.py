@@ -162,6 +162,7 @@ class _Child:
             self._records.reset()
         else:
             logger.warning("process ends with unfinished tasks", extra={"action": "unfinished"})
+            self._send({"kind": "unfinished"})
         self._process.let_clean_up()
         if not is_clean or self._process.has_ended_a_task:
             # Slots still run something; nothing waits for it any more, so nor do we.

@@ -35,7 +35,7 @@ class ChildProcess:
         is_consuming: it has its consumers now.
         was_ready: it once had.
         is_recycling: it ends by itself and wants a successor.
-        is_killed: by us; nobody is charged for it.
+        is_killed: by us, or it ended itself when its time to stop was over; nobody is charged for it.
         has_crashed: a task ended it.
         terminating_since: monotonic time since when it runs what is to be terminated; 0: it does not.
         error: why it cannot consume.
@@ -84,12 +84,15 @@ class ChildProcess:
             self.link.socket.setblocking(False)
             while True:
                 for message in self.link.receive():
-                    self._note(message)
+                    self.note(message)
                     yield message
 
-    def _note(self, message: Message) -> None:
+    def note(self, message: Message) -> None:
+        """Keep what a message says of the process itself."""
         if message["kind"] == "recycling":
             self.is_recycling = True
+        elif message["kind"] == "unfinished":
+            self.is_killed = True
         elif message["kind"] == "consumer" and message["state"] == "consuming":
             self.was_ready = True
         elif message["kind"] == "consumer" and message["state"] == "failed":

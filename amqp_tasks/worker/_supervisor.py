@@ -301,13 +301,13 @@ class Supervisor:
             process.kill()
 
     def _on_message(self, process: ChildProcess, message: Message) -> None:
+        process.note(message)
         kind = message["kind"]
         if kind == "up":
             self._begin(process)
         elif kind == "consumer":
             self._on_consumer(process, message)
         elif kind == "recycling":
-            process.is_recycling = True
             self._fill_up()
         elif kind == "ask":
             self._answers.ask(process.serial, message["number"], message["keys"])
@@ -327,10 +327,7 @@ class Supervisor:
 
     def _on_consumer(self, process: ChildProcess, message: Message) -> None:
         process.is_consuming = message["state"] == "consuming"
-        if process.is_consuming:
-            process.was_ready = True
-        elif message["state"] == "failed":
-            process.error = message["error"]
+        if message["state"] == "failed":
             # It ends by itself when its tasks have; until then it takes none, and has no successor.
             self.loop.call_later(self._rules.stop_timeout, partial(self._cut_process, process))
         if self.is_consuming and not self._is_ready and self._state is StopState.RUNNING:
@@ -372,8 +369,7 @@ class Supervisor:
         process = next((process for process in self._processes.values() if process.pid == pid), None)
         if process is None:
             return
-        cause = None if process.is_killed else describe_status(status)
-        self._forget(process, cause)
+        self._forget(process, describe_status(status))
         if status or process.is_killed:
             self._report_loss(process, describe_status(status))
         if self._state is not StopState.RUNNING:
@@ -398,6 +394,8 @@ class Supervisor:
             if message["kind"] == "finished":
                 self._answers.tell_finished(process.serial, message["keys"])
         process.link.close()
+        if process.is_killed:
+            cause = None
         terminated, overdue = self._patrol.must_have_ended(process, by=SYSTEM_CLOCK.monotonic())
         process.has_crashed = bool(overdue or terminated)
         for key, crashes in self._answers.left(process.serial, cause, overdue, terminated):

@@ -85,6 +85,28 @@ def test_the_deadline_of_a_warm_stop_is_kept(
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool[1])
+def test_stops_that_a_task_outlasts_are_not_counted_as_crashes_of_it(
+    client: WorkerClient,
+    hold: Holding,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    pool: tuple[str, ...],
+) -> None:
+    result, limit = client.act("long", "wait", str(hold.gate)), 3
+    for stops in range(limit + 1):
+        worker = worker_process(*pool, app=APP, env={"AMQP_TASKS_WORKER_STOP_TIMEOUT": "0.2"})
+        ledger.wait_for("start", "long", count=stops + 1)
+        if stops < limit:
+            assert worker.stop(within=10) == 1
+            assert " died (" not in worker.output
+
+    hold.release()
+
+    assert result.get(timeout=10) == "long"
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool[1])
 def test_p135_a_remapped_term_stops_cold_and_requeues_what_runs(
     hold: Holding,
     ledger: Ledger,
