@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, cast
 
 from amqp_tasks.app._calls import Prepared, note_sent
@@ -175,7 +176,7 @@ class Pipeline:
     def __init__(self, app: App) -> None:
         self._app = app
         self._batch = _Batch(app, None)
-        self._messages: list[OutgoingMessage] = []
+        self._waiting: list[tuple[OutgoingMessage, float]] = []  # with the monotonic time of each call
         self._window: int = app.settings.task.publish_window
         self._is_open = False
         self._results: ResultSet[Any] | None = None
@@ -223,14 +224,15 @@ class Pipeline:
         if self._app.settings.task.always_eager:
             return self._batch.run_eagerly(task, args, kwargs, options)
         prepared = self._batch.add(task, args, kwargs, options)
-        self._messages.append(prepared.message)
-        if len(self._messages) >= self._window:
+        self._waiting.append((prepared.message, time.monotonic()))
+        if len(self._waiting) >= self._window:
             self._flush()
         return prepared.result
 
     def _flush(self) -> None:
-        messages, self._messages = self._messages, []
-        if messages:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            messages = (_waited(message, since) for message, since in waiting)
             self._batch.settle(self._app.transport.publish_many(messages))
 
     def __enter__(self) -> Self:
@@ -243,7 +245,14 @@ class Pipeline:
         self._is_open = False
         if kind is not None:
             unsent = NotSent("the pipeline's block raised before this call was sent")
-            self._batch.settle([unsent] * len(self._messages))
+            self._batch.settle([unsent] * len(self._waiting))
             return
         self._flush()
         self._results = self._batch.finish()
+
+
+def _waited(message: OutgoingMessage, since: float) -> OutgoingMessage:
+    """A message with what is left of its delay, which counts from its call."""
+    if message.delay is None:
+        return message
+    return replace(message, delay=max(0.0, message.delay - (time.monotonic() - since)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -32,6 +32,20 @@ def delayed(message: OutgoingMessage, seconds: float) -> OutgoingMessage:
 
 def wheel_queues(vhost: Vhost) -> dict[str, dict[str, object]]:
     return {each["name"]: each["arguments"] for each in vhost.queues() if each["name"] != "q"}
+
+
+def test_few_delayed_messages_at_a_time_are_on_their_way_so_that_their_wait_begins_soon(
+    transport: RabbitTransport, message: Message
+) -> None:
+    ahead = list[int]()
+
+    def messages() -> Iterator[OutgoingMessage]:
+        for number in range(3000):
+            ahead.append(number - transport.statistics().confirmed)
+            yield delayed(message("q", number), 600.0)
+
+    assert set(transport.publish_many(messages())) == {None}
+    assert max(ahead) <= 256
 
 
 def test_only_the_queues_of_the_digits_in_use_are_declared(

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
@@ -24,7 +24,7 @@ from amqp_tasks.errors import (
     TaskRevokedError,
     UnroutableError,
 )
-from amqp_tasks.message import read_envelope
+from amqp_tasks.message import OutgoingMessage, read_envelope
 from amqp_tasks.transport import ConsumerOptions
 from amqp_tasks.worker._paused import read_paused_queues
 from support.apps import MakeApp
@@ -79,6 +79,30 @@ def test_a_worker_in_a_thread_serves_calls_until_it_is_stopped(make_app: MakeApp
         with app.pipeline() as pipeline:
             first = pipeline.delay(task, 1, 1)
         assert (first.get(10), pipeline.results.get(10)) == (2, [2])
+
+
+def test_a_countdown_in_a_pipeline_counts_from_the_call_not_from_the_end_of_the_block(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, sent = make_app(), list[OutgoingMessage]()
+    task = app.task(add)
+
+    def noted(messages: Iterable[OutgoingMessage]) -> Sequence[None]:
+        sent.extend(messages)
+        return [None] * len(sent)
+
+    monkeypatch.setattr(app.transport, "publish_many", noted)
+
+    with app.pipeline() as pipeline:
+        pipeline.apply_async(task, (1, 2), countdown=60)
+        called = time.monotonic()
+        pipeline.delay(task, 3, 4)
+        spent = time.monotonic() - called
+
+    delayed, at_once = (message.delay for message in sent)
+    assert delayed is not None
+    assert 0 < delayed <= 60 - spent
+    assert at_once is None
 
 
 def test_an_error_of_a_router_is_an_outcome_in_a_bulk_send_and_keeps_no_other_call_from_being_sent(
