@@ -12,9 +12,9 @@ from support.worker_client import WorkerClient
 pytestmark = pytest.mark.usefixtures("ledger")
 
 APP = """
-import time
 from pathlib import Path
 from support import worker_app
+from support.eventually import wait_until
 from support.worker_app import app
 
 
@@ -25,8 +25,7 @@ def end_connections(key, gate):
         return "run again"
     loop = app.transport._started().loop
     loop.put(lambda _none: loop.call_later(0, fail))
-    while not loop._is_shut:
-        time.sleep(0.01)
+    assert wait_until(lambda: loop._is_shut, within=10)
     died.touch()
     worker_app._wait_for(gate)
     return "run once"

@@ -107,9 +107,9 @@ def test_what_names_no_app_says_why(project: Path, text: str | None, spec: str |
 @pytest.mark.parametrize(
     ("files", "spec", "what"),
     [
-        ({"stock": CELERY}, "stock", "'shop' in module 'stock'"),
-        ({"stock": CELERY}, "stock:shop", "'stock:shop'"),
-        ({"stock": CELERY}, "stock.shop", "'stock.shop'"),
+        ({"old_shop": CELERY}, "old_shop", "'shop' in module 'old_shop'"),
+        ({"old_shop": CELERY}, "old_shop:shop", "'old_shop:shop'"),
+        ({"old_shop": CELERY}, "old_shop.shop", "'old_shop.shop'"),
         ({"pkg____init__": "", "pkg__celery": CELERY}, "pkg", "'shop' in module 'pkg.celery'"),
         ({"pkg____init__": "", "pkg__celery": CELERY}, "pkg.celery", "'shop' in module 'pkg.celery'"),
     ],
