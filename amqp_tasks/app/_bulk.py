@@ -18,6 +18,7 @@ from amqp_tasks.errors import (
     ClosedError,
     ConfigurationError,
     NotSent,
+    SendUnknown,
 )
 
 if TYPE_CHECKING:
@@ -233,7 +234,14 @@ class Pipeline:
         waiting, self._waiting = self._waiting, []
         if waiting:
             messages = (_waited(message, since) for message, since in waiting)
-            self._batch.settle(self._app.transport.publish_many(messages))
+            try:
+                outcomes = self._app.transport.publish_many(messages)
+            except BaseException:
+                # Also Ctrl-C, and a task's own time limit: whoever waits is told, and the end of the block has less to settle.
+                broken_off = SendUnknown("the bulk send was broken off: the message may be stored")
+                self._batch.settle([broken_off] * len(waiting))
+                raise
+            self._batch.settle(outcomes)
 
     def __enter__(self) -> Self:
         if self._results is not None or self._is_open:

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -141,6 +142,9 @@ class RabbitTransport(Transport):
         batch = BatchOutcomes()
         outcomes = batch.outcomes
         window = 2 * self._options.publish_window
+        # How many messages had been taken with each of the last that have a delay.
+        delayed: deque[int] = deque(maxlen=min(window, _DELAYED_AHEAD))
+        is_answered = True
         for message in messages:
             outcomes.append(None)
             try:
@@ -151,9 +155,14 @@ class RabbitTransport(Transport):
                 continue
             # One by one: gathering here would hold a message back for as long as `messages` takes to give the next.
             core.loop.put_soon(core.door_for(pending), pending)
-            ahead = window if message.delay is None else min(window, _DELAYED_AHEAD)
-            if len(outcomes) - batch.finished >= ahead:
-                self._await(core, batch, len(outcomes) - ahead // 2, seconds)
+            if message.delay is not None and is_answered:
+                delayed.append(len(outcomes))
+                if len(delayed) == delayed.maxlen and batch.finished < delayed[0]:
+                    self._await(core, batch, delayed[len(delayed) // 2], seconds)
+                    # A broker that is silent: few at a time would each wait out a deadline of their own.
+                    is_answered = outcomes[delayed[0] - 1] is None
+            if len(outcomes) - batch.finished >= window:
+                self._await(core, batch, len(outcomes) - window // 2, seconds)
         self._await(core, batch, len(outcomes), seconds)
         return outcomes
 

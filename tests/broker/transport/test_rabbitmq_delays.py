@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -11,7 +13,7 @@ from amqp_tasks.errors import NotSent, TopologyMismatch
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport import TopologyMode
 from amqp_tasks.transport.rabbitmq import RabbitTransport, _wheel
-from support import RawClient, Vhost
+from support import RawClient, TcpProxy, Vhost
 
 Make = Callable[..., RabbitTransport]
 Message = Callable[..., OutgoingMessage]
@@ -46,6 +48,27 @@ def test_few_delayed_messages_at_a_time_are_on_their_way_so_that_their_wait_begi
 
     assert set(transport.publish_many(messages())) == {None}
     assert max(ahead) <= 256
+
+
+def test_a_broker_that_falls_silent_costs_many_delayed_messages_a_few_deadlines_not_one_for_some_at_a_time(
+    vhost: Vhost, proxy: TcpProxy, make_transport: Make, message: Message
+) -> None:
+    made = make_transport(proxy.url_for(vhost.url))
+    made.ensure_topology(Topology(queues=(Queue("q"),)), mode=DECLARE)
+    taken = list[float]()
+
+    def messages() -> Iterator[OutgoingMessage]:
+        for number in range(2000):
+            taken.append(time.monotonic())
+            yield delayed(message("q", number), 600.0)
+
+    made.publish(delayed(message("q"), 600.0))
+    proxy.blackhole()
+
+    outcomes = made.publish_many(messages(), timeout=1.0)
+
+    assert None not in outcomes
+    assert sum(later - earlier > 0.5 for earlier, later in pairwise(taken)) <= 3
 
 
 def test_only_the_queues_of_the_digits_in_use_are_declared(

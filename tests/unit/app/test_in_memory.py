@@ -16,11 +16,12 @@ from uuid import uuid4
 import pytest
 
 from amqp_routing import Exchange, ExchangeType, Queue, QueueType
-from amqp_tasks import App, Task
+from amqp_tasks import App, AsyncResult, Task
 from amqp_tasks.errors import (
     BulkSendError,
     DepthLimitExceeded,
     MessageTooLarge,
+    SendUnknown,
     TaskRevokedError,
     UnroutableError,
 )
@@ -103,6 +104,28 @@ def test_a_countdown_in_a_pipeline_counts_from_the_call_not_from_the_end_of_the_
     assert delayed is not None
     assert 0 < delayed <= 60 - spent
     assert at_once is None
+
+
+def test_a_pipeline_that_is_interrupted_while_it_sends_tells_those_who_wait(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, results = make_app(task_publish_window=2), list[AsyncResult[int]]()
+    task = app.task(add)
+
+    def interrupted(_messages: object) -> Sequence[None]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app.transport, "publish_many", interrupted)
+
+    def collect() -> None:
+        with app.pipeline() as pipeline:
+            results.append(pipeline.delay(task, 1, 2))
+            pipeline.delay(task, 3, 4)
+
+    with pytest.raises(KeyboardInterrupt):
+        collect()
+    with pytest.raises(SendUnknown, match="broken off"):
+        results[0].get(timeout=1)
 
 
 def test_an_error_of_a_router_is_an_outcome_in_a_bulk_send_and_keeps_no_other_call_from_being_sent(
