@@ -12,6 +12,7 @@ from amqp_tasks.app._dead_letters import dead_letter_counts
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import AmqpTasksError
 from amqp_tasks.message import dead_letter_note, printable
+from amqp_tasks.serialization import content_type_of, content_types
 from amqp_tasks.worker._banner import banner
 from amqp_tasks.worker._unacked import timeout_note, unlimited_tasks
 
@@ -100,8 +101,9 @@ def _note_timeouts(app: App, options: WorkerOptions, server: ServerInfo) -> None
 def _warn_of_serializers(app: App) -> None:
     """The settings that are refused for it are checked where they are set; this one is a task's, and its calls may go elsewhere."""
     accepted = app.settings.app.accept_content
+    types = content_types(accepted)
     for task in app.tasks.values():
-        if task.serializer is not None and task.serializer not in accepted:
+        if task.serializer is not None and content_type_of(task.serializer) not in types:
             logger.warning(
                 "calls of task %s are written with serializer=%r, which is not in accept_content=%r, so they are refused"
                 " here: add it to accept_content", task.name, task.serializer, accepted,

@@ -585,7 +585,12 @@ def test_what_is_revoked_is_refused(broker: str, pool: str, caplog: pytest.LogCa
 def test_a_task_whose_own_serializer_is_not_accepted_is_told_at_the_start(
     app: App, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name, serializer in (("packed", "msgpack"), ("plain", "json"), ("usual", None)):
+    for name, serializer in (
+        ("packed", "msgpack"),
+        ("plain", "json"),
+        ("typed", "application/json"),
+        ("usual", None),
+    ):
         app.task(name=name, serializer=serializer)(_nothing)
 
     with running(app):
