@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.canvas import join_queues
 from amqp_tasks.errors import BrokerUnreachable, MalformedMessage
-from amqp_tasks.message import JoinOutcome, JoinTold, Limits, read_join
+from amqp_tasks.message import JOIN_PREFIX, JoinOutcome, JoinTold, Limits, read_join
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def _look_into(app: App, queue: str, count: int) -> tuple[int, bool]:
         except MalformedMessage:
             continue
         match found:
+            case JoinOutcome() if _is_of_another(found, queue):
+                pass
             case JoinOutcome():
                 (kept if found.kept_as else ended).add(found.index)
             case JoinTold():
@@ -81,6 +83,11 @@ def _look_into(app: App, queue: str, count: int) -> tuple[int, bool]:
                 parts: list[Any] = found.get("steps") or []
                 steps = sum(1 + len(part.get("chain") or ()) for part in parts)
     return steps, bool(kept - ended)
+
+
+def _is_of_another(found: JoinOutcome, queue: str) -> bool:
+    """Whether it is what another join has told of a failure that it keeps itself: when that one has begun its steps, this stays."""
+    return found.kept_as.startswith(JOIN_PREFIX) and not found.kept_as.startswith(f"{queue} ")
 
 
 def _deliveries(app: App, queue: str, count: int) -> Iterator[Delivery]:

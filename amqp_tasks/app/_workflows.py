@@ -263,7 +263,8 @@ class Workflows:
         """Give a failed workflow up: remove its failed steps, and what waits for them, for good; returns how many steps.
 
         Where its failed steps are in the dead letters no more, as these were purged, what waits for them is removed, and its steps are counted.
-        That is so too while a step runs that was resumed. A workflow of which nothing has failed is left alone.
+        That is so too while a step runs that was resumed, and where the failed steps lie in queues that this app does not have. A workflow of which
+        nothing has failed is left alone.
 
         Args:
             workflow_id: of the workflow.

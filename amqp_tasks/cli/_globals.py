@@ -136,9 +136,10 @@ def _place(error: BaseException) -> str:
 def _is_of_start(error: SystemExit) -> bool:
     """Whether a module ran the command line itself, with an `app.start()` that nothing guards: then all is said and done."""
     from amqp_tasks.app import App
+    from amqp_tasks.cli._exit import ExitCode
 
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_code is App.start.__code__
+    return frame.f_code is App.start.__code__ or isinstance(error.code, ExitCode)
 
 
 def _start_directory_on_path() -> None:

@@ -71,9 +71,14 @@ def test_a_module_that_exits_is_said_to_have_done_so(
     assert_one_line(done, ExitCode.USAGE, what, "line 2", '`if __name__ == "__main__":`')
 
 
-def test_a_module_that_starts_the_command_line_by_itself_has_said_all(bare_project: Project) -> None:
+@pytest.mark.parametrize(
+    "start", ["app.start()", "import sys, amqp_tasks.cli\nsys.exit(amqp_tasks.cli.main(app=app))"]
+)
+def test_a_module_that_starts_the_command_line_by_itself_has_said_all(
+    bare_project: Project, start: str
+) -> None:
     bare_project.write(
-        "proj.py", "from amqp_tasks import App\napp = App('proj', broker='memory://')\napp.start()\n"
+        "proj.py", f"from amqp_tasks import App\napp = App('proj', broker='memory://')\n{start}\n"
     )
 
     done = bare_project.run("-A", "proj", "dlq", "show", "nosuchid")

@@ -128,7 +128,7 @@ def discard(
             count = len(app.workflows.failed_steps(workflow_id, queues=queues))
             question = f"Remove {count} failed step{'' if count == 1 else 's'} for good?"
             if not count and queues is None:
-                question = "No failed step lies in the dead letters. Remove what waits for one, for good?"
+                question = "No failed step lies in the dead letters of this app's queues (others: -Q). Remove what waits for one, for good?"
             if not click.confirm(question, err=True):
                 click.echo("nothing was removed", err=True)
                 return ExitCode.FAILED

@@ -67,6 +67,15 @@ def test_a_failed_step_that_has_run_again_and_ended_well_has_not_failed(app: App
     assert depths(app) == [3, 1]
 
 
+def test_what_another_join_has_told_of_a_failure_of_its_own_counts_only_there(app: App) -> None:
+    """It stays after that one's step was resumed and has ended well; then the workflow runs."""
+    put(app, outcome_message(OTHER, 1, "c", error=ERROR, kept_as=f"{FAILED} 0"))
+
+    assert app.workflows.discard("nightly") == 0
+
+    assert depths(app) == [1, 2]
+
+
 def test_where_not_all_dead_letters_were_looked_at_joins_stay(app: App) -> None:
     put(app, outcome_message(FAILED, 1, "b", error=ERROR, kept_as="b 0"))
 
