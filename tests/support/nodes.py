@@ -27,7 +27,7 @@ from support.management import Management
 __all__ = ("LocalNode", "Node", "NodeUnavailable", "Seat", "free_port")
 
 PR_SET_PDEATHSIG = 1
-WRITTEN_WITHIN = 2.5
+LIST_OF_QUEUES_DELAY = 1.0
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 60.0
 _INSTALLED = Path("/usr/lib/rabbitmq/lib")
@@ -187,12 +187,11 @@ class Node(ABC):
     def kill(self) -> None:
         """SIGKILL: as a power cut, but for what the kernel still writes.
 
-        Waits before: the node writes its list of quorum queues half a second late, and what is declared two seconds late (the
-        cache of its log), so that a queue which was declared just before a kill does not come up again (seen with 3.10.8 and
-        4.0.5).
+        Waits a second before: the node writes its list of quorum queues half a second late, and a quorum queue that
+        was declared just before a kill does not come up again (seen with 3.10.8 and 4.0.5).
         """
         if self.is_running():
-            wait_until(lambda: False, WRITTEN_WITHIN)
+            wait_until(lambda: False, LIST_OF_QUEUES_DELAY)
             self._signal(signal.SIGKILL)
             assert wait_until(lambda: not self.is_running(), 30), "a killed node still runs"
         self._is_paused = False
