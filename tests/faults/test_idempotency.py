@@ -192,8 +192,8 @@ def test_promise_21_calls_that_are_made_twice_and_whose_workers_are_killed_are_d
     results = [private_client.act(key, "sleep", 0.05, idempotency_key=key) for key in keys for _ in range(2)]
     for number in range(1, 9):
         eventually(partial(_has_done, ledger, 15 * number), within=30)
-        # Where the workers were quicker, nothing begins any more.
-        eventually(lambda: _kill_one(ledger, redis_server) or _has_done(ledger, len(keys)), within=10)
+        # Where the workers were quicker, nothing begins any more but what waits for a lease, twenty seconds at most.
+        eventually(lambda: _kill_one(ledger, redis_server) or _has_done(ledger, len(keys)), within=30)
 
     assert [result.get(timeout=60) for result in results] == [key for key in keys for _ in range(2)]
     for worker in workers:

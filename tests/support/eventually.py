@@ -10,6 +10,8 @@ __all__ = ("eventually", "let_pass", "wait_until")
 
 T = TypeVar("T")
 INTERVAL = 0.02
+PATIENCE = 3
+"""How much slower than a machine that has nothing else to do one may be; what never comes is found out so much later."""
 
 
 def eventually(check: Callable[[], T], within: float = 5.0) -> T:
@@ -17,15 +19,15 @@ def eventually(check: Callable[[], T], within: float = 5.0) -> T:
 
     Args:
         check: makes its own assertions, or returns a bool.
-        within: seconds.
+        within: seconds, on a machine that has nothing else to do.
 
     Returns:
         What `check` returned.
 
     Raises:
-        AssertionError: the last one, when `within` is over.
+        AssertionError: the last one, when `PATIENCE` times `within` is over.
     """
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + PATIENCE * within
     while True:
         try:
             outcome = check()
