@@ -16,17 +16,18 @@ LONG_TESTS = [(mutation, test) for mutation in MUTATIONS.values() for test in mu
 
 @pytest.fixture
 def told(broker: BrokerNode) -> dict[str, str]:
-    """Where the broker of this run is, for tests that are run from a test."""
+    """Where the broker of this run is, for tests that are run from a test, and that nobody need be patient with: they are to fail."""
     management = broker.management
     parts = urlsplit(management.base)
     return {
+        "AMQP_TASKS_TEST_PATIENCE": "1",
         "AMQP_TASKS_TEST_BROKER_URL": broker.url,
         "AMQP_TASKS_TEST_MANAGEMENT_URL": f"{parts.scheme}://{management.user}:{management.password}@{parts.netloc}",
     }
 
 
 def _must_fail(test: str, says: str, mutation: Mutation, folder: Path, told: dict[str, str]) -> str:
-    status, output = run_against(copy_of_package(folder, mutation), [test], told, within=100)
+    status, output = run_against(copy_of_package(folder, mutation), [test], told, within=170)
 
     assert status == pytest.ExitCode.TESTS_FAILED, output
     # An error is the law's, judged when the test is over.
@@ -35,7 +36,7 @@ def _must_fail(test: str, says: str, mutation: Mutation, folder: Path, told: dic
     return output
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize(
     "name",
     [
@@ -54,7 +55,7 @@ def test_the_fault_test_of_a_guarantee_fails_when_that_is_switched_off(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize(("mutation", "test"), LONG_TESTS, ids=lambda it: it if isinstance(it, str) else "")
 def test_other_fault_tests_of_it_fail_too(
     mutation: Mutation, test: str, tmp_path: Path, told: dict[str, str]

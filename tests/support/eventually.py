@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +11,7 @@ __all__ = ("eventually", "let_pass", "wait_until")
 
 T = TypeVar("T")
 INTERVAL = 0.02
-PATIENCE = 3
+PATIENCE = float(os.environ.get("AMQP_TASKS_TEST_PATIENCE", "3"))
 """How much slower than a machine that has nothing else to do one may be; what never comes is found out so much later."""
 
 
