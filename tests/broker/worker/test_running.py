@@ -132,6 +132,7 @@ def test_higher_priority_runs_first_whatever_was_prefetched(
         client.act("first", "wait", str(gate))
         ledger.wait_for("start", "first")
         results = [client.act(f"p{n % 3}-{n}", priority=n % 3) for n in range(12)]
+        worker.wait_output("received$", count=13)  # confirmed is not yet delivered
         gate.touch()
         for result in results:
             result.get(timeout=10)
@@ -150,6 +151,7 @@ def test_queues_take_turns_by_their_weights(
     client.act("first", "wait", str(gate), queue="much")
     ledger.wait_for("start", "first")
     results = [client.act(f"{queue}-{n}", queue=queue) for queue in ("little", "much") for n in range(12)]
+    worker.wait_output("received$", count=25)
     gate.touch()
     for result in results:
         result.get(timeout=15)
