@@ -251,8 +251,7 @@ class RpcBackend(ResultBackend):
         Raises:
             EncodeError: the result cannot be serialized.
         """
-        if record.written is None:
-            write_result(record, serializer=self._options.serializer, compression=self._options.compression)
+        write_result(record, serializer=self._options.serializer, compression=self._options.compression)
 
     def store_nowait(
         self,

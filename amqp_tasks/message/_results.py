@@ -87,22 +87,19 @@ def build_result(
     reply_to: str,
     correlation_id: str | None = None,
     persistent: bool = True,
-    serializer: str = "json",
-    compression: str | None = None,
 ) -> OutgoingMessage:
     """The message that tells the caller; mandatory, so that a caller who is gone is noticed.
 
     Args:
-        record: what to tell.
+        record: what to tell; written as plain JSON, if `write_result` has not been called.
         reply_to: the caller's reply queue.
         correlation_id: as the task message said; by default the task id.
         persistent: whether the broker keeps it over a restart.
-        serializer, compression: see `write_result`; of no effect when the record was written before.
 
     Raises:
-        EncodeError, ConfigurationError: see `write_result`.
+        EncodeError: see `write_result`.
     """
-    content_type, encoding, compressed, body = record.written or _write(record, serializer, compression)
+    content_type, encoding, compressed, body = write_result(record)
     return OutgoingMessage(
         exchange="",
         routing_key=reply_to,
@@ -118,11 +115,13 @@ def build_result(
     )
 
 
-def write_result(record: ResultRecord, *, serializer: str = "json", compression: str | None = None) -> None:
-    """Make the body of the message and keep it in the record: users' code (`__json__`) runs here, and not in `build_result`.
+def write_result(
+    record: ResultRecord, *, serializer: str = "json", compression: str | None = None
+) -> _Written:
+    """Make the body of the message and keep it in the record: users' code (`__json__`) runs here, once.
 
     Args:
-        record: what to tell.
+        record: what to tell; one that is written already stays as it is.
         serializer: name or content type.
         compression: method name, None for none.
 
@@ -130,7 +129,9 @@ def write_result(record: ResultRecord, *, serializer: str = "json", compression:
         EncodeError: the result cannot be written; the message names the culprit.
         ConfigurationError: unknown serializer or compression.
     """
-    record.written = _write(record, serializer, compression)
+    if record.written is None:
+        record.written = _write(record, serializer, compression)
+    return record.written
 
 
 def _write(record: ResultRecord, serializer: str, compression: str | None) -> _Written:
