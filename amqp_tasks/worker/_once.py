@@ -18,6 +18,7 @@ from amqp_tasks.idempotency import ClaimState, Holder
 from amqp_tasks.message import IDEMPOTENCY_HEADER, State, printable
 from amqp_tasks.serialization import DEFAULT_LIMITS
 from amqp_tasks.serialization._json import decode_json, encode_json
+from amqp_tasks.worker._accounts import error_text
 from amqp_tasks.worker._leases import LEASE, Leases
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Once:
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - any library's; the task must not run unclaimed
             logger.error(
                 "task %s waits %g s, for the idempotency store cannot be asked: %s", printable(envelope.id), WAIT,
-                printable(f"{exc}", 512), extra=_about(envelope),
+                printable(error_text(exc), 512), extra=_about(envelope),
             )  # fmt: skip
             return _later(WAIT)
         if claim.state is ClaimState.OWN:
@@ -158,7 +159,7 @@ def _noting(envelope: Envelope) -> Generator[None]:
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - the task has run, and that must not be forgotten
         logger.error(
             "the end of task %s cannot be noted in the idempotency store: %s", printable(envelope.id),
-            printable(f"{exc}", 512), extra=_about(envelope),
+            printable(error_text(exc), 512), extra=_about(envelope),
         )  # fmt: skip
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
-from amqp_tasks import App, chord
+from amqp_tasks import App
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import (
     ConfigurationError,
-    EncodeError,
     Reject,
     SoftTimeLimitExceeded,
     TaskError,
     TaskRevokedError,
 )
-from amqp_tasks.idempotency import Claim, MemoryStore
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery, Settlement
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
 from support import eventually
@@ -239,172 +236,6 @@ def test_an_exception_without_a_text_is_kept_all_the_same(broker: str) -> None:
     assert "cannot be made" in headers["x-error-message"]
 
 
-def test_a_store_of_keys_that_exits_ends_no_slot_and_the_task_waits(
-    broker: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Exiting(MemoryStore):
-        def claim(self, *_args: Any, **_options: Any) -> Claim:
-            raise SystemExit("from the store")
-
-    with App("inside", broker=broker) as app:
-        app.idempotency_store = Exiting()
-
-        @app.task(idempotent=True)
-        def once() -> None: ...
-
-        @app.task
-        def good() -> int:
-            return 1
-
-        with running(app, pool="threads", concurrency=1):
-            waiting = once.delay()
-            assert good.delay().get(timeout=10) == 1
-            eventually(lambda: f"task {waiting.id} waits" in caplog.text, within=10)
-
-    assert "from the store" in caplog.text
-
-
-@pytest.mark.parametrize("link", [False, True], ids=["alone", "with a callback"])
-def test_a_result_that_exits_when_it_is_written_is_a_failure_and_ends_no_slot(
-    broker: str, link: bool
-) -> None:
-    class Exiting:
-        def __json__(self) -> NoReturn:
-            raise SystemExit
-
-    with App("inside", broker=broker) as app:
-
-        @app.task
-        def bad() -> object:
-            return Exiting()
-
-        @app.task
-        def good() -> int:
-            return 1
-
-        with running(app, pool="threads", concurrency=1):
-            failing = bad.apply_async(link=good.si() if link else None)
-            with pytest.raises(EncodeError, match="Exiting"):
-                failing.get(timeout=10)
-            assert good.delay().get(timeout=10) == 1
-
-
-class Noting:
-    """A value that notes which threads write it."""
-
-    def __init__(self) -> None:
-        self.threads: set[str] = set()
-
-    def __json__(self) -> int:
-        self.threads.add(threading.current_thread().name)
-        return 1
-
-    def __repr__(self) -> str:
-        return "a value"
-
-
-@pytest.mark.parametrize("link", [False, True], ids=["alone", "with callbacks"])
-@pytest.mark.parametrize("is_kept", [False, True], ids=["acked", "kept"])
-@pytest.mark.parametrize("fails", [False, True], ids=["returned", "raised"])
-def test_values_of_a_task_are_written_by_its_slot(
-    broker: str, fails: bool, is_kept: bool, link: bool
-) -> None:
-    """By the I/O thread a slow one would stop heartbeats, and all other tasks of the process."""
-    value = Noting()
-
-    with App("inside", broker=broker) as app:
-
-        @app.task(acks_on_failure=not is_kept)
-        def task() -> object:
-            if fails:
-                raise ValueError(value)
-            return value
-
-        @app.task
-        def following(_given: Any) -> None:
-            pass
-
-        links: dict[str, Any] = {"link": following.s(), "link_error": following.s()} if link else {}
-        with running(app, pool="threads", concurrency=2):
-            result = task.apply_async(**links)
-            with suppress(ValueError):
-                assert result.get(timeout=10) == 1
-
-    assert {name.rpartition("-")[0] for name in value.threads} == {"amqp-tasks-slot"}
-
-
-def test_an_error_around_a_task_that_cannot_be_shown_ends_no_slot_and_its_task_is_set_aside(
-    broker: str,
-) -> None:
-    class Hidden(BaseException):
-        def __repr__(self) -> str:
-            raise ValueError
-
-    class Hiding:
-        def __json__(self) -> NoReturn:
-            raise Hidden
-
-    with App("inside", broker=broker) as app:
-
-        @app.task
-        def bad() -> object:
-            return Hiding()
-
-        @app.task
-        def good() -> int:
-            return 1
-
-        with running(app, pool="threads", concurrency=1):
-            bad.delay()
-            assert good.delay().get(timeout=10) == 1
-            eventually(lambda: _depth(app, "default.dead") == 1, within=10)
-
-
-def test_a_result_whose_repr_exits_is_a_result(broker: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "amqp_tasks")  # where results are shown
-
-    class Exiting(dict[str, int]):
-        def __repr__(self) -> str:
-            raise SystemExit
-
-        __bounded_repr__ = __repr__
-
-    with App("inside", broker=broker) as app:
-
-        @app.task
-        def shy() -> dict[str, int]:
-            return Exiting(a=1)
-
-        with running(app, pool="threads", concurrency=1):
-            assert shy.delay().get(timeout=10) == {"a": 1}
-
-
-def test_a_route_that_exits_where_a_chords_body_is_sent_fails_it_and_others_go_on(broker: str) -> None:
-    def route(name: str, *_args: Any, **_options: Any) -> None:
-        if name == "bad" and threading.current_thread() is not threading.main_thread():
-            raise SystemExit("from the route")
-
-    with App("inside", broker=broker, task_routes=(route,)) as app:
-
-        @app.task
-        def one() -> int:
-            return 1
-
-        @app.task(name="bad")
-        def bad(values: list[int]) -> int:
-            return sum(values)
-
-        @app.task
-        def total(values: list[int]) -> int:
-            return sum(values)
-
-        with running(app, pool="threads", concurrency=1):
-            lost = chord([one.s(), one.s()], bad.s()).delay()
-            with pytest.raises(RuntimeError, match="from the route"):
-                lost.get(timeout=10)
-            assert chord([one.s(), one.s()], total.s()).delay().get(timeout=10) == 2
-
-
 def test_a_warm_stop_waits_for_the_running_task_and_requeues_the_rest(app: App) -> None:
     entered, gate = threading.Event(), threading.Event()
 
@@ -432,31 +263,6 @@ def test_a_warm_stop_waits_for_the_running_task_and_requeues_the_rest(app: App) 
 def test_prefork_is_refused_with_the_embedded_broker(app: App) -> None:
     with pytest.raises(ConfigurationError, match="memory:// lives in one process"):
         app.Worker(pool="prefork").start()
-
-
-def test_whatever_a_task_raises_its_slot_goes_on(app: App) -> None:
-    @app.task
-    def cancelled() -> None:
-        raise asyncio.CancelledError
-
-    class Mute(BaseException):
-        def __str__(self) -> str:
-            raise RuntimeError("no text")
-
-    @app.task
-    def mute() -> None:
-        raise Mute
-
-    @app.task
-    def fine() -> int:
-        return 1
-
-    with running(app, pool="threads", concurrency=1):
-        with pytest.raises(RuntimeError, match=r"raised Mute\(.*cannot be made"):
-            mute.delay().get(timeout=10)
-        with pytest.raises(RuntimeError, match="raised CancelledError"):
-            cancelled.delay().get(timeout=10)
-        assert fine.delay().get(timeout=10) == 1
 
 
 def test_a_worker_whose_consumer_cannot_be_made_ends_with_the_reason(
