@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from amqp_tasks.clock import Clock
 from amqp_tasks.errors import PublishError
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport._delay import WheelEntry
 from amqp_tasks.transport.rabbitmq._loop import Waiter
 
-__all__ = ("BatchOutcomes", "CallbackOutcome", "OutcomeSink", "Pending", "SingleOutcome")
+__all__ = ("BatchOutcomes", "CallbackOutcome", "DelayedAhead", "OutcomeSink", "Pending", "SingleOutcome")
 
 LOGGER = logging.getLogger(__name__)
 
@@ -112,6 +114,34 @@ class CallbackOutcome:
         except BaseException:
             # It is called while confirms are read, and deadlines looked at: an error from here would break that off.
             LOGGER.exception("on_outcome raised", extra={"action": "callback_error"})
+
+
+class DelayedAhead:
+    """For `publish_many`: the delayed messages that may be on their way. The caller's thread.
+
+    Their wait in the broker's queues begins when they are there: what lies before that is lateness.
+
+    Args:
+        batch: tells how many are there.
+        seconds: that one may be on its way before no other follows it.
+        clock: monotonic time.
+    """
+
+    def __init__(self, batch: BatchOutcomes, *, seconds: float, clock: Clock) -> None:
+        self._batch, self._seconds, self._clock = batch, seconds, clock
+        # How many messages had been taken with each, and when.
+        self._taken = deque[tuple[int, float]]()
+
+    def add(self, taken: int) -> tuple[int, int] | None:
+        """The last of so many has a delay. If one is on its way for too long: its own count, and the one to wait for."""
+        now = self._clock.monotonic()
+        self._taken.append((taken, now))
+        while self._taken[0][0] <= self._batch.finished and len(self._taken) > 1:
+            self._taken.popleft()
+        oldest, since = self._taken[0]
+        if now - since <= self._seconds:
+            return None
+        return oldest, self._taken[len(self._taken) // 2][0]
 
 
 class BatchOutcomes:

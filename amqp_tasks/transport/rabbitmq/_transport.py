@@ -6,7 +6,6 @@ import contextlib
 import threading
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -37,6 +36,7 @@ from amqp_tasks.transport.rabbitmq._options import TransportOptions
 from amqp_tasks.transport.rabbitmq._pending import (
     BatchOutcomes,
     CallbackOutcome,
+    DelayedAhead,
     OutcomeSink,
     Pending,
     SingleOutcome,
@@ -57,9 +57,8 @@ __all__ = ("RabbitTransport",)
 # The I/O thread enforces deadlines; a caller waits this much longer before it believes that the thread is stuck.
 GRACE = 2.0
 EXIT_TIMEOUT = 5.0
-# Delayed messages on their way to the broker at a time, where many are sent. Their wait in its queues begins when it has them:
-# what lies before it is lateness. More does not make it quicker.
-_DELAYED_AHEAD = 256
+# Seconds that a delayed message may be on its way to the broker, where many are sent, before no other follows it.
+_DELAYED_AHEAD = 0.15
 
 _live: weakref.WeakSet[RabbitTransport] = weakref.WeakSet()
 
@@ -142,8 +141,7 @@ class RabbitTransport(Transport):
         batch = BatchOutcomes()
         outcomes = batch.outcomes
         window = 2 * self._options.publish_window
-        # How many messages had been taken with each of the last that have a delay.
-        delayed: deque[int] = deque(maxlen=min(window, _DELAYED_AHEAD))
+        delayed = DelayedAhead(batch, seconds=_DELAYED_AHEAD, clock=self._clock)
         is_answered = True
         for message in messages:
             outcomes.append(None)
@@ -156,11 +154,12 @@ class RabbitTransport(Transport):
             # One by one: gathering here would hold a message back for as long as `messages` takes to give the next.
             core.loop.put_soon(core.door_for(pending), pending)
             if message.delay is not None and is_answered:
-                delayed.append(len(outcomes))
-                if len(delayed) == delayed.maxlen and batch.finished < delayed[0]:
-                    self._await(core, batch, delayed[len(delayed) // 2], seconds)
+                late = delayed.add(len(outcomes))
+                if late is not None:
+                    oldest, until = late
+                    self._await(core, batch, until, seconds)
                     # A broker that is silent: few at a time would each wait out a deadline of their own.
-                    is_answered = outcomes[delayed[0] - 1] is None
+                    is_answered = outcomes[oldest - 1] is None
             if len(outcomes) - batch.finished >= window:
                 self._await(core, batch, len(outcomes) - window // 2, seconds)
         self._await(core, batch, len(outcomes), seconds)

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 from amqp_tasks.message import OutgoingMessage, Properties
 from amqp_tasks.transport.rabbitmq import Address, RabbitTransport, TransportOptions
 
@@ -31,13 +32,12 @@ def address_of(url: str) -> Address:
 
 @pytest.fixture
 def make_transport() -> Iterator[MakeTransport]:
-    """`make_transport(url, url…, option=value…)`."""
+    """`make_transport(url, url…, clock=…, option=value…)`."""
     made: list[RabbitTransport] = []
 
-    def make(*urls: str, **options: Any) -> RabbitTransport:
-        transport = RabbitTransport(
-            TransportOptions(addresses=tuple(address_of(url) for url in urls), **options)
-        )
+    def make(*urls: str, clock: Clock = SYSTEM_CLOCK, **options: Any) -> RabbitTransport:
+        addresses = tuple(address_of(url) for url in urls)
+        transport = RabbitTransport(TransportOptions(addresses=addresses, **options), clock=clock)
         made.append(transport)
         return transport
 
