@@ -143,6 +143,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Run what was asked for and print the table."""
     asked = arguments()
+    # An installed package has its bytecode: ours, which is run from its source tree, may write it for the first run.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     lines = [
         (
             f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores; medians of {asked.repeat}"
