@@ -22,12 +22,12 @@ from amqp_tasks.message import (
 )
 from amqp_tasks.transport import TopologyMode
 from amqp_tasks.transport._delay import STRAY_NAME, is_of_wheel
-from amqp_tasks.transport.management import Load, Management
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
     from amqp_tasks.message import CountReport, JournalEntry
     from amqp_tasks.transport import Transport
+    from amqp_tasks.transport.management import Load
 
 __all__ = ("Account", "account_of", "declare_account")
 
@@ -110,6 +110,8 @@ def account_of(app: App, management_url: str | None) -> Account:
 
 
 def _loads(app: App, management_url: str) -> dict[str, Load]:
+    from amqp_tasks.transport.management import Management  # with its HTTP client, which workers do not need
+
     return Management(management_url, vhost=app.settings.broker.url[0].vhost).loads()
 
 

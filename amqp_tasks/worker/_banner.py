@@ -7,7 +7,6 @@ import platform
 import socket
 from collections.abc import Collection
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from amqp_routing import DestinationKind
@@ -49,6 +48,11 @@ def banner(
 
 
 def _version() -> str:
+    from importlib.metadata import (  # with an e-mail parser: only who asks for it
+        PackageNotFoundError,
+        version,
+    )
+
     try:
         return version("amqp-tasks")
     except PackageNotFoundError:
