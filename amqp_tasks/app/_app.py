@@ -1,4 +1,7 @@
-"""`App`: settings, tasks and one door to the broker."""
+"""`App`: settings, tasks and one door to the broker.
+
+Long, as it is what users call: the work is done elsewhere, and most lines here are signatures and what they promise.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from amqp_tasks.app._destination import Destination, Destinations
 from amqp_tasks.app._errbacks import CALL_ERRBACK
 from amqp_tasks.app._given import item_task
 from amqp_tasks.app._options import CallOptions, start_of
+from amqp_tasks.app._place import Place, embed, header_changes
 from amqp_tasks.app._properties import aware, further_options
 from amqp_tasks.app._publishing import ONE_ATTEMPT, PublishPolicy, connect_with_policy, publish_with_policy
 from amqp_tasks.app._request import DEPTH_HEADER, Frame, child_depth, enclosing_frame
@@ -28,14 +29,12 @@ from amqp_tasks.errors import BrokerConnectionError, NotSent, PublishError
 from amqp_tasks.message import (
     FURTHER_PROPERTIES,
     IDEMPOTENCY_HEADER,
-    JOINS_HEADER,
     OutgoingMessage,
     TaskTemplate,
     check_task_name,
     check_user_headers,
     new_sortable_id,
     new_task_id,
-    stamp_headers,
 )
 from amqp_tasks.message._printable import HIDDEN
 
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from amqp_tasks.settings import Settings
     from amqp_tasks.transport import Transport
 
-__all__ = ("Calls", "Place", "Prepared")
+__all__ = ("Calls", "Prepared")
 
 _log = logging.getLogger(__name__)
 
@@ -98,42 +97,6 @@ class Prepared:
     result: AsyncResult[Any]
     expected: ExpectedResult
     frame: Frame | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where in a workflow a call stands.
-
-    Attributes:
-        chain: what follows it, the next one last.
-        joins: who waits for its outcome: `[queue, index, size]` each.
-        group, group_index: the group it is a member of, and its place.
-        chord: the body that stock Celery is to run when the group has ended; only passed on.
-        root_id: the first task of the workflow; None for this one.
-        parent_id: what it follows.
-        nesting: how often a task was replaced until it came to this one.
-    """
-
-    chain: Sequence[Mapping[str, Any]] = ()
-    joins: Sequence[Any] = ()
-    group: str | None = None
-    group_index: int | None = None
-    chord: Mapping[str, Any] | None = None
-    root_id: str | None = None
-    parent_id: str | None = None
-    nesting: int = 0
-
-    @property
-    def changes(self) -> dict[str, Any] | None:
-        """Headers that say so."""
-        changes: dict[str, Any] = {}
-        if self.group is not None:
-            changes |= {"group": self.group, "group_index": self.group_index}
-        if self.nesting:
-            changes["replaced_task_nesting"] = self.nesting
-        if self.joins:
-            changes[JOINS_HEADER] = list(self.joins)
-        return changes or None
 
 
 class Calls:
@@ -412,8 +375,8 @@ class Calls:
             argsrepr=options.get("argsrepr") or labels[0],
             kwargsrepr=options.get("kwargsrepr") or labels[1],
             further=None if _FURTHER.isdisjoint(options) else further_options(options, self._app.timezone),
-            embed=_embed(options, place) if options or place is not None else None,
-            changes=_changes(options, place),
+            embed=embed(options, place) if options or place is not None else None,
+            changes=header_changes(options, place),
         )
 
     def wants_result(self, task_name: str, options: Mapping[str, Any]) -> bool:
@@ -573,29 +536,6 @@ class Calls:
 
 
 _NO_LABELS = (None, None)
-
-
-def _embed(options: CallOptions, place: Place | None) -> dict[str, Any] | None:
-    """The body's third part; None when it says nothing."""
-    callbacks, errbacks = _several(options.get("link")), _several(options.get("link_error"))
-    rest = list(place.chain) if place is not None and place.chain else None
-    chord = place.chord if place is not None else None
-    if not (callbacks or errbacks or rest or chord):
-        return None
-    return {"callbacks": callbacks, "errbacks": errbacks, "chain": rest, "chord": chord}
-
-
-def _changes(options: CallOptions, place: Place | None) -> Mapping[str, Any] | None:
-    """Headers that say where in a workflow it stands, and its stamps."""
-    changes = place.changes if place is not None else None
-    stamps = options.get("stamps") if options else None
-    return {**(changes or {}), **stamp_headers(stamps)} if stamps else changes
-
-
-def _several(option: Any) -> list[Any] | None:
-    from amqp_tasks.canvas import signatures
-
-    return signatures(option) or None if option else None
 
 
 def _left(deadline: float) -> float:

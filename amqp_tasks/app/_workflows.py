@@ -12,11 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from amqp_routing import Queue, Topology
-from amqp_tasks.app._calls import Place
 from amqp_tasks.app._destination import Destination
 from amqp_tasks.app._group_result import GroupResult
 from amqp_tasks.app._options import CallOptions, check_call_options
 from amqp_tasks.app._part_checks import PartChecks
+from amqp_tasks.app._place import Place
 from amqp_tasks.app._publishing import publish_all_with_policy, unsent_without_broker
 from amqp_tasks.app._request import Frame, enclosing_frame
 from amqp_tasks.app._result import AsyncResult
