@@ -155,37 +155,34 @@ def test_an_operation_that_is_under_way_when_the_transport_is_closed_fails_at_on
     assert isinstance(asking.error, ClosedError)
 
 
-def test_an_operation_that_comes_in_when_the_io_thread_has_ended_fails_at_once(
-    make_transport: Make, monkeypatch: pytest.MonkeyPatch
+def _close(transport: RabbitTransport) -> None:
+    transport.close()
+
+
+def _let_thread_die(transport: RabbitTransport) -> None:
+    core = transport._started()
+    core.loop.put(lambda _none: core.loop.call_later(0, _fail))
+    eventually(lambda: not core.thread.is_alive)
+
+
+@pytest.mark.parametrize(("end", "error"), [(_close, ClosedError), (_let_thread_die, BrokerUnreachable)])
+def test_an_operation_that_comes_in_when_the_io_thread_is_gone_fails_at_once(
+    make_transport: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[RabbitTransport], None],
+    error: type[Exception],
 ) -> None:
     with ScriptedBroker() as broker:
         transport = make_transport(broker.url)
         transport.open(timeout=10)
         core = transport._started()
-        transport.close()
-        monkeypatch.setattr(transport, "_waiting_core", lambda: core)  # a thread that got it before the close
-
-        asking = Asking(transport)
-        asking.join()
-
-    assert isinstance(asking.error, ClosedError)
-
-
-def test_an_operation_that_comes_in_when_the_io_thread_has_died_fails_at_once(
-    make_transport: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ScriptedBroker() as broker:
-        transport = make_transport(broker.url)
-        transport.open(timeout=10)
-        core = transport._started()
-        core.loop.put(lambda _none: core.loop.call_later(0, _fail))
-        eventually(lambda: not core.thread.is_alive)
+        end(transport)
         monkeypatch.setattr(transport, "_waiting_core", lambda: core)  # a thread that got it before the end
 
         asking = Asking(transport)
         asking.join()
 
-    assert isinstance(asking.error, BrokerUnreachable)
+    assert isinstance(asking.error, error)
 
 
 @pytest.mark.parametrize("is_exclusive", [True, False])
