@@ -66,6 +66,8 @@ _READ_TIMEOUT = 10.0
 _QUIET = 1.0
 """Seconds without a message after which it is asked whether another consumes the queue. Other joins wait meanwhile."""
 _BACK_WITHIN = 1.0
+_REQUEUED_WITHIN = 0.02
+"""Seconds in which what a consumer held lies in its queue again when it is counted no more."""
 _WATCH_PAUSE = 5.0
 _LAST_DOUBT = 4.0
 """After a look that failed, pauses up to this are made while nothing is counted: six seconds in all, more than a broker takes."""
@@ -341,6 +343,8 @@ class Joiner:
         if failures and failures <= taking.told:
             # Those that wait may not have been looked at since.
             return _Found(joins_behind(definition), is_over=False)
+        if failures:
+            taking.check_rivals()
         steps = self._steps(queue, definition, taking.wanted(), failures)
         self._sending.send_once(steps)
         if failures:
@@ -481,6 +485,19 @@ class _Taking:
     def _has_rival(self) -> bool:
         status = self.transport.queue_status(self.queue)
         return status is None or status.consumers > 1
+
+    def check_rivals(self) -> None:
+        """Whoever tells of failures must have read all that lies there: another may hold what says that they have been told, or that
+        a step has succeeded by now.
+
+        Raises:
+            AmqpTasksError: another holds, or held until now, a part of it.
+        """
+        for pause in (_REQUEUED_WITHIN, 0.0):
+            status = self.transport.queue_status(self.queue)
+            if status is None or status.consumers > 1 or status.messages:
+                raise AmqpTasksError(f"another has a part of join {self.queue!r}, or had it a moment ago")
+            threading.Event().wait(pause)
 
     def read(self) -> None:
         """Read until all are here that were counted, or enough."""

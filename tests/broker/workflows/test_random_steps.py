@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ RANDOM = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+RACING = (
+    Planned("step", 3),
+    Planned("mend", 9),
+    Planned("step", 9, (0, 1)),
+    Planned("fail", 2, (0,)),
+    Planned("step", 5, (2, 0)),
+    Planned("mend", 6, (1, 4, 2)),
+    Planned("step", 4),
+)
+"""One of them; its last join is looked at by two processes at once while it tells that its step is not run."""
 
 
 def _signature(step: Planned, marker: str = "") -> Any:
@@ -100,6 +113,26 @@ def test_random_failed_workflows_that_are_resumed_give_the_rest(
 
     each()
     eventually(lambda: _no_joins(vhost), within=10)
+
+
+def test_a_step_that_is_resumed_at_once_is_told_no_more_that_it_is_not_run(
+    caller: App, worker_process: WorkerProcesses, ledger: Ledger, vhost: Vhost, tmp_path: Path
+) -> None:
+    """Of twenty-five such workflows one was, on a machine with work to do."""
+    worker_process("-c", "2", app=APP)
+    before, after = outcomes_of(RACING), outcomes_of(RACING, is_resumed=True)
+    for number in range(25):
+        marker = tmp_path / f"mended-{number}"
+        result = workflow_of(RACING, partial(_signature, marker=str(marker))).delay()
+        assert _outcomes(result) == before
+        eventually(partial(_kept, caller, result, _failures(before)), within=10)
+
+        marker.touch()
+        assert result.resume().count == len(_failures(before))
+
+        assert _outcomes(result) == after
+        eventually(partial(_kept, caller, result, _failures(after)), within=10)
+        caller.workflows.discard(result.id)
 
 
 def test_random_steps_whose_processes_die_give_the_same(

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import pytest
 
 from amqp_tasks.canvas import Join
+from amqp_tasks.errors import AmqpTasksError
 from amqp_tasks.message import DEFAULT_LIMITS, JoinWatch
-from amqp_tasks.worker._joiner import Joiner
+from amqp_tasks.transport import QueueStatus
+from amqp_tasks.worker._joiner import Joiner, _Taking
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
@@ -79,3 +81,29 @@ def _exit() -> NoReturn:
 
 def _never(*_args: object) -> NoReturn:
     raise AssertionError("it has not ended")
+
+
+class _Asked:
+    """A broker that says how many messages are ready and how many consume, one look after the other."""
+
+    def __init__(self, *looks: tuple[int, int]) -> None:
+        self.looks = list(looks)
+
+    def queue_status(self, name: str) -> QueueStatus:
+        messages, consumers = self.looks.pop(0)
+        return QueueStatus(name=name, messages=messages, consumers=consumers)
+
+
+@pytest.mark.parametrize(
+    "looks", [[(0, 2)], [(1, 1)], [(0, 1), (1, 1)]], ids=["holds", "left some", "gives back"]
+)
+def test_failures_are_not_told_while_another_has_a_part_of_the_join(looks: list[tuple[int, int]]) -> None:
+    """It may be what says that they were told: a step that was resumed would be told again that it is not run."""
+    taking = _Taking(cast("Any", _Asked(*looks)), "q", 4, DEFAULT_LIMITS)
+
+    with pytest.raises(AmqpTasksError, match="another has a part of join 'q'"):
+        taking.check_rivals()
+
+
+def test_failures_are_told_by_who_has_all_of_the_join() -> None:
+    _Taking(cast("Any", _Asked((0, 1), (0, 1))), "q", 4, DEFAULT_LIMITS).check_rivals()
