@@ -15,7 +15,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -320,7 +320,7 @@ class Joiner:
                 kept_as = f"{watch.queue} lost {watch.since}" if self._keeps_failures else ""
                 lost = lost_steps(watch.queue, known, missing, why, kept_as=kept_as)
                 self._sending.send_once(lost)
-                taking.note(lost.messages)
+                taking.note_own(lost.messages)
                 found = self._conclude(watch.queue, taking)
                 following = None if found.is_over else why
         self._follow(watch.queue, found)
@@ -452,6 +452,7 @@ class _Taking:
     told: frozenset[str] = frozenset()
     count: int = 0
     added: int = 0
+    own: int = 0
     _inbox: SimpleQueue[Any] = field(default_factory=SimpleQueue[Any])
     _consumer: Any = None
 
@@ -495,7 +496,7 @@ class _Taking:
         """
         for pause in (_REQUEUED_WITHIN, 0.0):
             status = self.transport.queue_status(self.queue)
-            if status is None or status.consumers > 1 or status.messages:
+            if status is None or status.consumers > 1 or status.messages > self.own:
                 raise AmqpTasksError(f"another has a part of join {self.queue!r}, or had it a moment ago")
             threading.Event().wait(pause)
 
@@ -556,8 +557,13 @@ class _Taking:
                 if found is not None and found.added > 0:
                     adding.append(found)
 
+    def note_own(self, messages: Collection[OutgoingMessage]) -> None:
+        """Count what was put there while it is held."""
+        self.own += len(messages)
+        self.note(messages)
+
     def note(self, messages: Iterable[Delivery | OutgoingMessage]) -> None:
-        """Count what lies in the queue, or has just been put there."""
+        """Count what lies in the queue."""
         for delivery in messages:
             self.count += 1
             try:
