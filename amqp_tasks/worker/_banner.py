@@ -48,10 +48,8 @@ def banner(
 
 
 def _version() -> str:
-    from importlib.metadata import (  # with an e-mail parser: only who asks for it
-        PackageNotFoundError,
-        version,
-    )
+    # It brings an e-mail parser, which only who asks for the version needs.
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("amqp-tasks")

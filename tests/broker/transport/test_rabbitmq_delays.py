@@ -46,9 +46,8 @@ def test_no_delayed_message_is_long_on_its_way_where_many_are_sent_so_that_its_w
 
     def messages() -> Iterator[OutgoingMessage]:
         for number in range(3000):
-            clock.seconds += (
-                0.001  # so that as many messages are on their way as milliseconds have passed for the oldest
-            )
+            # As many messages are on their way at most as milliseconds have passed for the oldest.
+            clock.seconds += 0.001
             ahead.append(number - made.statistics().confirmed)
             yield delayed(message("q", number), 600.0)
 
