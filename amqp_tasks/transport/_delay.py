@@ -2,7 +2,8 @@
 
 See `docs/explanation/delay.md`. A delay in whole seconds is written as hexadecimal digits. Level n has a topic exchange and,
 for each digit d, a queue whose messages expire after d·16ⁿ seconds into the exchange of the level below; digit 0 passes straight
-down. Below level 0 stands the exchange of what is due, from which the last word of the routing key finds the destination.
+down. Below level 0 stands the exchange of what is due, from which the last word of the routing key finds the destination. A
+publisher knows the first queue, and enters by the fanout exchange of that queue's name: no key is compared there.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class WheelEntry:
     """One way through the wheel: so many seconds, then to one destination. Make it with `wheel_entry`.
 
     Attributes:
-        exchange: the wheel's exchange to publish to.
+        exchange: the one to publish to, that of the first stop.
         routing_key: the key to publish with: six digits and the destination, a word each.
         stops: the queues that it waits in, in this order; at least one.
         due_queue: the queue that what is due goes to: the destination, or the exit to a destination behind an exchange.
@@ -100,12 +101,18 @@ class WheelEntry:
         levels = range(max((stop.level + 1 for stop in known if stop.lane == lane), default=0), highest + 1)
         exchanges = tuple(Exchange(_exchange_name(lane, level), ExchangeType.TOPIC) for level in levels)
         stops = [stop for stop in self.stops if stop not in known]
+        entrances = [Exchange(_queue_name(stop), ExchangeType.FANOUT) for stop in stops]
         # Not a whole one where something is known: its exchanges are not told again.
         base, kind = (PartialTopology(), PartialTopology) if known else (_FOOT, Topology)
         return kind(
-            exchanges=(*base.exchanges, *exchanges),
+            exchanges=(*base.exchanges, *exchanges, *entrances),
             queues=(*base.queues, *map(_wheel_queue, stops)),
-            bindings=(*base.bindings, *(_passing(lane, level) for level in levels), *map(_way_in, stops)),
+            bindings=(
+                *base.bindings,
+                *(_passing(lane, level) for level in levels),
+                *map(_way_down, stops),
+                *map(_entrance, stops),
+            ),
         )
 
     @property
@@ -145,7 +152,7 @@ def wheel_entry(seconds: int, exchange: str, routing_key: str, *, is_high: bool 
         Stop(lane, LEVELS - 1 - at, int(digit, RADIX)) for at, digit in enumerate(digits) if digit != "0"
     )
     return WheelEntry(
-        exchange=_exchange_name(lane, stops[0].level),
+        exchange=_queue_name(stops[0]),
         routing_key=".".join((*digits, word)),
         stops=stops,
         due_queue=routing_key if not exchange else _EXIT_PREFIX + word.lstrip("%"),
@@ -233,9 +240,15 @@ def _passing(lane: str, level: int) -> Binding:
     )
 
 
-def _way_in(stop: Stop) -> Binding:
+def _way_down(stop: Stop) -> Binding:
+    """For what comes from a level above."""
     pattern = _pattern(stop.level, stop.digit)
     return Binding(_exchange_name(stop.lane, stop.level), _queue_name(stop), routing_key=pattern)
+
+
+def _entrance(stop: Stop) -> Binding:
+    """For what is published: routing seven words by a topic takes the broker longer than all else that it does for a message."""
+    return Binding(_queue_name(stop), _queue_name(stop))
 
 
 def _wheel_queue(stop: Stop) -> Queue:

@@ -120,16 +120,21 @@ def test_a_returned_message_has_the_wheel_declared_again(
     assert raw_client.get("amqp_tasks.delay.2.e").body == b"kept"
 
 
-def test_an_exchange_of_the_wheel_that_is_gone_is_declared_again(
+def test_an_entrance_to_the_wheel_that_is_gone_is_declared_again_with_all_behind_it(
     transport: RabbitTransport, message: Message, raw_client: RawClient
 ) -> None:
-    transport.publish(delayed(message("q", "lost"), 5.0))
+    transport.publish(delayed(message("q", "before"), 3600.0 + 2))
+    raw_client.delete_exchange("amqp_tasks.delay.2.e")
     raw_client.delete_exchange("amqp_tasks.delay.0")
 
-    outcomes = transport.publish_many(delayed(message("q", f"kept {number}"), 5.0) for number in range(2))
+    outcomes = transport.publish_many(
+        delayed(message("q", f"after {number}"), 3600.0 + 2) for number in range(2)
+    )
 
     assert list(outcomes) == [None, None]
-    assert [raw_client.get("amqp_tasks.delay.0.5").body for _ in range(3)] == [b"lost", b"kept 0", b"kept 1"]
+    bodies = [raw_client.get("amqp_tasks.delay.2.e").body for _ in range(3)]
+    assert bodies == [b"before", b"after 0", b"after 1"]
+    raw_client.channel.exchange_declare("amqp_tasks.delay.0", passive=True)
 
 
 def test_a_destination_that_was_declared_here_is_declared_again(
