@@ -99,6 +99,27 @@ def test_new_task_ids_are_version_4_and_differ() -> None:
     assert {uuid.UUID(text).variant for text in ids} == {uuid.RFC_4122}
 
 
+def test_both_sides_of_a_fork_that_python_does_not_see_make_ids_of_their_own() -> None:
+    script = """
+import ctypes, os
+from amqp_tasks.message import new_task_id
+new_task_id()
+read, write = os.pipe()
+pid = ctypes.PyDLL(None).fork()
+ids = [new_task_id() for _ in range(500)]
+if pid == 0:
+    os.write(write, " ".join(ids).encode())
+    os._exit(0)
+os.waitpid(pid, 0)
+print(len({*ids, *os.read(read, 1 << 16).decode().split()}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert done.stdout.split() == ["1000"]
+
+
 def test_sortable_ids_are_version_7_tell_their_time_and_differ() -> None:
     before = time.time_ns() // 1_000_000
     ids = [new_sortable_id() for _ in range(5000)]
