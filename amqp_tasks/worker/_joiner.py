@@ -15,28 +15,24 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from amqp_tasks.canvas import Join, added_index
-from amqp_tasks.errors import AmqpTasksError, ChordError, MalformedMessage
+from amqp_tasks.canvas import Join
+from amqp_tasks.errors import AmqpTasksError, ChordError
 from amqp_tasks.message import (
     JoinOutcome,
-    JoinTold,
     JoinWatch,
     Limits,
-    OutgoingMessage,
     printable,
-    read_join,
     told_message,
     told_outcome,
     watch_message,
 )
 from amqp_tasks.message._printable import failed_repr
-from amqp_tasks.transport import ConsumerOptions, ConsumerState
 from amqp_tasks.worker._accounts import error_text
 from amqp_tasks.worker._named_steps import (
     emptied_steps,
@@ -49,11 +45,12 @@ from amqp_tasks.worker._named_steps import (
 )
 from amqp_tasks.worker._sending import Sending
 from amqp_tasks.worker._steps import StepMaker, Steps, Whose
+from amqp_tasks.worker._taking import Taking
 from amqp_tasks.worker._watch import next_watch
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
-    from amqp_tasks.transport import ConsumerEvent, Delivery, QueueStatus, Transport
+    from amqp_tasks.transport import QueueStatus, Transport
 
 __all__ = ("Joiner",)
 
@@ -62,16 +59,10 @@ _Item: TypeAlias = "Callable[[], None] | _Look"
 logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _MAX_PAUSE = 0.2, 15.0
-_READ_TIMEOUT = 10.0
-_QUIET = 1.0
-"""Seconds without a message after which it is asked whether another consumes the queue. Other joins wait meanwhile."""
 _BACK_WITHIN = 1.0
-_REQUEUED_WITHIN = 0.02
-"""Seconds in which what a consumer held lies in its queue again when it is counted no more."""
 _WATCH_PAUSE = 5.0
 _LAST_DOUBT = 4.0
 """After a look that failed, pauses up to this are made while nothing is counted: six seconds in all, more than a broker takes."""
-_MAX_PREFETCH = 65_535
 
 
 class _NothingCounted(AmqpTasksError):
@@ -270,7 +261,7 @@ class Joiner:
                 raise _NothingCounted("nothing is counted in it")
             if status is None or status.messages <= seen:
                 return found
-            with _Taking(transport, queue, status.messages, self._limits) as taking:
+            with Taking(transport, queue, status.messages, self._limits) as taking:
                 try:
                     taking.read()
                 except AmqpTasksError:
@@ -297,7 +288,7 @@ class Joiner:
         """End a join that cannot complete, or have it tell what is lost, unless what is found when it is held says otherwise."""
         again = watch.after(watch.pause, seen=status.messages, is_suspect=False)
         following: JoinWatch | str | None = None
-        with _Taking(self._app.transport, watch.queue, status.messages, self._limits) as taking:
+        with Taking(self._app.transport, watch.queue, status.messages, self._limits) as taking:
             taking.read()
             known = taking.definition
             if known is not None and ids_in(known) != ids_in(watch.definition):
@@ -316,6 +307,7 @@ class Joiner:
             elif any(map(self._is_there, joins_before(known, missing))):
                 return replace(again, since=time.time())
             else:
+                taking.check_rivals()
                 _log_given_up(watch.queue, why)
                 kept_as = f"{watch.queue} lost {watch.since}" if self._keeps_failures else ""
                 lost = lost_steps(watch.queue, known, missing, why, kept_as=kept_as)
@@ -335,7 +327,7 @@ class Joiner:
             self._app.transport.delete_queue(queue)
         return _Found(steps.joins, is_over=True)
 
-    def _conclude(self, queue: str, taking: _Taking) -> _Found:
+    def _conclude(self, queue: str, taking: Taking) -> _Found:
         """Publish what follows."""
         definition = taking.definition
         assert definition is not None
@@ -436,160 +428,3 @@ def _safely(work: Callable[[], None]) -> None:
     except (Exception, SystemExit):
         # Of users' code, which routes, encodes and decodes: without this thread no join of the process would be looked at.
         logger.exception("unexpected error in the workflow thread", extra={"action": "join_error"})
-
-
-@dataclass(slots=True)
-class _Taking:
-    """A context in which a join's queue is ours alone; what is not deleted goes back when it ends."""
-
-    transport: Transport
-    queue: str
-    expected: int
-    limits: Limits
-    definition: dict[str, Any] | None = None
-    outcomes: dict[int, JoinOutcome] = field(default_factory=dict[int, JoinOutcome])
-    kept: dict[int, set[str]] = field(default_factory=dict[int, set[str]])
-    told: frozenset[str] = frozenset()
-    count: int = 0
-    added: int = 0
-    own: int = 0
-    _inbox: SimpleQueue[Any] = field(default_factory=SimpleQueue[Any])
-    _consumer: Any = None
-
-    def __enter__(self) -> Self:
-        self._consumer = self.transport.consume(
-            [self.queue],
-            ConsumerOptions(prefetch=min(_MAX_PREFETCH, max(1, self.expected)), exclusive=True),
-            on_deliveries=self._inbox.put,
-            on_event=self._on_event,
-        )
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._consumer.close(timeout=_READ_TIMEOUT)
-
-    def _on_event(self, event: ConsumerEvent) -> None:
-        if event.state is not ConsumerState.CONSUMING:
-            self._inbox.put(event.state)
-
-    def _next(self) -> Sequence[Delivery] | ConsumerState | None:
-        deadline = time.monotonic() + _READ_TIMEOUT
-        while time.monotonic() < deadline:
-            try:
-                return self._inbox.get(timeout=_QUIET)  # type: ignore[no-any-return]
-            except Empty:
-                # A large outcome may be on its way over a slow line for longer; but what a rival has will not come.
-                if self._has_rival():
-                    break
-        return None
-
-    def _has_rival(self) -> bool:
-        status = self.transport.queue_status(self.queue)
-        return status is None or status.consumers > 1
-
-    def check_rivals(self) -> None:
-        """Whoever tells of failures must have read all that lies there: another may hold what says that they have been told, or that
-        a step has succeeded by now.
-
-        Raises:
-            AmqpTasksError: another holds, or held until now, a part of it.
-        """
-        for pause in (_REQUEUED_WITHIN, 0.0):
-            status = self.transport.queue_status(self.queue)
-            if status is None or status.consumers > 1 or status.messages > self.own:
-                raise AmqpTasksError(f"another has a part of join {self.queue!r}, or had it a moment ago")
-            threading.Event().wait(pause)
-
-    def read(self) -> None:
-        """Read until all are here that were counted, or enough."""
-        while not self._is_decided and self.count < self.expected:
-            found = self._next()
-            if found is None or isinstance(found, ConsumerState):
-                # Another holds it, or nobody, and the connection was lost: the next look tells which.
-                raise AmqpTasksError(
-                    f"join {self.queue!r} could not be read to its end: {found or 'nothing came'}"
-                )
-            self.note(found)
-
-    @property
-    def _is_decided(self) -> bool:
-        """Whether nothing that may still be read changes anything."""
-        return self.is_complete and not any(found.kept_as for found in self.wanted())
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the definition and all outcomes are here."""
-        definition = self.definition
-        # Counted first: this is asked after each read, and looking for each outcome takes longer.
-        if definition is None or len(self.outcomes) < definition["size"] + self.added:
-            return False
-        return all(found is not None for _, found in self._found())
-
-    def missing(self) -> Iterator[int]:
-        """The indexes of those that have not ended, or of which it was only said that they are lost."""
-        return (index for index, found in self._found() if found is None or found.is_lost)
-
-    def kept_failures(self) -> frozenset[str]:
-        """The failures of tasks that may be resumed; none where another has failed for good, as then nothing can come of it."""
-        failed = [found for found in self.wanted() if found.error is not None]
-        if not all(found.kept_as for found in failed):
-            return frozenset()
-        return frozenset(each for found in failed for each in self.kept[found.index])
-
-    def wanted(self) -> list[JoinOutcome]:
-        """The outcomes of the header, then those that were added, in order. What a run added that was run again and then did
-        not add it, is left out."""
-        return [found for _, found in self._found() if found is not None]
-
-    def _found(self) -> Iterator[tuple[int, JoinOutcome | None]]:
-        assert self.definition is not None
-        adding: list[JoinOutcome] = []
-        for index in range(self.definition["size"]):
-            found = self.outcomes.get(index)
-            yield index, found
-            if found is not None and found.added > 0:
-                adding.append(found)
-        for each in adding:  # grows: who was added may add
-            for number in range(each.added):
-                index = added_index(each.index, number)
-                found = self.outcomes.get(index)
-                yield index, found
-                if found is not None and found.added > 0:
-                    adding.append(found)
-
-    def note_own(self, messages: Collection[OutgoingMessage]) -> None:
-        """Count what was put there while it is held."""
-        self.own += len(messages)
-        self.note(messages)
-
-    def note(self, messages: Iterable[Delivery | OutgoingMessage]) -> None:
-        """Count what lies in the queue."""
-        for delivery in messages:
-            self.count += 1
-            try:
-                found = read_join(delivery.properties, delivery.body, limits=self.limits)
-            except MalformedMessage as exc:
-                logger.warning(
-                    "a message in join %s is not understood: %s",
-                    printable(self.queue),
-                    printable(str(exc), 1024),
-                )
-                continue
-            match found:
-                case JoinOutcome():
-                    self._note_outcome(found)
-                case JoinTold():
-                    self.told |= found.failures
-                case _:
-                    self.definition = found
-
-    def _note_outcome(self, found: JoinOutcome) -> None:
-        """The first counts; but a failure that is kept gives way to whatever comes of the task when it is resumed."""
-        known = self.outcomes.get(found.index)
-        if found.kept_as:
-            self.kept.setdefault(found.index, set()).add(found.kept_as)
-        if known is None:
-            self.added += found.added
-        elif not known.kept_as:
-            return
-        self.outcomes[found.index] = found

@@ -80,21 +80,21 @@ def spent(value: int, *, marker: str) -> int:
 def dying_in_give_up(*, point: str, marker: str) -> None:
     """Have its process die once, when it gives up a join of which a step is lost."""
     from amqp_tasks.message import OutgoingMessage
-    from amqp_tasks.worker import _engine, _joiner
+    from amqp_tasks.worker import _engine, _taking
 
     def die(*args: Any) -> None:
         Path(marker).touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
     if point == "before it is told":
-        note_all = _joiner._Taking.note
+        note_all = _taking.Taking.note
 
         def note_what_came(self: Any, messages: Any) -> None:
             if any(isinstance(message, OutgoingMessage) for message in messages):
                 die()
             note_all(self, messages)
 
-        setattr(_joiner._Taking, "note", note_what_came)  # noqa: B010
+        setattr(_taking.Taking, "note", note_what_came)  # noqa: B010
     else:
         setattr(_engine.Engine, "_refuse_alone", die)  # noqa: B010
 

@@ -236,15 +236,15 @@ def named(self: Task[..., Any], value: Any) -> None:
 def lose_join(value: int) -> int:
     """Its value; the next look loses its connection once."""
     from amqp_tasks.transport import ConsumerState
-    from amqp_tasks.worker import _joiner
+    from amqp_tasks.worker import _taking
 
-    found = _joiner._Taking._next
+    found = _taking.Taking._next
 
     def lost(self: Any) -> Any:
-        setattr(_joiner._Taking, "_next", found)  # noqa: B010
+        setattr(_taking.Taking, "_next", found)  # noqa: B010
         return ConsumerState.LOST
 
-    setattr(_joiner._Taking, "_next", lost)  # noqa: B010
+    setattr(_taking.Taking, "_next", lost)  # noqa: B010
     return value
 
 

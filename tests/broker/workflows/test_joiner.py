@@ -14,7 +14,8 @@ from amqp_tasks.canvas import Join
 from amqp_tasks.errors import BrokerUnreachable
 from amqp_tasks.message import DEFAULT_LIMITS, definition_message, new_task_id, outcome_message
 from amqp_tasks.transport import TopologyMode, Transport
-from amqp_tasks.worker._joiner import _READ_TIMEOUT, Joiner
+from amqp_tasks.worker._joiner import Joiner
+from amqp_tasks.worker._taking import READ_TIMEOUT
 from support import RawClient
 
 
@@ -151,5 +152,5 @@ def test_a_join_of_which_another_holds_a_part_is_left_before_its_setup_would_tim
 
     joiner.look([join], "work", lambda: None)
 
-    assert 0.0 < again.get(timeout=_READ_TIMEOUT / 2) < 1.0
+    assert 0.0 < again.get(timeout=READ_TIMEOUT / 2) < 1.0
     joiner.close(timeout=5)

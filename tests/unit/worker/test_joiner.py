@@ -13,7 +13,8 @@ from amqp_tasks.canvas import Join
 from amqp_tasks.errors import AmqpTasksError
 from amqp_tasks.message import DEFAULT_LIMITS, JoinWatch
 from amqp_tasks.transport import QueueStatus
-from amqp_tasks.worker._joiner import Joiner, _Taking
+from amqp_tasks.worker._joiner import Joiner
+from amqp_tasks.worker._taking import Taking
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
@@ -99,11 +100,11 @@ class _Asked:
 )
 def test_failures_are_not_told_while_another_has_a_part_of_the_join(looks: list[tuple[int, int]]) -> None:
     """It may be what says that they were told: a step that was resumed would be told again that it is not run."""
-    taking = _Taking(cast("Any", _Asked(*looks)), "q", 4, DEFAULT_LIMITS)
+    taking = Taking(cast("Any", _Asked(*looks)), "q", 4, DEFAULT_LIMITS)
 
     with pytest.raises(AmqpTasksError, match="another has a part of join 'q'"):
         taking.check_rivals()
 
 
 def test_failures_are_told_by_who_has_all_of_the_join() -> None:
-    _Taking(cast("Any", _Asked((0, 1), (0, 1))), "q", 4, DEFAULT_LIMITS).check_rivals()
+    Taking(cast("Any", _Asked((0, 1), (0, 1))), "q", 4, DEFAULT_LIMITS).check_rivals()
