@@ -125,6 +125,20 @@ def compare(bench: Bench, key: str, repeat: int, redis: str) -> list[str]:
     return [row.text(own if number else None) for number, row in enumerate(rows)]
 
 
+def measures(names: str) -> list[str]:
+    """What `--only` names.
+
+    Raises:
+        ArgumentTypeError: something is no measure.
+    """
+    known = ["raw", *MEASURES]
+    chosen = names.split(",")
+    for name in chosen:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+    return chosen
+
+
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(
@@ -135,7 +149,7 @@ def arguments() -> argparse.Namespace:
         "--redis", default=os.environ.get("AMQP_TASKS_BENCH_REDIS", "redis://127.0.0.1:6379/9")
     )
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", default=",".join(["raw", *MEASURES]))
+    parser.add_argument("--only", type=measures, default=["raw", *MEASURES], metavar="NAME[,NAME...]")
     parser.add_argument("--markdown", type=Path)
     return parser.parse_args()
 
@@ -154,7 +168,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory(prefix="amqp-tasks-bench-") as scratch:
         bench = Bench(url=asked.url, scratch=Path(scratch))
-        for key in asked.only.split(","):
+        for key in asked.only:
             title = "the broker's own ceiling" if key == "raw" else MEASURES[key].name
             lines += ["", f"### {title}", "", "| system | median | spread | ratio |", "|---|---|---|---|"]
             lines += (

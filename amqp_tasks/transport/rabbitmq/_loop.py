@@ -257,7 +257,8 @@ class IOThread:
     @property
     def is_current(self) -> bool:
         """Whether the caller runs on this thread."""
-        return threading.get_ident() == self._thread.ident
+        # Not the ident alone: that of a thread that has ended is given to another.
+        return threading.get_ident() == self._thread.ident and self._thread.is_alive()
 
     @property
     def is_alive(self) -> bool:

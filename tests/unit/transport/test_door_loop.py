@@ -70,3 +70,14 @@ def test_work_that_exits_does_not_end_the_thread(
 
     assert done.wait(_NOTICED)
     assert "unexpected error on the I/O thread" in caplog.text
+
+
+def test_a_thread_that_is_given_the_number_of_one_that_has_ended_is_not_taken_for_it(
+    io_thread: IOThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = io_thread._thread.ident
+    io_thread.stop(5.0)
+
+    monkeypatch.setattr(threading, "get_ident", lambda: number)
+
+    assert not io_thread.is_current
