@@ -261,6 +261,8 @@ class Joiner:
                 raise _NothingCounted("nothing is counted in it")
             if status is None or status.messages <= seen:
                 return found
+            if status.consumers and seen == size:
+                raise AmqpTasksError("another has it")  # and may be about to delete it
             with Taking(transport, queue, status.messages, self._limits) as taking:
                 try:
                     taking.read()
@@ -303,7 +305,7 @@ class Joiner:
                 return again  # others held a part of it at the looks before
             elif known is None or "steps" not in known:
                 _log_given_up(watch.queue, why)
-                found = self._end(watch.queue, self._lost(taking.definition, why))
+                found = self._end(taking, self._lost(taking.definition, why))
             elif any(map(self._is_there, joins_before(known, missing))):
                 return replace(again, since=time.time())
             else:
@@ -321,10 +323,10 @@ class Joiner:
     def _is_there(self, queue: str) -> bool:
         return self._app.transport.queue_status(queue) is not None
 
-    def _end(self, queue: str, steps: Steps) -> _Found:
+    def _end(self, taking: Taking, steps: Steps) -> _Found:
         self._sending.send_once(steps)
         if not steps.joins:
-            self._app.transport.delete_queue(queue)
+            taking.delete()
         return _Found(steps.joins, is_over=True)
 
     def _conclude(self, queue: str, taking: Taking) -> _Found:
@@ -343,7 +345,7 @@ class Joiner:
             # Only now that it is told: a death in between has it told twice, and never not at all.
             self._sending.send_once(Steps(messages=[told_message(queue, failures)]))
         elif not steps.joins:
-            self._app.transport.delete_queue(queue)
+            taking.delete()
         return _Found(steps.joins, is_over=not failures)
 
     def _steps(

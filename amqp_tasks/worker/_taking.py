@@ -61,6 +61,15 @@ class Taking:
     def __exit__(self, *exc_info: object) -> None:
         self._consumer.close(timeout=READ_TIMEOUT)
 
+    def delete(self) -> None:
+        """Delete the queue, and all in it, while nobody else can have it.
+
+        Not as its consumer: told of the end it would ask for the queue once more, and a broker that has not done deleting closes
+        the connection over that (541).
+        """
+        self._consumer.pause()
+        self.transport.delete_queue(self.queue)
+
     def _on_event(self, event: ConsumerEvent) -> None:
         if event.state is not ConsumerState.CONSUMING:
             self._inbox.put(event.state)

@@ -79,7 +79,9 @@ class Link:
         on_lost: Callable[[BrokerConnectionError], None],
         on_refused: Callable[[BrokerConnectionError], None],
         on_failed: Callable[[BrokerConnectionError], None] | None = None,
+        log_level: int = logging.WARNING,
     ) -> None:
+        self._log_level = log_level  # of the news that there is no connection
         self._loop, self._options, self._name, self._clock = loop, options, name, clock
         self._on_open, self._on_lost, self._on_refused = on_open, on_lost, on_refused
         self._on_failed = on_failed
@@ -252,7 +254,7 @@ class Link:
         elif now - self._logged_at < LOG_EVERY:
             return
         self._logged_at = now
-        LOGGER.warning("%s", error, extra={"action": "broker_down", "connection": self._name})
+        LOGGER.log(self._log_level, "%s", error, extra={"action": "broker_down", "connection": self._name})
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

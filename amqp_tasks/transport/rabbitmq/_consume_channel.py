@@ -138,6 +138,8 @@ class ConsumeChannel:
             on_open=self._open,
             on_lost=self._on_connection_lost,
             on_refused=self._on_connection_refused,
+            # Who is quicker deletes the queue, and a broker that has not done so closes the other's connection (541).
+            log_level=logging.DEBUG if options.exclusive else logging.WARNING,
         )
 
     @property

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn, cast
+from unittest.mock import MagicMock
 
 import pytest
 
 from amqp_tasks.canvas import Join
 from amqp_tasks.errors import AmqpTasksError
 from amqp_tasks.message import DEFAULT_LIMITS, JoinWatch
-from amqp_tasks.transport import QueueStatus
+from amqp_tasks.transport import QueueStatus, Transport
 from amqp_tasks.worker._joiner import Joiner
 from amqp_tasks.worker._taking import Taking
 
@@ -108,3 +109,33 @@ def test_failures_are_not_told_while_another_has_a_part_of_the_join(looks: list[
 
 def test_failures_are_told_by_who_has_all_of_the_join() -> None:
     Taking(cast("Any", _Asked((0, 1), (0, 1))), "q", 4, DEFAULT_LIMITS).check_rivals()
+
+
+def test_a_join_that_another_has_is_looked_at_later_without_consuming_it(
+    again: SimpleQueue[Callable[[], None]],
+) -> None:
+    """It may be about to delete it: whoever asks for the queue meanwhile has its connection closed by the broker."""
+    broker = MagicMock(spec_set=Transport)
+    broker.queue_status.return_value = QueueStatus(name="a join", messages=3, consumers=1)
+    joiner = _joiner_at(broker, again)
+
+    joiner.look([Join(queue="a join", index=0, size=2)], "work", _never)
+
+    again.get(timeout=10)
+    joiner.close(timeout=5)
+    assert not broker.consume.called
+
+
+def test_a_join_is_consumed_no_more_when_it_is_deleted() -> None:
+    broker = MagicMock(spec_set=Transport)
+
+    with Taking(broker, "a join", 4, DEFAULT_LIMITS) as taking:
+        taking.delete()
+
+    called = [call[0] for call in broker.mock_calls]
+    assert called == ["consume", "consume().pause", "delete_queue", "consume().close"]
+
+
+def _joiner_at(broker: MagicMock, again: SimpleQueue[Callable[[], None]]) -> Joiner:
+    app, nobody = MagicMock(transport=broker), cast("Any", None)
+    return Joiner(app, nobody, nobody, DEFAULT_LIMITS, lambda _, later: again.put(later), keeps_failures=True)
