@@ -34,9 +34,11 @@ lint: $(VENV)/.dev ## Check format, style, types and the layers of imports.
 bench: $(VENV)/.dev ## Measure against Celery, Dramatiq and the broker's own ceiling.
 	cd tests && $(abspath $(BIN))/python -m benchmarks $(ARGS)
 
-faults: $(VENV)/.dev ## Run the fault tests in full on 3.10 (installed) and 4 (container), and print their table.
+faults: $(VENV)/.dev ## Run all fault tests, also in full length, on 3.10 (installed) and 4 (container), and print their table.
 	for kind in installed container; do \
-	  AMQP_TASKS_TEST_BROKER=$$kind $(BIN)/python -m pytest tests/faults -m 'long and not soak' $(ARGS) || exit 1; \
+	  export AMQP_TASKS_TEST_BROKER=$$kind; \
+	  $(BIN)/python -m pytest tests/faults -m 'not long and not soak' -n $(JOBS) --dist loadfile $(ARGS) || exit 1; \
+	  $(BIN)/python -m pytest tests/faults -m 'long and not soak' $(ARGS) || exit 1; \
 	done
 
 soak: $(VENV)/.dev ## Let random faults strike for ten minutes (ARGS='--minutes 2', the least), and see that nothing is lost or grows.

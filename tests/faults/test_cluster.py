@@ -15,7 +15,7 @@ from support.observing import tell
 from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 LIMIT = 2.0
 """Seconds of promise 11: from when the task queue has another leader to the first task that begins."""
@@ -39,7 +39,7 @@ def own(cluster: Cluster) -> Iterator[ClusterVhost]:
     "callers_at",
     [
         pytest.param(0, id="callers-at-the-leader"),
-        pytest.param(1, id="callers-elsewhere"),
+        pytest.param(1, id="callers-elsewhere", marks=pytest.mark.long),
     ],
 )
 def test_promises_01_04_06_11_the_death_of_the_task_queues_leader_loses_and_refuses_nothing(

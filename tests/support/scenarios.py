@@ -166,11 +166,18 @@ def _close_connections(run: FaultRun, site: Site, size: Size) -> None:
     _while_one_stops(run, lambda: _close(site), "connections closed")
 
 
-def _alarm(run: FaultRun, site: Site, size: Size) -> None:
+def _memory_alarm(run: FaultRun, site: Site, size: Size) -> None:
     with run.fault("memory alarm"):
         site.node.raise_memory_alarm()
         let_pass(size.pause / 2)
         site.node.clear_memory_alarm()
+
+
+def _disk_alarm(run: FaultRun, site: Site, size: Size) -> None:
+    with run.fault("disk alarm"):
+        site.node.raise_disk_alarm()
+        let_pass(size.pause / 2)
+        site.node.clear_disk_alarm()
 
 
 def _black_hole(run: FaultRun, site: Site, size: Size) -> None:
@@ -206,7 +213,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "kill": Scenario(title="broker killed", inject=_kill, options=_LOAD),
     "pause": Scenario(title="broker paused", inject=_pause, options=_LOAD),
     "close": Scenario(title="connections closed", inject=_close_connections, options=_LOAD),
-    "alarm": Scenario(title="memory alarm", inject=_alarm, options=_LOAD),
+    "memory": Scenario(title="memory alarm", inject=_memory_alarm, options=_LOAD),
+    "disk": Scenario(title="disk alarm", inject=_disk_alarm, options=_LOAD),
     "black-hole": Scenario(title="network black-holed", inject=_black_hole, options=_LOAD),
     "abandon": Scenario(title="connections dead, unnoticed", inject=_abandon, options=_LOAD),
     "stop": Scenario(title="workers stopped", inject=_stop_workers, options=_LOAD),
