@@ -72,7 +72,8 @@ class Management:
 
     def add_vhost(self, name: str) -> None:
         """Create a virtual host with all permissions for this user."""
-        self.request("PUT", "vhosts", name, body={})
+        # The nodes of a cluster agree on it, which takes those that have just begun a while.
+        self.request("PUT", "vhosts", name, body={}, timeout=60.0)
         self.request("PUT", "permissions", name, self.user, body=ALL)
 
     def delete_vhost(self, name: str) -> None:
