@@ -10,9 +10,9 @@ import pytest
 from amqp_tasks.errors import ResultLost
 from support import Ledger, WorkerProcesses, eventually
 from support.clusters import Cluster, ClusterVhost, in_own_vhost, running_cluster
+from support.conservation import Outcome
 from support.fault_run import fault_run
 from support.nodes import Node
-from support.conservation import Outcome
 from support.observing import tell
 from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
