@@ -27,10 +27,11 @@ _FIELDS = tuple(field.name for field in fields(Request) if field.name not in _OF
 def takes_exception(app: App, errback: Signature) -> bool:
     """Whether it is called with request, exception and traceback, as its function takes more than one argument.
 
-    Others, and those that are not known here, are sent as tasks with the failed one's id.
+    Others, those that are not known here, and those that get the task itself are sent as tasks with the failed one's id: in place
+    they would have no run of their own to ask about, or to retry.
     """
     task = app.tasks.get(errback.task)
-    if task is None or errback.subtask_type is not None:
+    if task is None or errback.subtask_type is not None or task._is_bound or task._function is None:
         return False
     parameters = task.parameters
     return len(parameters.positional) - len(errback.args) > 1 or parameters.takes_any_number
