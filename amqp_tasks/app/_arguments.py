@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import sys
 import types
 import typing
@@ -155,10 +156,16 @@ class Parameters:
         """The parameters that a call may give by position, in order."""
         return self._positional
 
-    @property
-    def takes_any_number(self) -> bool:
-        """Whether a call may give any number of arguments by position."""
-        return self._has_var_positional
+    def number_free(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+        """How many more arguments a call with these may be given by position; `math.inf` for any number.
+
+        From the first parameter on that is given by name none can be given by position.
+        """
+        named = (at for at, p in enumerate(self._positional) if p.name in kwargs and p.kind not in _NOT_NAMED)
+        end = next(named, None)
+        if end is None and self._has_var_positional:
+            return math.inf
+        return len(self._positional[:end]) - len(args)
 
     def dump(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """What is sent for a call: arguments that fit, as plain data where their type is no plain builtin.

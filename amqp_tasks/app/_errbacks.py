@@ -25,7 +25,7 @@ _FIELDS = tuple(field.name for field in fields(Request) if field.name not in _OF
 
 
 def takes_exception(app: App, errback: Signature) -> bool:
-    """Whether it is called with request, exception and traceback, as its function takes more than one argument.
+    """Whether it is called with request, exception and traceback, as it takes more than one argument beside its own.
 
     Others, those that are not known here, and those that get the task itself are sent as tasks with the failed one's id: in place
     they would have no run of their own to ask about, or to retry.
@@ -33,8 +33,7 @@ def takes_exception(app: App, errback: Signature) -> bool:
     task = app.tasks.get(errback.task)
     if task is None or errback.subtask_type is not None or task._is_bound or task._function is None:
         return False
-    parameters = task.parameters
-    return len(parameters.positional) - len(errback.args) > 1 or parameters.takes_any_number
+    return task.parameters.number_free(errback.args, errback.kwargs) > 1
 
 
 def run_errback(errback: Signature, request: Request, error: Exception, traceback: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,10 @@ def app() -> Iterator[App]:
     told.clear()
     with App("errbacks", broker="memory://errbacks/", task_default_queue="work") as made:
         add_workflow_tasks(made)
+
+        @made.task(name="tell")
+        def tell(task_id: str, tag: str = "", level: int = 1) -> None:
+            told.append(("tell", task_id, tag, level))
 
         @made.task(name="bound", bind=True)
         def bound(self: Task[..., Any], task_id: str, tag: str = "") -> None:
@@ -56,3 +61,39 @@ def test_an_errback_that_gets_the_task_itself_is_a_task_of_its_own_with_the_id(
     task_id = _failed(app, app.tasks[name].s(), is_eager=is_eager)
 
     eventually(lambda: _are(told, [(name, task_id)]))
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+@pytest.mark.parametrize(
+    ("own", "seen"),
+    [
+        ({"tag": "x", "level": 2}, ("x", 2)),
+        ({"tag": "x"}, ("x", 1)),  # what comes after it cannot be given by position any more
+    ],
+)
+def test_arguments_that_an_errback_is_given_by_name_are_not_free(
+    app: App, own: dict[str, Any], seen: tuple[Any, ...], is_eager: bool
+) -> None:
+    task_id = _failed(app, app.tasks["tell"].s(**own), is_eager=is_eager)
+
+    eventually(lambda: _are(told, [("tell", task_id, *seen)]))
+
+
+def test_free_arguments_are_counted_as_celery_counts_them() -> None:
+    def plain(a: int, b: int = 0, c: int = 0) -> None: ...
+    def several(a: int, *more: int) -> None: ...
+    def positional(a: int, b: int = 0, /, **more: int) -> None: ...
+
+    def free(function: Any, *args: int, **kwargs: int) -> float:
+        task = App("counting", broker="memory://").task(function)
+        return task.parameters.number_free(args, kwargs)
+
+    assert [free(plain), free(plain, 1), free(plain, c=1), free(plain, b=1), free(plain, other=1)] == [
+        3,
+        2,
+        2,
+        1,
+        3,
+    ]
+    assert [free(several), free(several, 1), free(several, a=1)] == [math.inf, math.inf, 0]
+    assert free(positional, b=1) == 2  # the name is one of its further ones
