@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._builtins import add_builtins
 from amqp_tasks.app._eager import failed_result, run_eagerly
-from amqp_tasks.app._errbacks import run_errback, takes_exception
+from amqp_tasks.app._errbacks import run_errback, separate, takes_exception
 from amqp_tasks.app._group_result import GroupResult
 from amqp_tasks.app._request import Request
 from amqp_tasks.app._result import AsyncResult
@@ -131,7 +131,7 @@ class _Run:
     def _call_errbacks(
         self, errbacks: Sequence[Any], request: Request, error: Exception, traceback: str | None = None
     ) -> None:
-        for errback in map(signature, errbacks):
+        for errback in map(signature, separate(errbacks)):
             if takes_exception(self._app, errback):
                 run_errback(errback.bound_to(self._app.sender), request, error, traceback)
             else:

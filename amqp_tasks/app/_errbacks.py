@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._exceptions import exception_of
 from amqp_tasks.app._execution import awaited
 from amqp_tasks.app._request import Request
-from amqp_tasks.canvas import Signature, signature
+from amqp_tasks.canvas import Signature, group, signature, with_options
 from amqp_tasks.message import ResultRecord, State, exception_to_data
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
+    from amqp_tasks.app._arguments import Parameters
 
-__all__ = ("CALL_ERRBACK", "call_errback", "errback_call", "run_errback", "takes_exception")
+__all__ = ("CALL_ERRBACK", "call_errback", "errback_call", "run_errback", "separate", "takes_exception")
 
 CALL_ERRBACK = "amqp_tasks.call_errback"
 """Name of the task that calls an errback."""
 
 _OF_WORKFLOW = {"joins", "mark", "callbacks", "errbacks", "chain", "chord"}
 _FIELDS = tuple(field.name for field in fields(Request) if field.name not in _OF_WORKFLOW)
+
+
+def separate(errbacks: Iterable[Any]) -> Iterator[Any]:
+    """Errbacks as those that are called each for itself: a group as its members, as its results go to nobody.
+
+    What cannot be read is left as it is: who sends it finds out what is wrong with it.
+    """
+    for errback in errbacks:
+        members = _members(errback)
+        if members is None:
+            yield errback
+        else:
+            yield from separate(members)
+
+
+def _members(errback: Any) -> list[Any] | None:
+    try:
+        part = signature(errback)
+        return [_alone(part, each) for each in part.kwargs["tasks"]] if isinstance(part, group) else None
+    except Exception:  # noqa: BLE001 - it came in a message, and may be anything
+        return None
+
+
+def _alone(whole: group, member: Any) -> Any:
+    """A member of a group, with the options and arguments that it has from the group."""
+    try:
+        call = signature(member)
+    except Exception:  # noqa: BLE001 - as above, and the other members are called
+        return member
+    _, options = whole.own_options()
+    return with_options(call, options).clone(whole.args)
 
 
 def takes_exception(app: App, errback: Signature) -> bool:
@@ -33,7 +65,8 @@ def takes_exception(app: App, errback: Signature) -> bool:
     task = app.tasks.get(errback.task)
     if task is None or errback.subtask_type is not None or task._is_bound or task._function is None:
         return False
-    return task.parameters.number_free(errback.args, errback.kwargs) > 1
+    parameters: Parameters = task.parameters
+    return parameters.number_free(errback.args, errback.kwargs) > 1
 
 
 def run_errback(errback: Signature, request: Request, error: Exception, traceback: str | None) -> Any:

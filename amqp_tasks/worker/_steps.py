@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from amqp_tasks.app._errbacks import errback_call, run_errback, takes_exception
+from amqp_tasks.app._errbacks import errback_call, run_errback, separate, takes_exception
 from amqp_tasks.app._request import Request
 from amqp_tasks.canvas import (
     Join,
@@ -333,7 +333,7 @@ class StepMaker:
     def _call_errbacks(
         self, steps: Steps, whose: Whose, errbacks: Any, error: Exception, traceback: str | None
     ) -> None:
-        for number, errback in enumerate(errbacks or ()):
+        for number, errback in enumerate(separate(errbacks or ())):
             try:
                 call = signature(errback).bound_to(self._app.sender)
             except AmqpTasksError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from amqp_tasks import App, Task
+from amqp_tasks import App, Task, chain, group
+from amqp_tasks.app._errbacks import separate
 from support import eventually
 from support.apps import add_workflow_tasks
 from support.inside import running
@@ -20,12 +22,20 @@ told: list[tuple[Any, ...]] = []
 def app() -> Iterator[App]:
     """An app with errbacks, and a worker in a thread."""
     told.clear()
-    with App("errbacks", broker="memory://errbacks/", task_default_queue="work") as made:
+    with App("errbacks", broker=f"memory://{uuid4()}/", task_default_queue="work") as made:
         add_workflow_tasks(made)
 
         @made.task(name="tell")
         def tell(task_id: str, tag: str = "", level: int = 1) -> None:
             told.append(("tell", task_id, tag, level))
+
+        @made.task(name="explain")
+        def explain(request: Any, error: Exception, traceback: str | None) -> None:
+            told.append(("explain", request.id))
+
+        @made.task(name="note")
+        def note(task_id: str, *, tag: str = "") -> None:
+            told.append(("note", task_id, tag))
 
         @made.task(name="bound", bind=True)
         def bound(self: Task[..., Any], task_id: str, tag: str = "") -> None:
@@ -50,7 +60,7 @@ def _failed(app: App, errbacks: Any, *, is_eager: bool = False) -> str:
     """The id of a task that has failed, with these errbacks."""
     fail = app.tasks["fail"]
     call = fail.apply if is_eager else fail.apply_async
-    return call(link_error=errbacks).id  # type: ignore[no-any-return]
+    return call(link_error=errbacks).id
 
 
 @pytest.mark.parametrize("is_eager", [False, True])
@@ -97,3 +107,37 @@ def test_free_arguments_are_counted_as_celery_counts_them() -> None:
     ]
     assert [free(several), free(several, 1), free(several, a=1)] == [math.inf, math.inf, 0]
     assert free(positional, b=1) == 2  # the name is one of its further ones
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_the_members_of_a_group_are_errbacks_each_by_its_own_rule(app: App, is_eager: bool) -> None:
+    note, explain, bound = (app.tasks[name] for name in ("note", "explain", "bound"))
+    inner: Any = group(explain.s(), bound.s())
+    errbacks = [group(note.s(tag="a"), explain.s(), inner), note.s(tag="b")]
+
+    task_id = _failed(app, errbacks, is_eager=is_eager)
+
+    called = [*[("explain", task_id)] * 2, ("note", task_id, "a"), ("bound", task_id), ("note", task_id, "b")]
+    eventually(lambda: _are(sorted(told), sorted(called)))
+
+
+def test_a_group_of_errbacks_gives_its_members_its_options(app: App) -> None:
+    note = app.tasks["note"]
+    inner = {**group(note.s(tag="in")), "options": {"priority": 2}}
+    outer = {**group(note.s(tag="out")), "options": {"queue": "elsewhere", "group_id": "g"}}
+    outer["kwargs"] = {"tasks": [*outer["kwargs"]["tasks"], inner]}
+
+    found = [(call["kwargs"]["tag"], call["options"]) for call in separate([outer])]
+
+    assert found == [("out", {"queue": "elsewhere"}), ("in", {"priority": 2, "queue": "elsewhere"})]
+
+
+def test_a_chain_that_cannot_take_the_id_is_a_dead_letter_and_stops_no_other_errback(app: App) -> None:
+    note, explain = app.tasks["note"], app.tasks["explain"]
+
+    task_id = _failed(app, [chain(explain.s(), note.si("later")), chain(note.s(), note.si("then"))])
+
+    eventually(lambda: _are(told, [("note", task_id, ""), ("note", "then", "")]))
+    (letter,) = app.dead_letters.find(["work"])
+    assert (letter.task, letter.reason) == ("celery.chain", "not-sent")
+    assert "missing a required argument: 'error'" in letter.detail
