@@ -180,14 +180,24 @@ class StepMaker:
         part = part.changed(options={**part.options, **given})
         if request.stamps:
             part = part.with_stamps(request.stamps)
-        for callback in embed.get("callbacks") or ():
-            part = part.link(callback)
-        for errback in embed.get("errbacks") or ():
-            part = part.link_error(errback)
+        for number, callback in enumerate(embed.get("callbacks") or ()):
+            part = self._linked(steps, whose, part.link, callback, f"callback {number}") or part
+        for number, errback in enumerate(embed.get("errbacks") or ()):
+            part = self._linked(steps, whose, part.link_error, errback, f"errback {number}") or part
         rest = embed.get("chain") or ()
         group = (request.group, request.group_index)
         self.start(steps, whose, part, f"replacement {whose.nesting}", rest=rest, joins=joins, group=group)
         return steps
+
+    def _linked(
+        self, steps: Steps, whose: Whose, link: Callable[[Any], Signature], added: Any, place: str
+    ) -> Signature | None:
+        """A part with a further callback or errback; None where that cannot be read, and is kept."""
+        try:
+            return link(added)
+        except Exception as exc:  # noqa: BLE001 - it came in a message, and may be anything
+            self._keep(steps, whose, place, added, (), exc)
+            return None
 
     def start(
         self,
@@ -334,19 +344,24 @@ class StepMaker:
         self, steps: Steps, whose: Whose, errbacks: Any, error: Exception, traceback: str | None
     ) -> None:
         for number, errback in enumerate(separate(errbacks or ())):
-            try:
-                call = signature(errback).bound_to(self._app.sender)
-            except AmqpTasksError:
-                continue
             place = f"errback {number}"
-            if not takes_exception(self._app, call):
-                self.start(steps, whose, call, place, args=(whose.task_id,))
+            call = self._with_exception(errback)
+            if call is None:
+                self.start(steps, whose, errback, place, args=(whose.task_id,))
                 continue
             request = whose.request or Request(id=whose.task_id, root_id=whose.root_id)
             if whose.in_slot:
                 steps.calls.append(partial(_call_here, call, request, error, traceback))
             else:
                 self.start(steps, whose, errback_call(call, request, error, traceback), place)
+
+    def _with_exception(self, errback: Any) -> Signature | None:
+        """An errback that is called with the exception; None for one that is sent, or cannot be read, which `start` keeps."""
+        try:
+            call = signature(errback).bound_to(self._app.sender)
+            return call if takes_exception(self._app, call) else None
+        except Exception:  # noqa: BLE001 - it came in a message, and may be anything
+            return None
 
     def tell_joins(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from amqp_tasks import App, Task, chain, group
 from amqp_tasks.app._errbacks import separate
+from amqp_tasks.message import OutgoingMessage, Properties
 from support import eventually
 from support.apps import add_workflow_tasks
 from support.inside import running
@@ -141,3 +143,56 @@ def test_a_chain_that_cannot_take_the_id_is_a_dead_letter_and_stops_no_other_err
     (letter,) = app.dead_letters.find(["work"])
     assert (letter.task, letter.reason) == ("celery.chain", "not-sent")
     assert "missing a required argument: 'error'" in letter.detail
+
+
+_UNREADABLE = [
+    7,
+    {"task": "note", "subtask_type": ["chain"]},
+    {"task": "note", "args": 5},
+    {"task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": 5}},
+]
+
+
+def _publish(app: App, task: str, **embed: Any) -> None:
+    """A call without arguments, with what a client wrote that checks nothing."""
+    properties = Properties(
+        content_type="application/json", content_encoding="utf-8", delivery_mode=2, correlation_id="odd",
+        headers={"task": task, "id": "odd", "lang": "py"},
+    )  # fmt: skip
+    body = json.dumps([[], {}, embed]).encode()
+    app.transport.publish(OutgoingMessage(exchange="", routing_key="work", body=body, properties=properties))
+
+
+def _reasons(app: App) -> list[str]:
+    return sorted(letter.reason for letter in app.dead_letters.find(["work"]))
+
+
+@pytest.mark.parametrize("unreadable", _UNREADABLE)
+@pytest.mark.parametrize("is_in_group", [False, True])
+def test_an_errback_that_cannot_be_read_is_a_dead_letter_and_stops_no_other(
+    app: App, unreadable: Any, is_in_group: bool
+) -> None:
+    errbacks = [unreadable, dict(app.tasks["note"].s()), dict(app.tasks["explain"].s())]
+
+    _publish(app, "fail", errbacks=[_group_of(errbacks)] if is_in_group else errbacks)
+
+    eventually(lambda: _are(sorted(told), [("explain", "odd"), ("note", "odd", "")]))
+    eventually(lambda: _are(_reasons(app), ["failed", "not-sent"]))
+
+
+def _group_of(errbacks: list[Any]) -> dict[str, Any]:
+    """A group as a client writes it that checks nothing."""
+    return {"task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": errbacks}}
+
+
+def test_what_follows_a_task_stays_with_what_takes_its_place_but_for_what_cannot_be_read(app: App) -> None:
+    @app.task(name="replaced", bind=True)
+    def replaced(self: Task[..., Any]) -> None:
+        raise self.replace(app.tasks["note"].si("in place"))
+
+    note = app.tasks["note"]
+
+    _publish(app, "replaced", callbacks=[7, dict(note.si("then"))], errbacks=[7])
+
+    eventually(lambda: _are(told, [("note", "in place", ""), ("note", "then", "")]))
+    eventually(lambda: _are(_reasons(app), ["not-sent", "not-sent"]))
