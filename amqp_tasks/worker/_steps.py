@@ -42,7 +42,7 @@ from amqp_tasks.message import (
     read_mark,
 )
 from amqp_tasks.worker._accounts import error_text
-from amqp_tasks.worker._unsent import unsent_letter
+from amqp_tasks.worker._unsent import follow_up_text, unsent_letter
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
@@ -61,7 +61,7 @@ class Whose:
     """The task that something follows.
 
     Attributes:
-        task_id: its id.
+        task_id: its id; empty for a client, where that has sent the join that something follows.
         root_id: of its workflow.
         request: for errbacks that take it; None where nothing but its ids is known.
         in_slot: this is what its run in this slot comes to, so errbacks that take the request are called here.
@@ -92,6 +92,11 @@ class Whose:
             root_id=definition.get("root_id"),
             queue_name=queue_name,
         )
+
+    @property
+    def parent_id(self) -> str | None:
+        """Of what follows it."""
+        return self.task_id or None
 
     def passed_on(self, error: Exception) -> Exception:
         """What all that follows it is told of its failure."""
@@ -233,7 +238,11 @@ class StepMaker:
                 launch(frozen, args=args, rest=rest, joins=joins, group_id=group_id, group_index=group_index)
             )
             messages = self._app.workflows.messages(
-                plan, root_id=whose.root_id, parent_id=whose.task_id, timeout=_TIMEOUT, nesting=whose.nesting
+                plan,
+                root_id=whose.root_id,
+                parent_id=whose.parent_id,
+                timeout=_TIMEOUT,
+                nesting=whose.nesting,
             )
             for item, message in zip(plan, messages, strict=True):
                 # What watches a gathering went out before its definition and is larger: it would have been refused first.
@@ -260,13 +269,14 @@ class StepMaker:
         self, steps: Steps, whose: Whose, place: str, part: Any, args: Sequence[Any], error: Exception
     ) -> None:
         """Add the dead letter of what cannot be sent."""
+        what = follow_up_text(place, whose.parent_id)
         logger.error(
-            "what follows task %s cannot be sent: %s", printable(whose.task_id), printable(error_text(error), 1024),
-            extra={"action": "follow_up_refused", "task_id": whose.task_id},
+            "%s cannot be sent: %s", printable(what), printable(error_text(error), 1024),
+            extra={"action": "follow_up_refused", "task_id": whose.parent_id},
         )  # fmt: skip
         if self._has_dead_letters and whose.queue_name:
             letter = partial(
-                unsent_letter, part, args, queue_name=whose.queue_name, after=whose.task_id, place=place, error=error,
+                unsent_letter, part, args, queue_name=whose.queue_name, what=what, error=error,
                 app=self._app, hostname=self._hostname,
             )  # fmt: skip
             # What the broker finds too large is so as a dead letter, too.

@@ -22,9 +22,14 @@ from amqp_tasks.worker._accounts import error_text
 if TYPE_CHECKING:
     from amqp_tasks.app import App
 
-__all__ = ("unsent_letter",)
+__all__ = ("follow_up_text", "unsent_letter")
 
 _NO_SIGNATURE = "no signature"
+
+
+def follow_up_text(place: str, task_id: str | None) -> str:
+    """What something is to the task that it follows; None for what follows no task, as the body of a client's chord."""
+    return place if task_id is None else f"{place} of task {task_id}"
 
 
 def unsent_letter(
@@ -32,8 +37,7 @@ def unsent_letter(
     args: Sequence[Any],
     *,
     queue_name: str,
-    after: str,
-    place: str,
+    what: str,
     app: App,
     error: Exception,
     hostname: str,
@@ -45,8 +49,7 @@ def unsent_letter(
         part: what could not be sent; came in a message, and may be anything.
         args: of its first task, before its own.
         queue_name: whose dead letters it joins.
-        after: id of the task that it follows.
-        place: what it is to that task.
+        what: see `follow_up_text`.
         app: whose tasks say which arguments nobody is shown.
         error: why it could not be sent.
         hostname: the node.
@@ -60,7 +63,7 @@ def unsent_letter(
         properties=call.properties,
         body=call.body,
         reason=DeadLetterReason.NOT_SENT,
-        detail=f"{place} of task {after} cannot be sent: {error_text(error)}",
+        detail=f"{what} cannot be sent: {error_text(error)}",
         error_type=type(error).__qualname__,
         worker=hostname,
     )

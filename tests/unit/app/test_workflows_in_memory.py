@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from kombu.utils import json as kombu_json
 
 from amqp_routing import Topology
 from amqp_tasks import App, Request, Task, Workflow, chain, chord, group
-from amqp_tasks.errors import BrokerUnreachable, ChordError, ConfigurationError, StepNotRun
+from amqp_tasks.errors import BrokerUnreachable, ChordError, ConfigurationError, InvalidArguments, StepNotRun
 from support import eventually
 from support.apps import add_workflow_tasks
 from support.inside import running
@@ -255,3 +257,30 @@ def test_an_errback_may_say_of_which_types_its_arguments_are(app: App) -> None:
     ((request, error, traceback),) = called
     assert (request.id, str(error)) == (failed.id, "no")
     assert "ValueError" in (traceback or "")
+
+
+def test_the_body_of_a_chord_has_the_parent_that_sent_the_chord_and_none_where_a_client_did(app: App) -> None:
+    @app.task(name="parent_of", bind=True)
+    def parent_of(self: Task[..., Any], values: list[int]) -> str | None:
+        return self.request.parent_id
+
+    @app.task(name="sender", bind=True)
+    def sender(self: Task[..., Any]) -> None:
+        raise self.replace(chord([app.tasks["add"].s(1, 1)], parent_of.s()))
+
+    assert chord([app.tasks["add"].s(1, 1)], parent_of.s()).delay().get(timeout=10) is None
+    sent = sender.delay()
+    assert sent.get(timeout=10) == sent.id
+
+
+def test_the_body_of_a_clients_chord_that_cannot_be_sent_is_not_said_to_follow_a_task() -> None:
+    with App("lost", broker=f"memory://{uuid4().hex}/", task_default_queue="work") as made:
+        add_workflow_tasks(made)
+        add = made.tasks["add"]
+        with running(made, pool="threads", concurrency=1):
+            result = chord([add.s(1, 1)], add.si(1)).delay()
+            with pytest.raises(InvalidArguments):
+                result.get(timeout=10)
+        (letter,) = made.dead_letters.find(["work"])
+
+    assert re.match(r"body of amqp_tasks\.join\.\S+ cannot be sent: task 'add': missing", letter.detail)

@@ -32,7 +32,7 @@ def test_what_cannot_be_sent_shows_no_sensitive_argument(
     call: Signature, value: tuple[str, ...], max_bytes: int
 ) -> None:
     letter = unsent_letter(
-        call, value, app=APP, queue_name="hipri", after="a", place="next", error=ValueError("no"), hostname="me",
+        call, value, app=APP, queue_name="hipri", what="next of task a", error=ValueError("no"), hostname="me",
         max_bytes=max_bytes,
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ def test_arguments_that_exit_as_they_are_written_are_left_out() -> None:
             raise SystemExit
 
     letter = unsent_letter(
-        login.s("secret"), (Exiting(),), app=APP, queue_name="hipri", after="a", place="next",
+        login.s("secret"), (Exiting(),), app=APP, queue_name="hipri", what="next of task a",
         error=ValueError("no"), hostname="me", max_bytes=1000,
     )  # fmt: skip
 
