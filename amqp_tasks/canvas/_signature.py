@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, SupportsIndex, TypeVar
 
 from amqp_tasks._moment import others
+from amqp_tasks.canvas._fields import is_same
 from amqp_tasks.canvas._shown import Shown
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import check_stamps, plain_stamp, stamp_values
@@ -68,8 +69,8 @@ Made = TypeVar("Made", bound="Signature")
 class Signature(dict[str, Any]):
     """A call that has not been made: a dictionary of Celery's shape that cannot be changed.
 
-    What would change it returns a changed copy. Two are equal when their dictionaries are, whatever they may be sent with,
-    so one that was written as JSON and read again is equal to what it was.
+    What would change it returns a changed copy. Two are equal when their dictionaries are, whatever they may be sent with, and a tuple
+    is equal to a list of the same values: so one that was written as JSON and read again is equal to what it was.
 
     Thread safety: any thread.
     """
@@ -269,6 +270,12 @@ class Signature(dict[str, Any]):
         return show.call(self.task, self["args"], self.kwargs, level)
 
     # -- a value
+
+    def __eq__(self, other: object) -> bool:
+        return is_same(self, other) if isinstance(other, Mapping) else NotImplemented
+
+    # That of dict would not ask __eq__.
+    __ne__ = object.__ne__
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash((self.task, self.id))

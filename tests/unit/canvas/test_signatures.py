@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import operator
 import pickle
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -44,6 +46,42 @@ def test_a_signature_that_went_through_json_is_equal_and_of_the_same_kind(value:
     assert type(back) is type(value)
     assert pickle.loads(pickle.dumps(value)) == value
     assert copy.deepcopy(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        add((1, 2)),
+        add({"at": [(1, (2, 3))]}),
+        Signature("tasks.add", kwargs={"x": (1, 2)}),
+        xmap(add(), [(1, 2)]),
+        group(add((1, 2)), chain(add(), add(((),)))),
+    ],
+)
+def test_a_tuple_in_a_signature_is_equal_to_the_list_that_json_makes_of_it(value: Signature) -> None:
+    back = signature(json.loads(json.dumps(value)))
+
+    assert back == value
+    assert value == back
+    assert not operator.ne(back, value)
+    assert hash(back) == hash(value)
+    assert [value].index(back) == 0
+
+
+def test_signatures_with_other_values_are_not_equal() -> None:
+    others = [
+        add((1, 3)), add((1,)), add((1, 2), 3), add("12"), add({1: 2}), add((1, 2), queue="q"), Signature("t", ((1, 2),)),
+    ]  # fmt: skip
+
+    assert all(add((1, 2)) != other for other in others)
+    assert not any(add((1, 2)) == other for other in others)
+    assert add((1, 2)) != "tasks.add"
+
+
+def test_a_time_in_the_options_is_equal_after_the_serializer() -> None:
+    value = add(1, eta=datetime(2026, 11, 21, 12, tzinfo=UTC), expires=datetime(2026, 11, 22, tzinfo=UTC))
+
+    assert through_json(value) == value
 
 
 def test_its_dictionary_is_of_the_shape_that_celery_writes() -> None:
