@@ -174,6 +174,8 @@ class Parameters:
             InvalidArguments: they do not fit the signature or an annotation; names the parameter.
             EncodeError: a model that cannot be written as plain data.
         """
+        if kwargs.__class__ is not dict:
+            kwargs = dict(kwargs)  # such as a signature's, which not every serializer can write
         if not self._is_typed:
             return args, kwargs
         self._bind(args, kwargs)

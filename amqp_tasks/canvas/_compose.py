@@ -7,6 +7,7 @@ from itertools import chain as iter_chain
 from itertools import count, islice
 from typing import Any, Self
 
+from amqp_tasks.canvas._fields import NOTHING, owned
 from amqp_tasks.canvas._shown import Shown
 from amqp_tasks.canvas._signature import Sender, Signature, Stamping, as_dict, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
@@ -58,7 +59,7 @@ class chain(_Composed):  # noqa: N801 - the field's name
     subtask_type = "chain"
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
-        steps = [step for task in _given(tasks) for step in _steps(as_part(task))]
+        steps = tuple(step for task in _given(tasks) for step in _steps(as_part(task)))
         super().__init__("celery.chain", kwargs={"tasks": steps}, options=options)
 
     @property
@@ -91,7 +92,7 @@ class chain(_Composed):  # noqa: N801 - the field's name
 
     def _stamped(self, stamping: Stamping) -> Self:
         inner = stamping.with_those_for("on_chain_start", self)
-        steps = [step._stamped(inner) for step in self.tasks]
+        steps = tuple(step._stamped(inner) for step in self.tasks)
         inner.end("on_chain_end", self)
         return self.changed(kwargs={**self.kwargs, "tasks": steps}, options=inner.of_links(self.options))
 
@@ -119,7 +120,7 @@ class group(_Composed):  # noqa: N801 - the field's name
         if isinstance(found, Iterator):
             members: Any = _Lazy(found)  # pyright: ignore[reportUnknownArgumentType] - any items
         else:
-            members = [member for task in _given(tasks) for member in _flat(as_part(task))]
+            members = tuple(member for task in _given(tasks) for member in _flat(as_part(task)))
         super().__init__("celery.group", kwargs={"tasks": members}, options=options)
 
     @property
@@ -144,10 +145,10 @@ class group(_Composed):  # noqa: N801 - the field's name
         return ids[0] or ids[1], options
 
     def listed(self) -> Self:
-        """The same with its members in a list."""
+        """The same with its members held, those of a generator too."""
         if not self.is_lazy:
             return self
-        return self.changed(kwargs={**self.kwargs, "tasks": list(self.stream())})
+        return self.changed(kwargs={**self.kwargs, "tasks": self.tasks})
 
     def link(self, callback: Mapping[str, Any]) -> Self:
         """Refused: what runs after a group is the body of a chord.
@@ -160,7 +161,7 @@ class group(_Composed):  # noqa: N801 - the field's name
     def mapped(self, change: Callable[[Signature], Signature], **options: Any) -> Self:
         """A copy with changed members; those of a generator are changed as they are read."""
         changed = map(change, self.stream())
-        members: Any = _Lazy(changed) if self.is_lazy else list(changed)
+        members: Any = _Lazy(changed) if self.is_lazy else tuple(changed)
         return self.changed(kwargs={**self.kwargs, "tasks": members}, options=options)
 
     def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> Self:
@@ -231,7 +232,7 @@ class chord(_Composed):  # noqa: N801 - the field's name
     def header(self) -> group:
         """The group."""
         found: Any = self.kwargs["header"]
-        if isinstance(found, list):
+        if isinstance(found, list | tuple):
             return group([as_part(each, self.sender) for each in found])  # pyright: ignore[reportUnknownVariableType] - any items
         made = as_part(found, self.sender)
         return made if isinstance(made, group) else group(made)
@@ -289,7 +290,7 @@ class chord(_Composed):  # noqa: N801 - the field's name
         body = self.kwargs.get("body")
         header = (
             f"group({', '.join(show.parts(found, level))})"  # pyright: ignore[reportUnknownArgumentType] - any items
-            if isinstance(found, list)
+            if isinstance(found, list | tuple)
             else show.part(found, level)
         )
         last = "?" if body is None else show.part(body, level)
@@ -329,32 +330,41 @@ def as_part(value: Any, sender: Sender | None = None) -> Signature:
     """
     if isinstance(value, Signature):
         return value
-    fields = as_dict(value, "a workflow's part")
-    kind = _KINDS.get(fields.get("subtask_type") or "", Signature)
-    made = kind.from_fields({**_EMPTY, **{key: fields[key] for key in _EMPTY if key in fields}}, sender)
-    _check(made)
-    return made
+    given = as_dict(value, "a workflow's part")
+    fields = {**_EMPTY, **{key: given[key] for key in _EMPTY if key in given}}
+    _check(fields)
+    kind = fields["subtask_type"] or ""
+    fields["kwargs"] = {**fields["kwargs"], **_parts_of(kind, fields["kwargs"])}
+    return _KINDS.get(kind, Signature).from_fields(owned(fields), sender)
+
+
+def _parts_of(kind: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What it was made of, where that is a list: of its own."""
+    names = _PARTS.get(kind, ())
+    return {name: tuple(kwargs[name]) for name in names if isinstance(kwargs.get(name), list)}
 
 
 _EMPTY: dict[str, Any] = {
     "task": "",
-    "args": [],
-    "kwargs": {},
-    "options": {},
+    "args": (),
+    "kwargs": NOTHING,
+    "options": NOTHING,
     "subtask_type": None,
     "immutable": False,
 }
 
 
-def _check(made: Signature) -> None:
+def _check(fields: Mapping[str, Any]) -> None:
     for key, kind, wanted in _FIELDS:
-        if not isinstance(made[key], kind):
+        if not isinstance(fields[key], kind):
             raise ConfigurationError(
-                f"{key} of signature {made['task']!r:.80} must be {wanted}, got {type(made[key]).__name__}"
+                f"{key} of signature {fields['task']!r:.80} must be {wanted}, got {type(fields[key]).__name__}"
             )
-    for part in _PARTS.get(made["subtask_type"] or "", ())[:1]:
-        if part not in made["kwargs"]:
-            raise ConfigurationError(f"a signature of a {made['subtask_type']} needs {part!r} in its kwargs")
+    for part in _PARTS.get(fields["subtask_type"] or "", ())[:1]:
+        if part not in fields["kwargs"]:
+            raise ConfigurationError(
+                f"a signature of a {fields['subtask_type']} needs {part!r} in its kwargs"
+            )
 
 
 _FIELDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
@@ -379,7 +389,7 @@ def joined(first: Signature, second: Any) -> Signature:
     if isinstance(first, chain):
         *before, last = first.tasks
         if isinstance(last, group | chord):
-            return first.changed(kwargs={**first.kwargs, "tasks": [*before, joined(last, second)]})
+            return first.changed(kwargs={**first.kwargs, "tasks": (*before, joined(last, second))})
     return chain(first, second)
 
 
@@ -489,15 +499,15 @@ def _flat(member: Signature) -> Iterable[Signature]:
 
 def xmap(task: Signature, items: Iterable[Any], **options: Any) -> Signature:
     """One message that has `task` run for each item, one after the other; the result is a list."""
-    return _all("celery.map", task, list(items), options)
+    return _all("celery.map", task, tuple(items), options)
 
 
 def xstarmap(task: Signature, items: Iterable[Sequence[Any]], **options: Any) -> Signature:
     """The same, for items that are the positional arguments of one call each."""
-    return _all("celery.starmap", task, [list(item) for item in items], options)
+    return _all("celery.starmap", task, tuple(tuple(item) for item in items), options)
 
 
-def _all(name: str, task: Signature, items: list[Any], options: Mapping[str, Any]) -> Signature:
+def _all(name: str, task: Signature, items: tuple[Any, ...], options: Mapping[str, Any]) -> Signature:
     kwargs = {"task": task, "it": items}
     return Signature(name, kwargs=kwargs, options=options, immutable=True, sender=task._found_sender())
 

@@ -119,7 +119,7 @@ def freeze(
         options: further options of a single task (where its result goes); its own win.
     """
     if isinstance(part, chain):
-        steps = [freeze(_listed(step), new_id, options) for step in upgraded(part.steps)]
+        steps = tuple(freeze(_listed(step), new_id, options) for step in upgraded(part.steps))
         return part.changed(kwargs={**part.kwargs, "tasks": steps}, options={})
     if isinstance(part, group):
         group_id, own = part.own_options()

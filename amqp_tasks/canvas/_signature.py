@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeVar
 
 from amqp_tasks._moment import others
-from amqp_tasks.canvas._fields import is_same
+from amqp_tasks.canvas._fields import NOTHING, ReadOnly, owned
 from amqp_tasks.canvas._shown import Shown
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import check_stamps, plain_stamp, stamp_values
@@ -66,11 +66,12 @@ class Sender(Protocol):
 Made = TypeVar("Made", bound="Signature")
 
 
-class Signature(dict[str, Any]):
+class Signature(ReadOnly):
     """A call that has not been made: a dictionary of Celery's shape that cannot be changed.
 
-    What would change it returns a changed copy. Two are equal when their dictionaries are, whatever they may be sent with, and a tuple
-    is equal to a list of the same values: so one that was written as JSON and read again is equal to what it was.
+    What would change it returns a changed copy; only the values that it was given as arguments and options stay the caller's, who can
+    change them. Two are equal when their dictionaries are, whatever they may be sent with, and a tuple is equal to a list of the same
+    values: so one that was written as JSON and read again is equal to what it was.
 
     Thread safety: any thread.
     """
@@ -90,9 +91,9 @@ class Signature(dict[str, Any]):
     ) -> None:
         super().__init__(
             task=task,
-            args=list(args),
-            kwargs=dict(kwargs or {}),
-            options=dict(options or {}),
+            args=tuple(args),
+            kwargs=ReadOnly(kwargs) if kwargs else NOTHING,
+            options=ReadOnly(options) if options else NOTHING,
             subtask_type=self.subtask_type,
             immutable=immutable,
         )
@@ -113,16 +114,16 @@ class Signature(dict[str, Any]):
     @property
     def args(self) -> tuple[Any, ...]:
         """Positional arguments; those of the call come before them."""
-        return tuple(self["args"])
+        return self["args"]  # type: ignore[no-any-return]
 
     @property
-    def kwargs(self) -> dict[str, Any]:
-        """Keyword arguments; those of the call win over them. Treat as read-only."""
+    def kwargs(self) -> Mapping[str, Any]:
+        """Keyword arguments; those of the call win over them."""
         return self["kwargs"]  # type: ignore[no-any-return]
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Options of the call, see `CallOptions`. Treat as read-only."""
+    def options(self) -> Mapping[str, Any]:
+        """Options of the call, see `CallOptions`."""
         return self["options"]  # type: ignore[no-any-return]
 
     @property
@@ -145,7 +146,7 @@ class Signature(dict[str, Any]):
         if self.immutable:
             return self.changed(options=merged)
         return self.changed(
-            args=[*args, *self["args"]], kwargs={**self.kwargs, **(kwargs or {})}, options=merged
+            args=(*args, *self.args), kwargs={**self.kwargs, **(kwargs or {})}, options=merged
         )
 
     def set(self, *, immutable: bool | None = None, **options: Any) -> Self:
@@ -201,7 +202,7 @@ class Signature(dict[str, Any]):
     def _extended(self, option: str, added: Mapping[str, Any]) -> Self:
         known = signatures(self.options.get(option), option)
         [new] = signatures(as_dict(added, f"{option} of {self.task}"))
-        return self if new in known else self.changed(options={**self.options, option: [*known, new]})
+        return self if new in known else self.changed(options={**self.options, option: (*known, new)})
 
     def flatten_links(self) -> list[Signature]:
         """Itself and all callbacks, theirs included."""
@@ -212,11 +213,11 @@ class Signature(dict[str, Any]):
 
     def changed(self, **changes: Any) -> Self:
         """A copy with other fields, unchecked."""
-        return self.from_fields({**self, **changes}, self.sender)
+        return self.from_fields({**self, **owned(changes)}, self.sender)
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any], sender: Sender | None = None) -> Self:
-        """One with these fields, unchecked."""
+        """One with these fields, unchecked and as they are: see `owned`."""
         made = cls.__new__(cls)
         super(Signature, made).__init__(fields)
         made.sender = sender
@@ -267,15 +268,9 @@ class Signature(dict[str, Any]):
 
     def shown(self, show: Shown, level: int) -> str:
         """Its text for people, made with `show`, which has found that it has no secrets; see `Shown`."""
-        return show.call(self.task, self["args"], self.kwargs, level)
+        return show.call(self.task, self.args, self.kwargs, level)
 
     # -- a value
-
-    def __eq__(self, other: object) -> bool:
-        return is_same(self, other) if isinstance(other, Mapping) else NotImplemented
-
-    # That of dict would not ask __eq__.
-    __ne__ = object.__ne__
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash((self.task, self.id))
@@ -291,13 +286,8 @@ class Signature(dict[str, Any]):
     def __deepcopy__(self, memo: Any) -> Self:
         return self
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("a signature cannot be changed: set(), clone() and link() return a changed copy")
-
-    # Whatever the arguments are, the answer is the same, so their types are nobody's business.
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # as dict has it, it would change it
         __ior__ = __or__
-        __setitem__ = __delitem__ = update = setdefault = pop = popitem = clear = _refuse
 
 
 class StampingVisitor(ABC):
@@ -401,7 +391,7 @@ class Stamping:
         for option, hook in (("link", "on_callback"), ("link_error", "on_errback")):
             if options.get(option):
                 found = [signature(link) for link in signatures(options[option], option)]
-                links[option] = [link._stamped(self.with_those_for(hook, link)) for link in found]
+                links[option] = tuple(link._stamped(self.with_those_for(hook, link)) for link in found)
         return {**options, **links}
 
 
@@ -446,7 +436,7 @@ def with_options(part: Made, options: Mapping[str, Any]) -> Made:
     changes = dict(options)
     for name in _ADDED & changes.keys():
         known = signatures(part.options.get(name), name)
-        changes[name] = [*known, *(each for each in signatures(changes[name], name) if each not in known)]
+        changes[name] = (*known, *(each for each in signatures(changes[name], name) if each not in known))
     return part.set(**changes)
 
 

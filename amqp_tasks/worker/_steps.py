@@ -432,7 +432,7 @@ def _with_headers(part: Signature, headers: Mapping[str, Any]) -> Signature:
     """A copy in which the task whose outcome is the part's has further headers."""
     if isinstance(part, chain) and part.tasks:
         *others, last = part.tasks
-        return part.changed(kwargs={**part.kwargs, "tasks": [*others, _with_headers(last, headers)]})
+        return part.changed(kwargs={**part.kwargs, "tasks": (*others, _with_headers(last, headers))})
     if isinstance(part, chord):
         return part.changed(kwargs={**part.kwargs, "body": _with_headers(part.body, headers)})
     return part.changed(

@@ -38,6 +38,21 @@ def test_workflows_give_what_they_give_on_rabbitmq(app: App) -> None:
         chord([add.s(1, 1), fail.s()], total.s())().get(timeout=10)
 
 
+@pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml"])
+def test_every_serializer_can_write_the_arguments_of_signatures(serializer: str) -> None:
+    with App("written", broker="memory://written/", accept_content=["json", serializer]) as app:
+
+        @app.task(name="given")
+        def given(**values: Any) -> dict[str, Any]:
+            return values
+
+        with running(app, pool="threads", concurrency=1):
+            call = given.s(x=1).set(serializer=serializer)
+
+            assert call.delay().get(timeout=10) == {"x": 1}
+            assert group(call, call).delay(y=2).get(timeout=10) == [{"x": 1, "y": 2}] * 2
+
+
 @pytest.mark.parametrize("is_eager", [False, True])
 def test_what_ends_with_a_group_takes_a_tasks_place_with_the_list_of_its_values(
     app: App, is_eager: bool

@@ -55,7 +55,7 @@ def gatherings(plan: list[Message | Gathering]) -> list[Gathering]:
 def test_a_chain_is_one_message_that_carries_the_rest_in_reverse() -> None:
     (message,) = messages(begin(chain(call(1), call(2), call(3)), "first"))
     assert message.call.args == ("first", 1)
-    assert [step["args"] for step in message.rest] == [[3], [2]]
+    assert [step["args"] for step in message.rest] == [(3,), (2,)]
     assert [step["options"]["task_id"] for step in message.rest] == ["id-3", "id-2"]
     assert message.joins == ()
 
@@ -86,7 +86,7 @@ def test_a_group_before_something_gathers_for_it_and_what_follows_travels_with_t
     (gathering,) = gatherings(plan)
     assert gathering.body is not None
     assert gathering.body.args == (3,)
-    assert [step["args"] for step in gathering.rest] == [[4]]
+    assert [step["args"] for step in gathering.rest] == [(4,)]
     assert all(not m.rest for m in messages(plan))
 
 
@@ -95,7 +95,7 @@ def test_a_chain_in_a_header_reports_when_its_last_has_ended() -> None:
     assert isinstance(gathering, Gathering)
     assert isinstance(first, Message)
     assert isinstance(second, Message)
-    assert [step["args"] for step in first.rest] == [[2]]
+    assert [step["args"] for step in first.rest] == [(2,)]
     assert first.joins == (Join(queue=gathering.queue, index=0, size=2),)
 
 
@@ -150,7 +150,7 @@ def test_errbacks_of_a_chain_are_those_of_its_bodies_and_not_of_headers() -> Non
     errback = Signature("told")
     part = chain(call(1), group(call(2)), call(3)).link_error(errback)
     first, second = part.steps
-    assert first.options["link_error"] == [errback]
+    assert first.options["link_error"] == (errback,)
     assert isinstance(second, chord)
     assert "link_error" not in second.header.tasks[0].options
     assert first_errbacks(second) == ("", [errback])

@@ -197,6 +197,39 @@ def test_nothing_can_change_a_signature_in_place() -> None:
     assert value == add(1)
 
 
+def test_what_a_signature_holds_cannot_be_changed_in_place_either() -> None:
+    fields: dict[str, Any] = {"task": "t", "args": [1], "kwargs": {"x": 1}, "options": {"queue": "q"}}
+    value: Any = signature(fields)
+    composed: Any = signature({**chain(add(1)), "kwargs": {"tasks": [add(1)]}})
+    linked: Any = add(1).link(add(2))
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: value["args"].append(9),
+        lambda: value.kwargs.update(x=2),
+        lambda: value["kwargs"].pop("x"),
+        lambda: value.options.update(countdown=5),
+        lambda: value.options.__ior__({"countdown": 5}),
+        value.clone((2,)).set(priority=1).options.clear,
+        lambda: linked.options["link"].append(add(3)),
+        lambda: composed.kwargs["tasks"].append(add(3)),
+        lambda: group(add(1)).kwargs["tasks"].append(add(3)),
+        lambda: xmap(add(), [1]).kwargs["it"].append(2),
+    )
+    for change in changes:
+        with pytest.raises((TypeError, AttributeError), match=r"cannot be changed|'tuple' object"):
+            change()
+    fields["args"].append(2)
+    fields["kwargs"]["x"] = fields["options"]["queue"] = "other"
+    assert value == Signature("t", (1,), {"x": 1}, {"queue": "q"})
+
+
+def test_copies_of_what_a_signature_holds_are_plain_dictionaries() -> None:
+    held: Any = add(1, headers={"a": 1}).options
+
+    for copied in (copy.copy(held), copy.deepcopy(held), pickle.loads(pickle.dumps(held)), {**held}):
+        assert type(copied) is dict
+        assert copied == {"headers": {"a": 1}}
+
+
 def test_an_immutable_signature_takes_no_further_arguments_but_options() -> None:
     value = Signature("t", (1,), immutable=True)
     assert value.clone((9,), {"z": 1}, queue="q") == Signature(
