@@ -380,8 +380,6 @@ def joined(first: Signature, second: Any) -> Signature:
     if not isinstance(second, Mapping):
         return NotImplemented  # type: ignore[no-any-return]
     second = as_part(second)
-    if isinstance(second, group) and not second.is_lazy and not second.tasks:
-        raise ConfigurationError("a chain cannot end with, or pass through, a group that has no members")
     if isinstance(first, group):
         return chord(first, second)
     if isinstance(first, chord):

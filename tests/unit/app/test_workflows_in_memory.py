@@ -38,6 +38,30 @@ def test_workflows_give_what_they_give_on_rabbitmq(app: App) -> None:
         chord([add.s(1, 1), fail.s()], total.s())().get(timeout=10)
 
 
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_a_group_without_members_gives_an_empty_list_wherever_it_stands(app: App, is_eager: bool) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+    none = group([])
+    forms = {
+        "at the end of a chain": (add.s(1, 1) | none, []),
+        "at the end of one that was made at once": (chain(add.s(1, 1), none), []),
+        "in a chain": (add.s(1, 1) | none | total.s(), 0),
+        "in a longer chain": (add.s(1, 1) | add.s(1) | none | total.s() | add.s(1), 1),
+        "after a group": (group(add.s(1, 1)) | none, []),
+        "after a chord": (group(add.s(1, 1)) | total.s() | none, []),
+        "in a member": (group(add.s(1, 1) | none), [[]]),
+    }
+
+    def run(part: Any) -> Any:
+        return part.apply() if is_eager else part.delay()
+
+    results = {form: run(part) for form, (part, _) in forms.items()}
+
+    assert {form: result.get(timeout=10) for form, result in results.items()} == {
+        form: value for form, (_, value) in forms.items()
+    }
+
+
 @pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml"])
 def test_every_serializer_can_write_the_arguments_of_signatures(serializer: str) -> None:
     with App("written", broker="memory://written/", accept_content=["json", serializer]) as app:

@@ -253,6 +253,8 @@ def test_the_operator_builds_chains_and_chords() -> None:
     assert a | group(b, c) == chain(a, group(b, c))
     assert a | group(b, c) | d == chain(a, chord(group(b, c), d))
     assert group(a, b) | group(c, d) == chord(group(a, b), group(c, d))
+    assert a | group([]) == chain(a, group([]))
+    assert a | group([]) | d == chain(a, chord(group([]), d))
     flow = a
     flow |= b
     assert flow == chain(a, b)
