@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain as iter_chain
 from itertools import count, islice
+from types import NoneType
 from typing import Any, Self
 
-from amqp_tasks.canvas._fields import NOTHING, owned
+from amqp_tasks.canvas._fields import NOTHING, PARTS, check_ends, owned, places
 from amqp_tasks.canvas._shown import Shown
 from amqp_tasks.canvas._signature import Sender, Signature, Stamping, as_dict, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
@@ -59,7 +60,7 @@ class chain(_Composed):  # noqa: N801 - the field's name
     subtask_type = "chain"
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
-        steps = tuple(step for task in _given(tasks) for step in _steps(as_part(task)))
+        steps = tuple(step for task in _given(tasks) for step in _steps(given_part(task)))
         super().__init__("celery.chain", kwargs={"tasks": steps}, options=options)
 
     @property
@@ -120,7 +121,7 @@ class group(_Composed):  # noqa: N801 - the field's name
         if isinstance(found, Iterator):
             members: Any = _Lazy(found)  # pyright: ignore[reportUnknownArgumentType] - any items
         else:
-            members = tuple(member for task in _given(tasks) for member in _flat(as_part(task)))
+            members = tuple(member for task in _given(tasks) for member in _flat(given_part(task)))
         super().__init__("celery.group", kwargs={"tasks": members}, options=options)
 
     @property
@@ -225,7 +226,7 @@ class chord(_Composed):  # noqa: N801 - the field's name
 
     def __init__(self, header: Any, body: Any = None, **options: Any) -> None:
         found = header if isinstance(header, group) else group(header)
-        given = {"header": found.listed(), "body": None if body is None else as_part(body)}
+        given = {"header": found.listed(), "body": None if body is None else given_part(body)}
         super().__init__("celery.chord", kwargs=given, options=options)
 
     @property
@@ -256,7 +257,7 @@ class chord(_Composed):  # noqa: N801 - the field's name
 
     def with_body(self, body: Any) -> Self:
         """A copy with this body."""
-        return self.changed(kwargs={**self.kwargs, "body": as_part(body)})
+        return self.changed(kwargs={**self.kwargs, "body": given_part(body)})
 
     def link(self, callback: Mapping[str, Any]) -> Self:
         """A copy that has `callback` run with the body's result."""
@@ -300,8 +301,6 @@ class chord(_Composed):  # noqa: N801 - the field's name
 _OF_LAST = frozenset({"task_id", "link", "reply_to"})
 
 _KINDS: dict[str, type[Signature]] = {"chain": chain, "group": group, "chord": chord}
-_PARTS = {"chain": ("tasks",), "group": ("tasks",), "chord": ("header", "body")}
-"""Where what it was made of is in its `kwargs`; it cannot be without the first."""
 
 
 def signature(value: Any, *args: Any, **given: Any) -> Signature:
@@ -315,7 +314,18 @@ def signature(value: Any, *args: Any, **given: Any) -> Signature:
     Raises:
         ConfigurationError: it is none of these, or a dictionary in which something is wrong.
     """
-    return Signature(value, *args, **given) if isinstance(value, str) else as_part(value)
+    return Signature(value, *args, **given) if isinstance(value, str) else given_part(value)
+
+
+def given_part(value: Any) -> Signature:
+    """A part that somebody gives: its dictionary may be anything; see `as_part`.
+
+    Raises:
+        ConfigurationError: as `as_part`; or it contains itself.
+    """
+    if not isinstance(value, Signature):
+        check_ends(as_dict(value, "a workflow's part"))
+    return as_part(value)
 
 
 def as_part(value: Any, sender: Sender | None = None) -> Signature:
@@ -340,7 +350,7 @@ def as_part(value: Any, sender: Sender | None = None) -> Signature:
 
 def _parts_of(kind: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What it was made of, where that is a list: of its own."""
-    names = _PARTS.get(kind, ())
+    names = PARTS.get(kind, ())
     return {name: tuple(kwargs[name]) for name in names if isinstance(kwargs.get(name), list)}
 
 
@@ -360,7 +370,7 @@ def _check(fields: Mapping[str, Any]) -> None:
             raise ConfigurationError(
                 f"{key} of signature {fields['task']!r:.80} must be {wanted}, got {type(fields[key]).__name__}"
             )
-    for part in _PARTS.get(fields["subtask_type"] or "", ())[:1]:
+    for part in PARTS.get(fields["subtask_type"] or "", ())[:1]:
         if part not in fields["kwargs"]:
             raise ConfigurationError(
                 f"a signature of a {fields['subtask_type']} needs {part!r} in its kwargs"
@@ -368,6 +378,7 @@ def _check(fields: Mapping[str, Any]) -> None:
 
 
 _FIELDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("subtask_type", (str, NoneType), "text or null"),
     ("args", (list, tuple), "a list"),
     ("kwargs", dict, "an object"),
     ("options", dict, "an object"),
@@ -379,7 +390,7 @@ def joined(first: Signature, second: Any) -> Signature:
     """`first | second`."""
     if not isinstance(second, Mapping):
         return NotImplemented  # type: ignore[no-any-return]
-    second = as_part(second)
+    second = given_part(second)
     if isinstance(first, group):
         return chord(first, second)
     if isinstance(first, chord):
@@ -446,12 +457,15 @@ class _Lazy(Iterable[Any]):
 
 
 def listed(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A part, and its callbacks and errbacks, as they can travel: with a list for each generator. Itself, where there is none."""
-    kind = part.get("subtask_type")
-    names = _PARTS.get(kind, ()) if isinstance(kind, str) else ()
-    places = [*(("kwargs", name) for name in names), ("options", "link"), ("options", "link_error")]
+    """A part, and its callbacks and errbacks, as they can travel: with a list for each generator. Itself, where there is none.
+
+    Raises:
+        ConfigurationError: a dictionary contains itself.
+    """
+    if not isinstance(part, Signature):
+        check_ends(part)
     changes: dict[str, Any] = {}
-    for field, name in places:
+    for field, name in places(part):
         fields = changes.get(field, part.get(field))
         found = fields.get(name) if isinstance(fields, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         held = _held_in(found)

@@ -1,11 +1,16 @@
-"""What the fields of a signature are: dictionaries that nobody can change, and how they compare."""
+"""What the fields of a signature are: dictionaries that nobody can change, how they compare, and where others are in them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
-__all__ = ("NOTHING", "ReadOnly", "owned")
+from amqp_tasks.errors import ConfigurationError
+
+__all__ = ("NOTHING", "PARTS", "ReadOnly", "check_ends", "owned", "places")
+
+PARTS = {"chain": ("tasks",), "group": ("tasks",), "chord": ("header", "body")}
+"""Where what it was made of is in its `kwargs`; it cannot be without the first."""
 
 
 class ReadOnly(dict[str, Any]):
@@ -55,3 +60,45 @@ def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_is_same, one, other))  # pyright: ignore[reportUnknownArgumentType]
     return bool(one == other)
+
+
+def places(part: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where a signature, or its dictionary, may have others: field and name in it."""
+    kind = part.get("subtask_type")
+    names = PARTS.get(kind, ()) if isinstance(kind, str) else ()
+    return [*(("kwargs", name) for name in names), ("options", "link"), ("options", "link_error")]
+
+
+def check_ends(part: Mapping[str, Any]) -> None:
+    """Refuse what is among its own parts, callbacks or errbacks, however deep.
+
+    Raises:
+        ConfigurationError: there is such a thing.
+    """
+    way: list[tuple[Any, Iterator[Any]]] = [(part, _inside(part))]
+    ended: set[int] = set()
+    while way:
+        item, rest = way[-1]
+        inner = next(rest, None)
+        if inner is None:
+            way.pop()
+            ended.add(id(item))
+        elif any(inner is each for each, _ in way):
+            raise ConfigurationError(
+                f"signature {part.get('task')!r:.80} contains itself: give each part a dictionary of its own"
+            )
+        elif id(inner) not in ended:
+            way.append((inner, _inside(inner)))
+
+
+def _inside(item: Any) -> Iterator[Any]:
+    """The dictionaries and lists in a signature, or in a list of them, in which others may be."""
+    found: Iterator[Any] = iter(item)
+    if isinstance(item, Mapping):
+        part: Mapping[str, Any] = item  # pyright: ignore[reportUnknownVariableType] - any fields
+        found = (_at(part.get(field), name) for field, name in places(part))
+    return (each for each in found if isinstance(each, Mapping | list | tuple))  # pyright: ignore[reportUnknownVariableType] - any items
+
+
+def _at(fields: Any, name: str) -> Any:
+    return fields.get(name) if isinstance(fields, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - any fields

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from amqp_tasks.canvas import Signature, _signature, chain, chord, chunks, group, signature, xmap
+from amqp_tasks.canvas import Signature, _signature, chain, chord, chunks, freeze, group, signature, xmap
 from amqp_tasks.errors import ConfigurationError, Replaced
 from amqp_tasks.message import bounded_repr
 from amqp_tasks.serialization import DEFAULT_LIMITS, dumps, loads
@@ -296,6 +296,58 @@ def test_what_is_no_signature_is_refused_where_it_is_put_in() -> None:
         signature({"task": "t", "args": 5})
     with pytest.raises(ConfigurationError, match="needs 'tasks'"):
         signature({"task": "celery.chain", "subtask_type": "chain"})
+
+
+@pytest.mark.parametrize("kind", [["group"], {"group": 1}, 7, True])
+def test_a_kind_that_is_no_text_is_refused(kind: object) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"subtask_type of signature 't' must be text or null, got \w+"
+    ):
+        signature({"task": "t", "subtask_type": kind})
+
+
+def fields_around(kind: str, field: str, name: str, is_list: bool) -> dict[str, Any]:
+    """A dictionary that is in itself, by way of another."""
+    outer: dict[str, Any] = {"task": "t", "subtask_type": kind or None, "kwargs": {}, "options": {}}
+    inner: dict[str, Any] = {**outer, "kwargs": {}, "options": {}}
+    for fields, held in ((outer, inner), (inner, outer)):
+        fields["kwargs"] |= dict.fromkeys(("tasks", "header", "body"), ())
+        fields[field][name] = [held] if is_list else held
+    return outer
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        fields_around("group", "kwargs", "tasks", is_list=True),
+        fields_around("chain", "kwargs", "tasks", is_list=True),
+        fields_around("chord", "kwargs", "header", is_list=False),
+        fields_around("chord", "kwargs", "body", is_list=False),
+        fields_around("", "options", "link", is_list=True),
+        fields_around("", "options", "link_error", is_list=False),
+    ],
+)
+def test_a_dictionary_that_contains_itself_is_refused(around: dict[str, Any]) -> None:
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: signature(around),
+        lambda: add(1).link(around),
+        lambda: chain(add(1), around),
+        lambda: group([add(1), around]),
+        lambda: chord([add(1)], around),
+        lambda: add(1) | around,
+        lambda: freeze(chain(add(1).set(link=around)), lambda: "id", lambda _: {}),
+    )
+    for use in uses:
+        with pytest.raises(ConfigurationError, match="signature 't' contains itself"):
+            use()
+
+
+def test_a_dictionary_may_be_a_part_of_another_more_than_once() -> None:
+    part: dict[str, Any] = dict(add(1))
+    pair = {**group(), "kwargs": {"tasks": [part, part]}}
+
+    assert group([pair, pair]) == group([add(1)] * 4)
+    assert add(1).link(part).set(link_error=[part]).options == {"link": [add(1)], "link_error": [part]}
 
 
 def test_a_group_takes_no_callback_and_says_what_to_write() -> None:
