@@ -34,7 +34,9 @@ def add_builtins(app: App) -> None:
         call = app.signature(signature(task))
         return [awaited(call(*item)) for item in it]
 
-    def chunked(self: Task[..., Any], task: Mapping[str, Any], it: Iterable[Sequence[Any]], n: int) -> None:
+    def chunked(self: Task[..., Any], task: Mapping[str, Any], it: Iterable[Sequence[Any]], n: int) -> Any:
+        if self.request.called_directly:
+            return [app.signature(part)() for part in chunks(signature(task), it, n).tasks]
         # Where this one is served, as the caller said that of this one only.
         parts = chunks(signature(task), it, n, queue=self.request.delivery_info.get("queue"))
         raise self.replace(parts)

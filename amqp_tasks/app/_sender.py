@@ -65,7 +65,11 @@ class AppSender:
         Raises:
             NotRegistered: its task is not known here.
         """
+        from amqp_tasks.app._builtins import add_builtins, is_builtin
+
         whole = signature.clone(args, kwargs)
+        if is_builtin(whole.task):
+            add_builtins(self._app)
         return self._app.tasks[whole.task](*whole.args, **whole.kwargs)
 
     def has_secrets(self, call: Mapping[str, Any]) -> bool:

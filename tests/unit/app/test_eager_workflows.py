@@ -47,6 +47,20 @@ def test_workflows_give_their_values(app: App, is_always_eager: bool) -> None:
     assert run(add.starmap([(1, 1), (2, 2)])) == [2, 4]
 
 
+def test_what_runs_a_task_for_many_items_runs_in_place_when_it_is_called(app: App) -> None:
+    add = app.tasks["add"]
+    pairs = [(1, 1), (2, 2), (3, 3)]
+    chunked = {"task": "celery.chunks", "kwargs": {"task": add.s(), "it": pairs, "n": 2}}
+
+    @app.task(name="same")
+    async def same(value: int) -> int:
+        return value
+
+    assert add.starmap(pairs)() == [2, 4, 6]
+    assert same.map([1, 2])() == [1, 2]
+    assert app.signature(chunked)() == [[2, 4], [6]]
+
+
 def test_arguments_of_apply_are_taken_as_those_of_apply_async(app: App) -> None:
     given: Any = None
     text: Any = "ab"
