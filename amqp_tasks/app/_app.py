@@ -535,16 +535,38 @@ class App:
 
     # -- workflows
 
-    def signature(self, value: Any, *args: Any, **given: Any) -> Signature:
-        """A call of this app, packed up: from a task's name (with `args`, `kwargs`, `options`, `immutable`), or from a
-        signature's dictionary.
+    def signature(
+        self,
+        value: Any,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **further: Unpack[CallOptions],
+    ) -> Signature:
+        """A call of this app, packed up: from a task's name, or from a signature's dictionary.
+
+        Args:
+            value: name, dictionary or signature; with the latter two nothing else can be given.
+            args: positional arguments; what is passed on to it comes before them.
+            kwargs: keyword arguments.
+            options: as in `apply_async`; they may also be what a client has written, and are checked where it is sent.
+            immutable: nothing is passed on to it.
+            further: options by name, checked here.
 
         Raises:
-            ConfigurationError: it is no signature.
+            ConfigurationError: it is no signature; an unknown option, or a value that cannot be.
+            TypeError: `args` is a string, or not a sequence.
         """
         from amqp_tasks.canvas import signature
 
-        return signature(value, *args, **given).bound_to(self.sender)
+        check_call_options(further)
+        stamps = further.pop("stamps", None)
+        made = signature(
+            value, positional(args), keywords(kwargs), options, immutable=immutable, **further
+        ).bound_to(self.sender)
+        return made.with_stamps(stamps) if stamps else made
 
     @property
     def workflows(self) -> Workflows:

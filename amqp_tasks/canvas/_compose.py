@@ -145,6 +145,10 @@ class group(_Composed):  # noqa: N801 - the field's name
         ids = options.pop("group_id", None), options.pop("task_id", None)
         return ids[0] or ids[1], options
 
+    def group(self) -> Self:
+        """Itself: what `chunks` makes is a group, where Celery's has to be made one."""
+        return self
+
     def listed(self) -> Self:
         """The same with its members held, those of a generator too."""
         if not self.is_lazy:
@@ -303,18 +307,37 @@ _OF_LAST = frozenset({"task_id", "link", "reply_to"})
 _KINDS: dict[str, type[Signature]] = {"chain": chain, "group": group, "chord": chord}
 
 
-def signature(value: Any, *args: Any, **given: Any) -> Signature:
+def signature(
+    value: Any,
+    args: Iterable[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    immutable: bool = False,
+    **further: Any,
+) -> Signature:
     """A signature from a signature, from its dictionary (Celery's are fine), or from a task's name.
 
     Args:
-        value: signature, dictionary or name.
-        args: with a name: `args`, `kwargs`, `options`.
-        given: with a name: the same by name, and `immutable`.
+        value: signature, dictionary or name; with a signature or a dictionary nothing else can be given.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        options: of the call; their names are checked where it is sent.
+        immutable: results of tasks before it are not passed to it.
+        further: options by name.
 
     Raises:
-        ConfigurationError: it is none of these, or a dictionary in which something is wrong.
+        ConfigurationError: it is none of these, a dictionary in which something is wrong, or more is given beside it.
     """
-    return Signature(value, *args, **given) if isinstance(value, str) else given_part(value)
+    if isinstance(value, str):
+        return Signature(value, args or (), kwargs, {**(options or {}), **further}, immutable=immutable)
+    if args or kwargs or options or immutable or further:
+        beside = ", ".join(further) or "arguments, options or immutable"
+        raise ConfigurationError(
+            f"a signature takes no {beside:.200} beside it: write app.signature(value) for one that is sent with an app,"
+            " and clone() or set() of that for a changed copy"
+        )
+    return given_part(value)
 
 
 def given_part(value: Any) -> Signature:

@@ -247,6 +247,10 @@ class Signature(ReadOnly):
         """Call the task's function here and now."""
         return self._sender().call_signature(self, args, kwargs)
 
+    def __invert__(self) -> Any:
+        """Send it and wait for what it gives: `~add.s(2, 2)` is `add.s(2, 2).delay().get()`."""
+        return self.delay().get()
+
     def _sender(self) -> Sender:
         return sender_or_other(self._found_sender(), repr(self.task))
 

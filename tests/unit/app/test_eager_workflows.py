@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amqp_tasks import App, AsyncResult, GroupResult, Task, chain, chord, group
-from amqp_tasks.errors import ChordError
+from amqp_tasks.errors import ChordError, ConfigurationError
 from support.apps import add_workflow_tasks
 
 told: list[Any] = []
@@ -59,6 +59,24 @@ def test_what_runs_a_task_for_many_items_runs_in_place_when_it_is_called(app: Ap
     assert add.starmap(pairs)() == [2, 4, 6]
     assert same.map([1, 2])() == [1, 2]
     assert app.signature(chunked)() == [[2, 4], [6]]
+
+
+def test_the_operator_of_inversion_sends_a_signature_and_waits(app: App) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+    app.conf.update(task_always_eager=True)
+
+    assert ~add.s(2, 2) == 4
+    assert ~(group(add.s(1, 1), add.s(2, 2)) | total.s()) == 6
+
+
+def test_a_signature_by_name_takes_options_as_a_call_does(app: App) -> None:
+    made = app.signature("add", args=(1, 1), countdown=10, queue="q", stamps={"batch": 1})
+
+    assert made == app.tasks["add"].signature((1, 1), countdown=10, queue="q", stamps={"batch": 1})
+    with pytest.raises(ConfigurationError, match="unknown call option 'countdwon', did you mean 'countdown'"):
+        app.signature("add", (1, 1), countdwon=10)  # type: ignore[call-arg]  # what is refused
+    with pytest.raises(TypeError, match="args must be a list or tuple, got str"):
+        app.signature("add", "ab")
 
 
 def test_arguments_of_apply_are_taken_as_those_of_apply_async(app: App) -> None:

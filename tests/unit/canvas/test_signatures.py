@@ -350,6 +350,32 @@ def test_a_dictionary_may_be_a_part_of_another_more_than_once() -> None:
     assert add(1).link(part).set(link_error=[part]).options == {"link": [add(1)], "link_error": [part]}
 
 
+def test_options_of_a_signature_are_given_by_name_as_well() -> None:
+    made = signature("t", args=(1,), kwargs={"y": 2}, options={"queue": "q"}, countdown=10, immutable=True)
+
+    assert made == Signature("t", (1,), {"y": 2}, {"queue": "q", "countdown": 10}, immutable=True)
+
+
+def test_nothing_is_given_beside_a_signature_as_it_would_be_lost() -> None:
+    value = add(1)
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: signature(value, app=None),
+        lambda: signature(dict(value), countdown=1),
+        lambda: signature(value, (1,)),
+    )
+    for use in uses:
+        with pytest.raises(
+            ConfigurationError, match=r"a signature takes no .* beside it: write app\.signature"
+        ):
+            use()
+
+
+def test_what_chunks_makes_is_a_group_already() -> None:
+    made = chunks(add(), [(1, 1), (2, 2)], 1)
+
+    assert made.group() == made
+
+
 def test_a_group_takes_no_callback_and_says_what_to_write() -> None:
     with pytest.raises(ConfigurationError, match=r"group\(...\) \| callback"):
         group(add(1)).link(add(2))
