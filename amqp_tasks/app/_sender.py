@@ -72,6 +72,10 @@ class AppSender:
             add_builtins(self._app)
         return self._app.tasks[whole.task](*whole.args, **whole.kwargs)
 
+    def new_id(self) -> str:
+        """See `Sender.new_id`."""
+        return self._app.calls.new_id()
+
     def has_secrets(self, call: Mapping[str, Any]) -> bool:
         """See `Sender.has_secrets`."""
         kwargs: Any = call.get("kwargs")

@@ -29,7 +29,9 @@ class ReadOnly(dict[str, Any]):
         return dict, (dict(self),)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("a signature cannot be changed: set(), clone() and link() return a changed copy")
+        raise TypeError(
+            "a signature cannot be changed: set(), clone(), replace() and link() return a changed copy"
+        )
 
     # Whatever the arguments are, the answer is the same, so their types are nobody's business.
     if not TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeVar, cast
 
 from amqp_tasks._moment import others
 from amqp_tasks.canvas._fields import NOTHING, ReadOnly, owned
 from amqp_tasks.canvas._shown import Shown
 from amqp_tasks.errors import ConfigurationError
-from amqp_tasks.message import check_stamps, plain_stamp, stamp_values
+from amqp_tasks.message import check_stamps, check_task_id, plain_stamp, stamp_values
 
 __all__ = (
     "Sender",
@@ -57,6 +57,10 @@ class Sender(Protocol):
 
     def call_signature(self, signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the task's function here; returns what it returns."""
+
+    def new_id(self) -> str:
+        """An id for a call."""
+        ...
 
     def has_secrets(self, call: Mapping[str, Any]) -> bool:
         """Whether the task of a signature, or of its dictionary, has `sensitive` arguments: nobody may be shown what it is given."""
@@ -155,6 +159,38 @@ class Signature(ReadOnly):
         if immutable is not None:
             changes["immutable"] = immutable
         return self.changed(**changes)
+
+    def replace(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A copy with these arguments or options in place of its own; what is None stays. Immutable ones, too.
+
+        Raises:
+            ConfigurationError: a value that cannot be; of what is composed, `kwargs` without its parts.
+        """
+        from amqp_tasks.canvas._compose import as_part
+
+        given = {"args": args, "kwargs": kwargs, "options": options}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return cast("Self", as_part({**self, **changes}, self.sender))
+
+    def freeze(self, id: str | None = None) -> Self:  # noqa: A002 - the field's name
+        """A copy that has the id that its result will have, so that this is known before it is sent; itself, if it has one.
+
+        Unlike Celery's, it leaves this one as it is, and gives no result: send the copy, and that is its result's id.
+
+        Args:
+            id: of the call; of a group its own, of other compositions that of the last task. None: a new one.
+
+        Raises:
+            ConfigurationError: no id can be so, or nobody is known who could make one.
+        """
+        if self.id is not None:
+            return self
+        return self.set(task_id=self._sender().new_id() if id is None else check_task_id(id))
 
     def link(self, callback: Mapping[str, Any]) -> Self:
         """A copy that has `callback` run with its result."""

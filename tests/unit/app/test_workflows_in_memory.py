@@ -62,6 +62,19 @@ def test_a_group_without_members_gives_an_empty_list_wherever_it_stands(app: App
     }
 
 
+def test_a_frozen_workflow_has_the_id_of_its_result_before_it_is_sent(app: App) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+    pair = group(add.s(1, 1), add.s(2, 2))
+
+    for part in (add.s(1, 1), add.s(1, 1) | add.s(2), pair, pair | total.s(), add.s(1, 1) | group(add.s(1))):
+        frozen = part.freeze()
+        result = frozen.delay()
+
+        assert result.id == frozen.id
+        result.get(timeout=10)
+    assert add.s(1, 1).freeze().id != add.s(1, 1).freeze().id
+
+
 @pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml"])
 def test_every_serializer_can_write_the_arguments_of_signatures(serializer: str) -> None:
     with App("written", broker="memory://written/", accept_content=["json", serializer]) as app:

@@ -350,6 +350,34 @@ def test_a_dictionary_may_be_a_part_of_another_more_than_once() -> None:
     assert add(1).link(part).set(link_error=[part]).options == {"link": [add(1)], "link_error": [part]}
 
 
+def test_a_replaced_signature_is_a_copy_with_other_arguments_or_options() -> None:
+    value = Signature("t", (1,), {"y": 2}, {"queue": "q"}, immutable=True)
+
+    assert value.replace(args=(5, 6)) == Signature("t", (5, 6), {"y": 2}, {"queue": "q"}, immutable=True)
+    assert value.replace((), {"z": 3}, {}) == Signature("t", (), {"z": 3}, immutable=True)
+    assert value.replace() == value
+    assert type(group(add(1)).replace(options={"queue": "q"})) is group
+    assert value == Signature("t", (1,), {"y": 2}, {"queue": "q"}, immutable=True)
+
+
+def test_a_signature_is_not_replaced_by_what_is_none() -> None:
+    text: Any = "ab"
+    with pytest.raises(ConfigurationError, match="args of signature 't' must be a list"):
+        Signature("t").replace(args=text)
+    with pytest.raises(ConfigurationError, match="a signature of a chain needs 'tasks' in its kwargs"):
+        chain(add(1)).replace(kwargs={})
+
+
+def test_a_frozen_signature_is_a_copy_that_keeps_its_id() -> None:
+    value = add(1)
+
+    assert value.freeze("x") == value.set(task_id="x")
+    assert value.freeze("x").freeze("y").id == "x"
+    assert value.id is None
+    with pytest.raises(ConfigurationError):
+        value.freeze("")
+
+
 def test_options_of_a_signature_are_given_by_name_as_well() -> None:
     made = signature("t", args=(1,), kwargs={"y": 2}, options={"queue": "q"}, countdown=10, immutable=True)
 
