@@ -139,11 +139,13 @@ class _Run:
 
 
 def _hang(result: Any, before: Any) -> None:
-    """`result` comes after `before`."""
+    """`result` comes after `before`, and of a group each member does."""
     while result.parent is not None:
         result = result.parent
     if result is not before:
         result.parent = before
+        for member in getattr(result, "results", ()):
+            _hang(member, before)
 
 
 def _value(result: Any) -> Any:

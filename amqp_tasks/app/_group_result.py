@@ -13,6 +13,7 @@ from amqp_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from amqp_tasks.app._result import AsyncResult
+    from amqp_tasks.app._result_graph import ResultGraph
 
 __all__ = ("GroupResult", "on_all_ready")
 
@@ -59,6 +60,12 @@ class GroupResult(ResultSet[R_co]):
     def _call_when_ready(self, callback: Callable[[GroupResult[R_co]], object]) -> Callable[[], None]:
         """See `AsyncResult._call_when_ready`; a member of a set may itself be of several."""
         return on_all_ready(self, lambda: callback(self))
+
+    def graph(self) -> ResultGraph:
+        """Its members, what came before them and what follows, as far as it is known here, with states."""
+        from amqp_tasks.app._result_graph import ResultGraph
+
+        return ResultGraph.of(self)
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """The JSON form: `((id, parent), [members])`; `result_from_tuple` reads it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from amqp_tasks.errors import AmqpTasksError
 
 if TYPE_CHECKING:
+    from amqp_tasks.app._group_result import GroupResult
     from amqp_tasks.app._result import AsyncResult
 
 __all__ = ("ResultGraph",)
@@ -21,7 +23,7 @@ class ResultGraph:
     """Which task followed which.
 
     Attributes:
-        states: of each id; `UNKNOWN` where this process cannot know it.
+        states: of each id; `UNKNOWN` where this process cannot know it, as of tasks that others sent.
         names: of each id, where it is known which task it is.
         edges: pairs of ids: first, then what followed it.
     """
@@ -31,30 +33,26 @@ class ResultGraph:
     edges: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, result: AsyncResult[Any]) -> Self:
+    def of(cls, result: AsyncResult[Any] | GroupResult[Any]) -> Self:
         """All that hangs together with `result`: what came before it, and what followed any of these."""
         states: dict[str, str] = {}
         names: dict[str, str] = {}
         edges: dict[tuple[str, str], None] = {}
-        waiting: list[Any] = [result]
-        seen: set[str] = set()
-        while waiting:
-            each = waiting.pop()
-            if each.id in seen:
-                continue
-            seen.add(each.id)
-            if not hasattr(each, "results"):
-                states[each.id] = _state(each)
-                if (name := _name(each)) is not None:
-                    names[each.id] = name
-            before = _singles(each.parent)
-            for single in _singles(each):
-                edges |= {(earlier.id, single.id): None for earlier in before}
-                waiting.append(single)
-            waiting += before
-            for child in _children(each):
-                edges[each.id, child.id] = None
-                waiting.append(child)
+        # What came before goes first: it is known which tasks these are, of children it is not.
+        earlier: deque[Any] = deque([result])
+        later: deque[Any] = deque()
+        while earlier or later:
+            for single in _singles((earlier or later).popleft()):
+                if single.id in states:
+                    continue
+                states[single.id] = _state(single)
+                if (name := _name(single)) is not None:
+                    names[single.id] = name
+                edges |= {(before.id, single.id): None for before in _singles(single.parent)}
+                earlier.append(single.parent)
+                children = _children(single)
+                edges |= {(single.id, child.id): None for child in children}
+                later += children
         return cls(states, names, tuple(edges))
 
     @property
@@ -107,11 +105,16 @@ class ResultGraph:
         return f"{plain}: {self.states[each]}"
 
 
-def _singles(result: Any) -> list[Any]:
+def _singles(result: Any) -> Iterator[AsyncResult[Any]]:
+    """The single results that it stands for."""
     if result is None:
-        return []
-    members = getattr(result, "results", None)
-    return [result] if members is None else [single for member in members for single in _singles(member)]
+        return
+    members: Any = getattr(result, "results", None)
+    if members is None:
+        yield result
+    else:
+        for member in members:
+            yield from _singles(member)
 
 
 def _state(result: AsyncResult[Any]) -> str:
@@ -130,8 +133,8 @@ def _name(result: AsyncResult[Any]) -> str | None:
         return None
 
 
-def _children(result: Any) -> Iterator[Any]:
+def _children(result: AsyncResult[Any]) -> list[AsyncResult[Any]]:
     try:
-        return iter(result.children if not hasattr(result, "results") else ())
+        return result.children
     except AmqpTasksError:
-        return iter(())
+        return []
