@@ -18,7 +18,6 @@ from amqp_tasks.app._request import enclosing_frame
 from amqp_tasks.errors import (
     AmqpTasksError,
     ConfigurationError,
-    IncompleteStream,
     ResultTimeout,
     ResultUnavailable,
 )
@@ -332,37 +331,30 @@ class AsyncResult(Generic[R_co]):
         """This result and those of all tasks that followed it, breadth first, each with the one it is a child of.
 
         Args:
-            intermediate: go on beside those that have not ended; else raise at the first.
+            intermediate: go on beside those that have not ended, and those that cannot be known here; else raise at the first.
 
         Raises:
             IncompleteStream: one has not ended, so what follows it is not known.
+            ResultUnavailable: this process cannot know one, as it has not sent it: a callback, or what a task has sent itself.
         """
-        waiting: deque[tuple[AsyncResult[Any] | None, AsyncResult[Any]]] = deque([(None, self)])
-        while waiting:
-            parent, result = waiting.popleft()
-            yield parent, result
-            if result.ready():
-                waiting.extend((result, child) for child in result.children)
-            elif not intermediate:
-                raise IncompleteStream(
-                    f"task {result.id} has not ended (state {result.state}): wait for it, or say intermediate=True"
-                )
+        from amqp_tasks.app._followed import iterdeps
+
+        return iterdeps(self, intermediate=intermediate)
 
     def collect(
         self, intermediate: bool = False, *, timeout: float | None = None, propagate: bool = True
     ) -> Iterator[tuple[AsyncResult[Any], Any]]:
-        """Wait for this result and those of all tasks that followed it; each with its value. See `iterdeps` and `get`."""
-        for _, result in self._followed(intermediate, timeout, propagate):
-            yield result, result.get(timeout, propagate)
+        """Wait for this result and those of all tasks that followed it; each with its value. See `iterdeps` and `get`.
 
-    def _followed(
-        self, intermediate: bool, timeout: float | None, propagate: bool
-    ) -> Iterator[tuple[AsyncResult[Any] | None, AsyncResult[Any]]]:
-        self.get(timeout, propagate)
-        return self.iterdeps(intermediate)
+        Raises:
+            ResultUnavailable: this process cannot know one, whatever `intermediate` says: there is no value to give.
+        """
+        from amqp_tasks.app._followed import collect
+
+        return collect(self, intermediate=intermediate, timeout=timeout, propagate=propagate)
 
     def get_leaf(self, *, timeout: float | None = None) -> Any:
-        """The value of the last task that followed this one."""
+        """The value of the last task that followed this one; raises as `collect`."""
         return deque(self.collect(timeout=timeout), maxlen=1).pop()[1]
 
     def graph(self) -> ResultGraph:
