@@ -65,6 +65,7 @@ class Progress:
 
 def tell_progress(task: Task[..., Any], progress: Progress) -> None:
     """See `Task.progress`."""
+    _check(progress)
     frame = _frame(task, "progress")
     if not progress.is_finite:
         return
@@ -76,6 +77,25 @@ def tell_progress(task: Task[..., Any], progress: Progress) -> None:
     meta = {"done": progress.done, "total": progress.total, "note": progress.note}
     _tell(task, frame, PROGRESS, meta)
     _tell_followers("task-progress", task, frame, **meta)
+
+
+def _check(progress: Progress) -> None:
+    """Refuse what no caller could read.
+
+    Raises:
+        TypeError: an argument is of another type.
+    """
+    done, total, note = progress.done, progress.total, progress.note
+    # Callers without a type checker pass anything.
+    if not (
+        isinstance(done, int | float)  # pyright: ignore[reportUnnecessaryIsInstance]
+        and isinstance(total, int | float | None)  # pyright: ignore[reportUnnecessaryIsInstance]
+        and isinstance(note, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+    ):
+        raise TypeError(
+            "progress takes done (a number), total (a number, or None where it is not known) and note (text),"
+            f" got {(done, total, note)!r:.100}"
+        )
 
 
 def tell_state(task: Task[..., Any], state: str, meta: Any) -> None:
@@ -162,6 +182,9 @@ def updates(result: AsyncResult[Any], timeout: float | None) -> Iterator[Progres
     """See `AsyncResult.updates`."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with _telling(result) as told:
+        known = _known(result, told)
+        if known is not None:
+            yield known
         while True:
             try:
                 progress = told.get(timeout=seconds_left(deadline))
@@ -171,7 +194,9 @@ def updates(result: AsyncResult[Any], timeout: float | None) -> Iterator[Progres
                 ) from None
             if progress is None:
                 return
-            yield progress
+            if progress != known:  # which may be told once more, at first
+                yield progress
+            known = None
 
 
 @contextmanager
@@ -183,8 +208,8 @@ def showing(result: AsyncResult[Any]) -> Generator[Callable[[float | None], bool
         _telling(result) as told,
         Bar(result.task.name if result.task is not None else result.id) as bar,
     ):
-        if result.state == PROGRESS and (known := progress_in(result.result)) is not None:
-            told.put(known)
+        if (known := _known(result, told)) is not None:
+            bar.move(known.done, known.total, known.note)
 
         def wait(timeout: float | None) -> bool:
             deadline = None if timeout is None else time.monotonic() + timeout
@@ -198,6 +223,17 @@ def showing(result: AsyncResult[Any]) -> Generator[Callable[[float | None], bool
                 bar.move(progress.done, progress.total, progress.note)
 
         yield wait
+
+
+def _known(result: AsyncResult[Any], told: SimpleQueue[Progress | None]) -> Progress | None:
+    """What was told before `told` was listened to; None where that is not known, or there is news."""
+    # Asked first, too: a result that is lost has ended, and looking at it would raise.
+    if told.empty() and result.state == PROGRESS:
+        known = progress_in(result.result)
+        # States come one after the other: any older than this would be in the queue by now.
+        if told.empty():
+            return known
+    return None
 
 
 @contextmanager

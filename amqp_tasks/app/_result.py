@@ -316,7 +316,7 @@ class AsyncResult(Generic[R_co]):
         on_progress(self, callback)
 
     def updates(self, timeout: float | None = None) -> Iterator[Progress]:
-        """What the task tells of its progress, until it has ended.
+        """What the task tells of its progress, until it has ended; at first what it has told last, if that is known.
 
         Raises:
             ResultTimeout: it has not ended within `timeout` seconds.

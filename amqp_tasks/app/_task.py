@@ -397,8 +397,14 @@ class Task(TaskHooks, Generic[P, R_co]):
         """Tell who waits for the running task how far it has got; see `AsyncResult.updates`. At most ten times a second
         is sent, and when `done` has come to `total`; what is not finite (`nan`, `inf`) is not sent, and the task goes on.
 
+        Args:
+            done: how much is done, a number.
+            total: of how much; None where that is not known.
+            note: what it is at.
+
         Raises:
             ConfigurationError: called directly.
+            TypeError: an argument is of another type.
         """
         from amqp_tasks.app._progress import Progress, tell_progress
 

@@ -238,6 +238,47 @@ def test_an_iteration_over_progress_that_is_broken_off_leaves_nothing_behind(inb
     assert (entry.listeners, entry.callbacks, inbox._kept) == ((), (), set())
 
 
+def test_who_asks_late_for_progress_gets_what_was_told_last_and_gets_it_once(inbox: Inbox) -> None:
+    entry = inbox.expect("a")
+    told_last = ResultRecord(task_id="a", status="PROGRESS", result={"done": 2})
+    inbox.end(entry, record=told_last)
+    with App("late", broker="memory://") as app:
+        updates = AsyncResult[int]("a", app=app, expected=entry).updates(timeout=5)
+
+        assert next(updates).done == 2
+        (hear,) = entry.listeners
+        hear(told_last)  # it was being told while `updates` looked
+        hear(ResultRecord(task_id="a", status="PROGRESS", result={"done": 3}))
+        inbox.end(entry, record=ResultRecord(task_id="a", status=State.SUCCESS, result=1))
+        assert [update.done for update in updates] == [3]
+
+
+def test_progress_that_is_told_while_somebody_begins_to_listen_keeps_its_order(inbox: Inbox) -> None:
+    entry = inbox.expect("a")
+    inbox.end(entry, record=ResultRecord(task_id="a", status="PROGRESS", result={"done": 2}))
+    coming = [3, 4]
+
+    class Late(AsyncResult[int]):
+        def _peek(self) -> ResultRecord | None:
+            while coming:
+                news = ResultRecord(task_id="a", status="PROGRESS", result={"done": coming.pop(0)})
+                inbox.end(entry, record=news)
+            return super()._peek()
+
+    with App("late", broker="memory://") as app:
+        updates = Late("a", app=app, expected=entry).updates(timeout=5)
+
+        assert [next(updates).done, next(updates).done] == [3, 4]
+
+
+def test_progress_of_a_result_that_is_lost_has_ended(inbox: Inbox) -> None:
+    entry = inbox.expect("a")
+    inbox.lose(entry)
+
+    with App("late", broker="memory://") as app:
+        assert list(AsyncResult[int]("a", app=app, expected=entry).updates(timeout=5)) == []
+
+
 def _tell_when_heard(inbox: Inbox, entry: Entry) -> None:
     eventually(lambda: bool(entry.listeners))
     inbox.end(entry, record=ResultRecord(task_id="a", status="PROGRESS", result={"done": 2}))
