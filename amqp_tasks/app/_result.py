@@ -186,6 +186,15 @@ class AsyncResult(Generic[R_co]):
     wait = get
     """The same as `get`."""
 
+    def __await__(self) -> Generator[Any, None, R_co]:
+        """Wait in an event loop, which goes on meanwhile, for what `get()` gives or raises; `asyncio.timeout` bounds it.
+
+        A wait that is cancelled leaves the task as it is. Inside a task it is refused as `get` is.
+        """
+        from amqp_tasks.app._awaiting import value_of
+
+        return value_of(self).__await__()
+
     def ready(self) -> bool:
         """True when it has ended: success, failure or revoked.
 
@@ -534,7 +543,7 @@ def refuse_inside_task() -> None:
     frame = enclosing_frame()
     if frame is not None and not frame.request.is_eager and not _may_join.get():
         raise ConfigurationError(
-            f"get() inside task {frame.task.name!r} would hold its slot while it waits, and can stop all workers: "
+            f"waiting for a result inside task {frame.task.name!r} would hold its slot while it waits, and can stop all workers: "
             "pass the result on instead, or use `with allow_join_result():`"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -69,8 +69,20 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
                 if propagate and not result.successful():
                     return
 
-    join = get
+    join = join_native = get
     """The same as `get`."""
+
+    def __await__(self) -> Generator[Any, None, list[R_co]]:
+        """Wait in an event loop for what `get()` gives or raises; see `AsyncResult.__await__`."""
+        from amqp_tasks.app._awaiting import values_of
+
+        return values_of(self._results).__await__()
+
+    def __aiter__(self) -> AsyncIterator[AsyncResult[R_co]]:
+        """Each result when it has ended, as `as_completed`, in an event loop, which goes on meanwhile."""
+        from amqp_tasks.app._awaiting import as_completed
+
+        return as_completed(self._results)
 
     def as_completed(
         self, timeout: float | None = None, *, disable_sync_subtasks: bool = True
@@ -105,6 +117,15 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
         """The values in the order in which the tasks end; arguments and errors as `get`."""
         for result in self.as_completed(timeout, disable_sync_subtasks=disable_sync_subtasks):
             yield result.get(0, propagate, disable_sync_subtasks=disable_sync_subtasks)
+
+    def iter_native(
+        self, timeout: float | None = None, *, disable_sync_subtasks: bool = True
+    ) -> Iterator[tuple[str, Any]]:
+        """`as_completed` in Celery's form: of each its id and a dictionary of `task_id`, `status`, `result`, `traceback` and
+        `children`; of a group among them its id and the list of its results. Arguments and errors as `as_completed`.
+        """
+        for result in self.as_completed(timeout, disable_sync_subtasks=disable_sync_subtasks):
+            yield result.id, _meta(result)
 
     def ready(self) -> bool:
         """True when all have ended."""
@@ -168,3 +189,13 @@ class ResultSet(Sequence["AsyncResult[R_co]"], Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"<ResultSet: {len(self._results)} results>"
+
+
+def _meta(result: Any) -> Any:
+    members = getattr(result, "results", None)
+    if members is not None:
+        return members
+    return {
+        "task_id": result.id, "status": result.status, "result": result.result,
+        "traceback": result.traceback, "children": result.children,
+    }  # fmt: skip

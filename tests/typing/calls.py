@@ -49,6 +49,13 @@ def shared(x: int) -> bytes:
     return bytes(x)
 
 
+async def awaited(results: ResultSet[int]) -> None:
+    assert_type(await shout.delay("a"), str)
+    assert_type(await results, list[int])
+    async for result in results:
+        assert_type(result, AsyncResult[int])
+
+
 def accepted() -> None:
     assert_type(add(1, 2), int)
     assert_type(add.delay(1), AsyncResult[int])
