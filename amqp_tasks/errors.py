@@ -479,7 +479,10 @@ class MaxRetriesExceededError(TaskError):
 
 
 class ChordError(TaskError):
-    """A task in the header of a chord has failed, so the body is not run; says which, and what it raised."""
+    """A task in the header of a chord has failed, so the body is not run; says which, and what it raised.
+
+    That is its `__cause__` as well, if it is not very large; it has no cause where outcomes are lost.
+    """
 
 
 _MAX_SAID = 1024

@@ -107,6 +107,7 @@ class _Run:
             result = self.part(body, (_value(header),), {})
         else:
             error = ChordError(f"Dependency {failed.id} raised {_error(failed)!r}")
+            error.__cause__ = _error(failed)
             task_id, errbacks = first_errbacks(body)
             result = failed_result(self._app, task_id or new_task_id(), error)
             self._call_errbacks(errbacks, Request(id=result.id, is_eager=True), error)

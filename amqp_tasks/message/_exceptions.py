@@ -92,8 +92,9 @@ _KNOWN = MappingProxyType(
 def exception_to_data(exc: BaseException) -> dict[str, Any]:
     """An exception as Celery writes it: `exc_type`, `exc_message` (its arguments as an array), `exc_module`.
 
-    `exc_own` is there only where Celery's name is wider than the class. Arguments that JSON cannot hold, or that are
-    very large, are replaced by a bounded repr. Never raises.
+    `exc_own` is there only where Celery's name is wider than the class, and `exc_cause`, of the same shape, only where a
+    `ChordError` has a cause that is not very large. Arguments that JSON cannot hold, or that are very large, are replaced
+    by a bounded repr. Never raises.
     """
     kind = type(exc)
     module, name = _CELERY_NAMES.get(kind, (kind.__module__, kind.__qualname__))
@@ -101,14 +102,28 @@ def exception_to_data(exc: BaseException) -> dict[str, Any]:
         args = tuple(exc.args)
     except (Exception, SystemExit):  # noqa: BLE001 - a class may define `args` anew
         args = (bounded_repr(exc),)
-    data = {
+    data: dict[str, Any] = {
         "exc_type": name,
         "exc_message": [_plain_argument(argument) for argument in args[:_MAX_ARGUMENTS]],
         "exc_module": module,
     }
     if kind.__name__ in _NARROWER.get((module, name), ()):
         data["exc_own"] = kind.__name__
+    if kind is ChordError and (cause := _cause_to_data(exc.__cause__)) is not None:
+        data["exc_cause"] = cause
     return data
+
+
+def _cause_to_data(cause: BaseException | None) -> dict[str, Any] | None:
+    """None where there is none, or it is too large to travel beside an error whose text tells of it in any case."""
+    if cause is None:
+        return None
+    data = exception_to_data(cause)
+    data.pop("exc_cause", None)  # one is enough: chords of chords are of any depth
+    if isinstance(cause, RemoteError):  # of a class that is not known here, but perhaps where it is read
+        args = [_plain_argument(argument) for argument in cause.exc_args[:_MAX_ARGUMENTS]]
+        data |= {"exc_type": cause.exc_type, "exc_message": args, "exc_module": cause.exc_module}
+    return data if _plain_argument(data) is data else None
 
 
 def _plain_argument(argument: Any) -> Any:
@@ -137,6 +152,14 @@ def exception_from_data(
         allowed: classes, or dotted names that are looked up in modules already imported.
         traceback: the remote traceback's text, kept on a `RemoteError`.
     """
+    exc = _rebuilt(data, allowed, traceback)
+    cause: object = data.get("exc_cause") if isinstance(data, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if isinstance(exc, ChordError) and isinstance(cause, dict):
+        exc.__cause__ = _rebuilt(cause, allowed, None)  # pyright: ignore[reportUnknownArgumentType]
+    return exc
+
+
+def _rebuilt(data: object, allowed: Collection[type[Exception] | str], traceback: str | None) -> Exception:
     name, module, args = _read_parts(data)
     kind = _find_narrower(data, module, name) or _find_class(module, name, allowed)
     if kind is not None:

@@ -27,6 +27,7 @@ from amqp_tasks.message import (
     JoinOutcome,
     JoinWatch,
     Limits,
+    exception_from_data,
     printable,
     told_message,
     told_outcome,
@@ -403,7 +404,9 @@ def _chord_error(failed: JoinOutcome) -> ChordError:
     error = failed.error or {}
     said = error.get("exc_message")
     arguments = ", ".join(map(_shown, said)) if isinstance(said, list) else _shown(said)  # pyright: ignore[reportUnknownArgumentType]
-    return ChordError(f"Dependency {failed.task_id} raised {error.get('exc_type')}({arguments})")
+    chord_error = ChordError(f"Dependency {failed.task_id} raised {error.get('exc_type')}({arguments})")
+    chord_error.__cause__ = exception_from_data(error)
+    return chord_error
 
 
 def _shown(argument: Any) -> str:

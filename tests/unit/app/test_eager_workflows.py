@@ -111,8 +111,9 @@ def test_a_failure_ends_what_follows_and_calls_errbacks_once(app: App) -> None:
     told.clear()
     body = total.s().on_error(app.tasks["explained"].s())
     result = chord([add.s(1, 1), fail.s()], body).apply()
-    with pytest.raises(ChordError, match=r"raised ValueError\('no'\)"):
+    with pytest.raises(ChordError, match=r"raised ValueError\('no'\)") as caught:
         result.get()
+    assert isinstance(caught.value.__cause__, ValueError)
     assert told == [(result.id, ChordError)]
 
 

@@ -12,9 +12,16 @@ from kombu.utils import json as kombu_json
 
 from amqp_routing import Topology
 from amqp_tasks import App, Request, Task, Workflow, chain, chord, group
-from amqp_tasks.errors import BrokerUnreachable, ChordError, ConfigurationError, InvalidArguments, StepNotRun
+from amqp_tasks.errors import (
+    BrokerUnreachable,
+    ChordError,
+    ConfigurationError,
+    InvalidArguments,
+    RemoteError,
+    StepNotRun,
+)
 from support import eventually
-from support.apps import add_workflow_tasks
+from support.apps import Unforeseen, add_workflow_tasks
 from support.inside import running
 
 
@@ -36,6 +43,27 @@ def test_workflows_give_what_they_give_on_rabbitmq(app: App) -> None:
     assert chain(add.s(1, 1), group(add.s(1), add.s(2)), total.s(), add.s(1))().get(timeout=10) == 8
     with pytest.raises(ChordError):
         chord([add.s(1, 1), fail.s()], total.s())().get(timeout=10)
+
+
+def test_what_a_member_raised_is_the_cause_of_its_chords_error(app: App) -> None:
+    add, total, fail = (app.tasks[name] for name in ("add", "total", "fail"))
+
+    @app.task(name="own")
+    def own() -> None:
+        raise Unforeseen("u", 7)
+
+    inner = chord([add.s(1, 1), own.s()], total.s())
+    with pytest.raises(ChordError, match="raised ValueError") as caught:
+        chord([add.s(1, 1), fail.s()], total.s())().get(timeout=10)
+    assert repr(caught.value.__cause__) == "ValueError('no')"
+    with pytest.raises(ChordError, match="raised Unforeseen") as caught:
+        inner().get(timeout=10)
+    cause = caught.value.__cause__
+    assert isinstance(cause, RemoteError)
+    assert (cause.exc_type, cause.exc_args, cause.exc_module) == ("Unforeseen", ("u", 7), "support.apps")
+    with pytest.raises(ChordError) as caught:
+        chord([inner, add.s(1, 1)], total.s())().get(timeout=10)
+    assert isinstance(caught.value.__cause__, ChordError)
 
 
 @pytest.mark.parametrize("is_eager", [False, True])

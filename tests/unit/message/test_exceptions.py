@@ -11,6 +11,7 @@ import pytest
 
 from amqp_tasks import errors
 from amqp_tasks.errors import (
+    ChordError,
     EncodeError,
     InvalidArguments,
     NotRegistered,
@@ -190,3 +191,51 @@ def test_every_own_error_survives_as_something(name: str) -> None:
     exc.args = ("said",)
 
     assert "said" in str(exception_from_data(through_json(exc)))
+
+
+def caused(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        ValueError("no", 1),
+        TaskExpired("late"),
+        RemoteError("Boom", ("x", 1), exc_module=__name__),
+        Boom("x", 1),
+    ],
+)
+def test_the_cause_of_a_chords_error_travels_and_is_made_by_the_rules_of_any(cause: Exception) -> None:
+    data = through_json(caused(ChordError("Dependency"), cause))
+
+    read = exception_from_data(data, [Boom])
+
+    assert (type(read), read.args) == (ChordError, ("Dependency",))
+    expected = Boom("x", 1) if isinstance(cause, RemoteError) else cause
+    assert repr(read.__cause__) == repr(expected)
+    assert isinstance(exception_from_data(data).__cause__, RemoteError) == isinstance(expected, Boom)
+
+
+def test_a_cause_that_is_very_large_stays_behind_and_so_does_the_cause_of_a_cause() -> None:
+    inner = caused(ChordError("inner"), ValueError("no"))
+
+    assert "exc_cause" not in exception_to_data(caused(ChordError("outer"), ValueError(*["x" * 1000] * 32)))
+    assert exception_to_data(caused(ChordError("outer"), inner))["exc_cause"] == exception_to_data(
+        ChordError("inner")
+    )
+
+
+def test_only_a_chords_error_has_its_cause_told() -> None:
+    assert exception_to_data(caused(ValueError("x"), KeyError("k"))) == exception_to_data(ValueError("x"))
+
+
+@pytest.mark.parametrize("cause", [None, 5, "text", ["x"], {}, {"exc_type": 5, "exc_cause": {}}])
+def test_a_cause_of_any_shape_does_no_harm(cause: object) -> None:
+    data = {**exception_to_data(ChordError("x")), "exc_cause": cause}
+
+    read = exception_from_data(data)
+
+    assert type(read) is ChordError
+    assert isinstance(read.__cause__, RemoteError) == isinstance(cause, dict)
