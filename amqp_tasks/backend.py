@@ -143,7 +143,8 @@ class ResultBackend(ABC):
     ) -> None:
         """Store a state or outcome from a worker and return; `on_stored` is called exactly once, on the I/O thread.
 
-        An outcome that has no reader any more (the caller's reply queue is gone) counts as stored.
+        An outcome that has no reader any more (the caller's reply queue is gone) is not: `on_stored` gets the
+        `UnroutableError`, and trying again is of no use.
 
         Raises:
             EncodeError: the result cannot be serialized.

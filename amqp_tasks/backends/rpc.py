@@ -30,9 +30,7 @@ from amqp_tasks.errors import (
     BrokerOperationError,
     BrokerUnreachable,
     ClosedError,
-    PublishError,
     ResultUnavailable,
-    UnroutableError,
 )
 from amqp_tasks.message import DEFAULT_LIMITS, Limits, ResultRecord, build_result, write_result
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, ConsumerState, TopologyMode, Transport
@@ -261,7 +259,7 @@ class RpcBackend(ResultBackend):
         correlation_id: str,
         on_stored: Callable[[Exception | None], None],
     ) -> None:
-        """Publish to the caller's reply queue, confirmed; a caller who is gone counts as told.
+        """Publish to the caller's reply queue, confirmed; of a caller who is gone `on_stored` gets `UnroutableError`.
 
         Without `reply_to` nobody waits: `on_stored` is called at once, on this thread.
 
@@ -278,11 +276,7 @@ class RpcBackend(ResultBackend):
             correlation_id=correlation_id,
             persistent=self._options.is_persistent,
         )
-
-        def settle(error: PublishError | None) -> None:
-            on_stored(None if isinstance(error, UnroutableError) else error)
-
-        self._transport().publish_nowait(message, settle)
+        self._transport().publish_nowait(message, on_stored)
 
     def statistics(self) -> BackendStatistics:
         """See `ResultBackend.statistics`."""

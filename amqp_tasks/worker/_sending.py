@@ -190,7 +190,9 @@ class Sending:
 
     def _store(self, record: ResultRecord, reply_to: str, was_nacked: bool, report: Report) -> None:
         def stored(error: Exception | None) -> None:
-            if isinstance(error, PublishNacked) and self._closing.is_set():
+            if isinstance(error, UnroutableError):
+                report(None)
+            elif isinstance(error, PublishNacked) and self._closing.is_set():
                 report(error)
             elif isinstance(error, PublishNacked) and not was_nacked:
                 self._call_later(_NACKED_PAUSE, partial(self._store, record, reply_to, True, report))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from amqp_tasks.errors import EncodeError, MessageTooLarge, PublishNacked
+from amqp_tasks.errors import EncodeError, MessageTooLarge, PublishNacked, UnroutableError
 from amqp_tasks.message import OutgoingMessage, ResultRecord, State
 from amqp_tasks.transport import Settlement
 from amqp_tasks.worker._job import Job
@@ -195,6 +195,9 @@ class Settler:
             self._close(job)
         elif isinstance(error, MessageTooLarge | EncodeError):
             self._store_instead(job, record, error, pause)
+        elif isinstance(error, UnroutableError):
+            # The caller has left; no other attempt finds him.
+            self._give_up(job, record)
         elif isinstance(error, PublishNacked) and pause >= _LAST_NACKED_PAUSE:
             logger.error(
                 "the result of task %s is given up: %s", record.task_id, error,

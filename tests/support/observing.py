@@ -145,11 +145,11 @@ def _tell_outcome(message: OutgoingMessage, error: Exception | None) -> None:
     if task_id:
         event = "accepted" if error is None else "unknown" if isinstance(error, SendUnknown) else "refused"
         tell(event, task_id, "" if error is None else f"{type(error).__name__}: {error}")
-    elif error is None or isinstance(error, UnroutableError):  # a caller who is gone counts as told
-        _tell_of_others(message)
+    elif error is None or isinstance(error, UnroutableError):
+        _tell_of_others(message, has_reader=error is None)
 
 
-def _tell_of_others(message: OutgoingMessage) -> None:
+def _tell_of_others(message: OutgoingMessage, *, has_reader: bool) -> None:
     """A result, or an entry of the journal."""
     try:
         said = json.loads(message.body)
@@ -160,6 +160,8 @@ def _tell_of_others(message: OutgoingMessage) -> None:
     if said.get("kind") == "revoke":
         for task_id in said["facts"]["ids"]:
             tell("revoked", task_id)
+    elif not has_reader and said.get("status") == "FAILURE":
+        return  # then it must lie among the dead letters; a caller who is gone counts as told of all else
     elif said.get("status") in TERMINAL and message.properties.correlation_id:
         tell("answered", message.properties.correlation_id, str(said["status"]))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from amqp_tasks.app import App
 from amqp_tasks.app._execution import execute, request_from
+from amqp_tasks.errors import UnroutableError
 from amqp_tasks.message import ResultRecord, read_envelope, read_payload
 from amqp_tasks.transport import (
     Consumer,
@@ -72,7 +73,7 @@ class PlainWorker:
         )
 
         def stored(error: Exception | None) -> None:
-            if error is None and self._consumer is not None:
+            if (error is None or isinstance(error, UnroutableError)) and self._consumer is not None:
                 self._consumer.settle(delivery, Settlement.ACK)
 
         self.app.backend.store_nowait(

@@ -92,6 +92,23 @@ def test_a_caller_who_is_gone_does_not_hold_the_delivery(
     assert worker.stop() == 0
 
 
+def test_a_failure_whose_caller_is_gone_is_kept_among_the_dead_letters(
+    client: WorkerClient, vhost: Vhost, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    with WorkerClient(vhost.url) as leaving:
+        leaving.act("bad", "fail")
+        leaving.act("fine", "ok")
+    worker = worker_process("-c", "1", app=APP)
+
+    eventually(lambda: raw_client.depth(DEAD) == 1, within=20)
+    assert client.act("next").get(timeout=10) == "next"
+    assert worker.stop() == 0
+    dead = raw_client.get(DEAD)
+    assert dead.properties.headers is not None
+    assert (reason_of(dead), dead.properties.headers["x-error-type"]) == ("failed", "ValueError")
+    assert raw_client.depth(DEAD) == 0
+
+
 def test_an_unknown_task_is_dead_lettered_and_its_caller_told(
     client: WorkerClient, worker_process: WorkerProcesses, raw_client: RawClient
 ) -> None:

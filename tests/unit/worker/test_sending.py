@@ -190,6 +190,13 @@ def test_what_comes_too_late_for_a_join_is_done(it: Fixture) -> None:
     assert len(it.later) == 1
 
 
+def test_an_end_that_nobody_reads_any_more_is_done(it: Fixture) -> None:
+    it.send(Steps(records=[end()]))
+    it.broker.answer(UnroutableError("gone"))
+
+    assert (it.ended, it.later) == (1, [])
+
+
 def test_an_end_that_is_refused_twice_is_given_up(it: Fixture) -> None:
     it.send(Steps(records=[end()]))
     it.broker.answer(PublishNacked("full"))

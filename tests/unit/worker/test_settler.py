@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from amqp_tasks.backends.disabled import DisabledBackend
-from amqp_tasks.errors import BrokerBlocked, EncodeError, MessageTooLarge, NotSent, PublishNacked
+from amqp_tasks.errors import (
+    BrokerBlocked,
+    EncodeError,
+    MessageTooLarge,
+    NotSent,
+    PublishNacked,
+    UnroutableError,
+)
 from amqp_tasks.message import OutgoingMessage, Properties, ResultRecord, State
 from amqp_tasks.transport import Delivery, Settlement
 from amqp_tasks.worker._ledger import Ledger
@@ -162,6 +169,25 @@ def test_a_failure_that_is_given_up_is_kept(it: Fixture) -> None:
 
     assert [(key, str(error), traceback) for key, error, traceback in it.kept] == [("a", "no", "line 1")]
     assert it.settlements == []
+
+
+def test_a_failure_whose_reader_is_gone_is_kept_at_once(it: Fixture) -> None:
+    it.settler.store(it.job, FAILURE)
+
+    it.backend.stored.pop()[1](UnroutableError("gone"))
+
+    assert [(key, str(error), traceback) for key, error, traceback in it.kept] == [("a", "no", "line 1")]
+    assert (it.settlements, it.later) == ([], [])
+
+
+@pytest.mark.parametrize("status", [State.SUCCESS, State.REVOKED])
+def test_what_is_no_failure_counts_as_told_when_its_reader_is_gone(it: Fixture, status: State) -> None:
+    it.settler.store(it.job, ResultRecord(task_id="a", status=status))
+
+    it.backend.stored.pop()[1](UnroutableError("gone"))
+
+    assert (it.kept, it.later) == ([], [])
+    assert it.settlements == [Settlement.ACK]
 
 
 def test_a_failure_that_is_given_up_is_not_kept_twice(it: Fixture) -> None:
