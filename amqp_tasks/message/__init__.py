@@ -63,7 +63,7 @@ from amqp_tasks.message._journal import (
 from amqp_tasks.message._letters import DeadLetter
 from amqp_tasks.message._mark import STEP_HEADER, StepMark, read_mark
 from amqp_tasks.message._moved import moved
-from amqp_tasks.message._printable import bounded_repr, printable
+from amqp_tasks.message._printable import bounded_repr, listed, printable
 from amqp_tasks.message._process import current_origin, derived_ids, new_sortable_id, new_task_id
 from amqp_tasks.message._results import ResultRecord, State, build_result, read_result, write_result
 from amqp_tasks.message._stamps import (
@@ -144,6 +144,7 @@ __all__ = (
     "is_for_join",
     "journal_message",
     "journal_queue",
+    "listed",
     "moved",
     "new_body",
     "new_sortable_id",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-__all__ = ("BoundedRepr", "bounded_repr", "failed_repr", "header_text", "printable")
+__all__ = ("BoundedRepr", "bounded_repr", "failed_repr", "header_text", "listed", "printable")
 
 HIDDEN = "***"
 """What stands in logs and headers for an argument that is `sensitive`."""
 MAX_REPR = 1024
 """Characters of `argsrepr` and `kwargsrepr`; Celery's own limit."""
+_LISTED = 5
 
 
 def printable(text: object, limit: int = 255) -> str:
@@ -29,6 +30,13 @@ def printable(text: object, limit: int = 255) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown
     )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in order, a few of them and how many more there are."""
+    known = sorted(map(printable, names))
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return ", ".join(known[:_LISTED]) + more
 
 
 def header_text(text: str, limit: int) -> str:

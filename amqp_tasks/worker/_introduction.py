@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from amqp_tasks.app._dead_letters import dead_letter_counts
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import AmqpTasksError
-from amqp_tasks.message import dead_letter_note, printable
+from amqp_tasks.message import dead_letter_note, listed, printable
 from amqp_tasks.serialization import content_type_of, content_types
 from amqp_tasks.worker._banner import banner
 from amqp_tasks.worker._unacked import timeout_note, unlimited_tasks
@@ -56,6 +56,7 @@ def introduce(
             extra={"action": "paused", "queue": name},
         )  # fmt: skip
     _note_timeouts(app, options, server)
+    _warn_of_hard_limits(app, options)
     _warn_of_serializers(app)
     _warn_of_dead_letters(transport, options.queue_names)
 
@@ -96,6 +97,19 @@ def _note_timeouts(app: App, options: WorkerOptions, server: ServerInfo) -> None
             " and not run twice for that", len(unlimited),
             extra={"action": "consumer_timeout"},
         )  # fmt: skip
+
+
+def _warn_of_hard_limits(app: App, options: WorkerOptions) -> None:
+    """A limit of the settings is refused before, but with `memory://`. One of a task does not keep a node from starting: another
+    may be there to run it."""
+    limited = [name for name, task in app.tasks.items() if task.time_limit]
+    if options.pool.capabilities.end_a_task or not (limited or options.time_limit):
+        return
+    logger.warning(
+        "the hard time limit of %s is not enforced, as pool %r cannot end a task: use worker_pool='prefork', or a"
+        " soft_time_limit", "all tasks (task_time_limit)" if options.time_limit else f"task {listed(limited)}",
+        options.pool.name, extra={"action": "time_limit"},
+    )  # fmt: skip
 
 
 def _warn_of_serializers(app: App) -> None:

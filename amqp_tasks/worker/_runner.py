@@ -361,7 +361,8 @@ class Runner:
             return None
         soft, hard = rules.soft_limit(task, envelope), rules.hard_limit(task, envelope)
         if hard and not rules.can_end_a_task:
-            self._warn_of_hard_limit(task)
+            if envelope.time_limit not in {None, task.time_limit}:  # others were told at the start
+                self._warn_of_hard_limit(task)
             hard = None
         return Watch(self._timekeeper, job, slot, soft=soft, hard=hard)
 
@@ -369,7 +370,7 @@ class Runner:
         if task.name not in self._warned:
             self._warned.add(task.name)
             logger.warning(
-                "task %s has a hard time limit, which only the pool 'prefork' enforces: it runs without",
+                "a call of task %s has a hard time limit, which only the pool 'prefork' enforces: it runs without",
                 printable(task.name), extra={"action": "time_limit", "task_name": task.name},
             )  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_routing import Queue, QueueType
 from amqp_tasks.app._builtins import is_builtin
-from amqp_tasks.message import printable
+from amqp_tasks.message import listed
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
@@ -26,7 +26,6 @@ MARGIN = 60.0
 ASKED_BY_CONSUMERS = (4, 3)
 """RabbitMQ takes `x-consumer-timeout` from consumers of quorum queues from here on; before, it ignores it."""
 SET_BY_QUEUES = (3, 12)
-_NAMED = 5
 
 
 def late_limits(app: App, options: WorkerOptions) -> dict[str, float | None]:
@@ -86,8 +85,8 @@ def timeout_note(app: App, options: WorkerOptions, server: ServerInfo) -> str | 
         else ""
     )
     return (
-        f"task {_listed(longest)} may run for longer than the consumer_timeout of the broker ({allowed:g} s unless"
-        f" broker_consumer_timeout says otherwise; queue {_listed(queue.name for queue in queues)}), which then delivers it"
+        f"task {listed(longest)} may run for longer than the consumer_timeout of the broker ({allowed:g} s unless"
+        f" broker_consumer_timeout says otherwise; queue {listed(queue.name for queue in queues)}), which then delivers it"
         f" again: set consumer_timeout = {seconds * 1000:.0f} in rabbitmq.conf{by_queue} and"
         f" broker_consumer_timeout={seconds:g} here, or give the task acks_late=False"
     )
@@ -106,9 +105,3 @@ def _too_short(app: App, options: WorkerOptions, *, is_queue_heeded: bool) -> It
 def _allowed(app: App, queue: Queue, *, is_queue_heeded: bool) -> float | None:
     own = queue.consumer_timeout if is_queue_heeded else None
     return app.settings.broker.consumer_timeout if own is None else own
-
-
-def _listed(names: Any) -> str:
-    known = sorted(printable(name) for name in names)
-    more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
-    return ", ".join(known[:_NAMED]) + more

@@ -314,7 +314,7 @@ def _ignore(event: ConsumerEvent) -> None:
     """Nobody asks."""
 
 
-def test_in_memory_a_hard_limit_is_said_and_not_enforced() -> None:
+def test_in_memory_a_hard_limit_is_said_and_not_enforced(caplog: pytest.LogCaptureFixture) -> None:
     with App("limited", broker="memory://", task_time_limit=0.02) as app:
 
         @app.task
@@ -326,6 +326,31 @@ def test_in_memory_a_hard_limit_is_said_and_not_enforced() -> None:
 
         with running(app):
             assert outlast.delay().get(timeout=10) == "done"
+    assert "the hard time limit of all tasks (task_time_limit) is not enforced" in caplog.text
+
+
+def test_tasks_whose_hard_limits_the_pool_cannot_enforce_are_named_at_the_start(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row U066."""
+    for number in range(7):
+        app.task(name=f"limited{number}", time_limit=60)(_nothing)
+    app.task(name="free", soft_time_limit=60)(_nothing)
+
+    with running(app, pool="threads"):
+        app.tasks["limited0"].delay().get(timeout=10)
+        (at_start,) = _hard_limits_said(caplog)
+        app.tasks["free"].apply_async(time_limit=70).get(timeout=10)
+
+    assert at_start == (
+        "the hard time limit of task limited0, limited1, limited2, limited3, limited4 and 2 more is not enforced, as pool"
+        " 'threads' cannot end a task: use worker_pool='prefork', or a soft_time_limit"
+    )
+    assert "a call of task free has a hard time limit" in _hard_limits_said(caplog)[1]
+
+
+def _hard_limits_said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "hard time limit" in record.getMessage()]
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
