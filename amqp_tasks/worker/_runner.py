@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app import DeliveryInfo, Request
-from amqp_tasks.app._execution import Outcome, execute, failed, request_from
+from amqp_tasks.app._execution import Outcome, execute, failed, format_traceback, request_from
 from amqp_tasks.app._hooks import run_hooks
 from amqp_tasks.app._request import UnreadRequest
 from amqp_tasks.errors import MalformedMessage, Reject, Replaced, Retry, TaskPredicate, TimeLimitExceeded
@@ -544,7 +544,9 @@ def _execute(
         error = RuntimeError(
             f"the task raised {type(exc).__name__}({error_text(exc)}); a task cannot end its worker this way"
         )
-        return Outcome(state=State.FAILURE, exception=error)
+        frames = exc.__traceback__
+        told = exc.with_traceback(frames and frames.tb_next)  # without this one, as for any other failure
+        return Outcome(state=State.FAILURE, exception=error, traceback_text=format_traceback(told))
 
 
 def _delivery_info(job: Job, envelope: Envelope) -> DeliveryInfo:

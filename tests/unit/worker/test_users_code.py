@@ -70,6 +70,27 @@ def test_whatever_a_task_raises_its_slot_goes_on(app: App) -> None:
             cancelled.delay().get(timeout=10)
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, Mute])
+def test_where_a_task_asked_the_process_to_exit_is_told(app: App, kind: type[BaseException]) -> None:
+    @app.task
+    def leave() -> None:
+        raise kind
+
+    with one_slot(app):
+        result = leave.delay()
+        with pytest.raises(RuntimeError, match=f"raised {kind.__name__}"):
+            result.get(timeout=10)
+        leave.apply_async(ignore_result=True)
+        eventually(lambda: bool(app.dead_letters.find()))
+
+    (letter,) = app.dead_letters.find()
+    for told in (result.traceback, letter.traceback):
+        assert told is not None
+        assert told.startswith("Traceback (most recent call last):\n  File")
+        assert "in leave" in told.splitlines()[1]
+        assert kind.__name__ in told.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [(SystemExit("from the store"), "from the store"), (Silent(), "its text cannot be made")],
