@@ -89,11 +89,36 @@ def test_queues_shows_depth_consumers_and_type(project: Project) -> None:
     data = {row["queue"]: row for row in project.run("queues", "--json").data}
 
     assert missing == [
-        {"queue": "hipri", "type": "quorum", "ready": None, "consumers": None, "state": "missing"}
+        {
+            "queue": "hipri",
+            "type": "quorum",
+            "ready": None,
+            "consumers": None,
+            "state": "missing",
+            "differences": [],
+        }
     ]
     assert re.search(r"^hipri +quorum +3 +0 +ok$", shown.out, re.MULTILINE)
     assert data["hipri"]["ready"] == 3
     assert data["lopri"]["ready"] == 0
+
+
+def test_queues_says_which_are_not_as_declared(project: Project) -> None:
+    project.run("topology", "apply")
+    project.environment["AMQP_TASKS_TASK_DELIVERY_LIMIT"] = "7"
+
+    shown = project.run("queues", "hipri", "hipri.dead")
+    data = project.run("queues", "hipri", "hipri.dead", "--json").data
+    project.run("pause", "hipri")
+    paused = project.run("queues", "hipri", "--json").data
+
+    assert re.search(r"^hipri +quorum +0 +0 +differs$", shown.out, re.MULTILINE)
+    assert re.search(r"^hipri.dead +quorum +0 +0 +ok$", shown.out, re.MULTILINE)
+    assert shown.err == "the broker has other arguments of hipri; to see which: amqp-tasks topology check\n"
+    assert [row["state"] for row in data] == ["differs", "ok"]
+    (said,) = data[0]["differences"]
+    assert "exists with x-delivery-limit=50, declared as x-delivery-limit=7" in said
+    assert (paused[0]["state"], paused[0]["differences"]) == ("paused", [said])
 
 
 def test_b053_queues_are_paused_and_resumed_and_shown_so(project: Project) -> None:
