@@ -55,7 +55,7 @@ _NARROWER: MappingProxyType[tuple[str, str], dict[str, type[Exception]]] = Mappi
 
 # Harmless to construct from JSON values. Not the ones that steer the interpreter: raised again far from their cause,
 # they would end a loop, a generator or the process.
-_STEERING = (StopIteration, StopAsyncIteration, RecursionError, MemoryError)
+_STEERING = (StopIteration, StopAsyncIteration)
 _BUILT_IN: dict[tuple[str, str], type[Exception]] = {
     ("builtins", name): kind
     for name, kind in vars(builtins).items()

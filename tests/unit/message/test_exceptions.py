@@ -127,6 +127,14 @@ def test_nothing_is_called_or_imported_because_a_message_names_it(module: str, n
     assert set(sys.modules) == before
 
 
+@pytest.mark.parametrize("kind", [MemoryError, RecursionError, OSError, UnicodeError, RuntimeError])
+def test_built_in_exceptions_are_made_as_themselves(kind: type[Exception]) -> None:
+    read = exception_from_data(exception_to_data(kind("why")))
+
+    assert type(read) is kind
+    assert read.args == ("why",)
+
+
 def test_an_allowed_name_that_is_no_exception_is_not_called() -> None:
     data = {"exc_type": "system", "exc_module": "os", "exc_message": ["touch /tmp/never"]}
 
