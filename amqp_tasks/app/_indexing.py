@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from amqp_routing import Topology
@@ -14,7 +14,7 @@ from amqp_tasks.transport import TopologyMode, Transport
 
 if TYPE_CHECKING:
     from amqp_routing import Binding
-    from amqp_tasks.errors import PublishError
+    from amqp_tasks.errors import BrokerOperationError, PublishError
     from amqp_tasks.message import DelayedTask, OutgoingMessage
     from amqp_tasks.transport import (
         Consumer,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ConsumerOptions,
         Delivery,
         QueueStatus,
+        Right,
         ServerInfo,
         TransportStatistics,
     )
@@ -191,6 +192,12 @@ class IndexingTransport(Transport):
     def unbind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
         """See `Transport.unbind`."""
         self._inner.unbind(bindings, timeout=timeout)
+
+    def refused_rights(
+        self, rights: Iterable[Right], *, timeout: float | None = None
+    ) -> Mapping[Right, BrokerOperationError]:
+        """See `Transport.refused_rights`."""
+        return self._inner.refused_rights(rights, timeout=timeout)
 
     def queue_status(self, queue_name: str, *, timeout: float | None = None) -> QueueStatus | None:
         """See `Transport.queue_status`."""

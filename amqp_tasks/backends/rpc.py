@@ -35,7 +35,9 @@ from amqp_tasks.errors import (
 from amqp_tasks.message import DEFAULT_LIMITS, Limits, ResultRecord, build_result, write_result
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, ConsumerState, TopologyMode, Transport
 
-__all__ = ("RpcBackend", "RpcOptions")
+__all__ = ("REPLY_PREFIX", "RpcBackend", "RpcOptions", "new_reply_name")
+
+REPLY_PREFIX = "amqp_tasks.reply."
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ class RpcBackend(ResultBackend):
     def _declare(self, timeout: float) -> str:
         """Declare the queue, for the first time or again after somebody deleted it or it could not be consumed."""
         deadline = time.monotonic() + timeout
-        name = self._declared_name or _new_name()
+        name = self._declared_name or new_reply_name()
         transport = self._transport()
         _close_at_exit()
         try:
@@ -145,7 +147,7 @@ class RpcBackend(ResultBackend):
         except (BrokerOperationError, BrokerUnreachable) as exc:
             if not self._declared_name or not _is_out_of_reach(exc):
                 raise
-            name = _new_name()
+            name = new_reply_name()
             self._ensure(name, max(0.0, deadline - time.monotonic()))
             self._give_up_consumer()
         self._declared_name = name
@@ -329,8 +331,9 @@ def _is_out_of_reach(error: BrokerOperationError | BrokerUnreachable) -> bool:
     return error.reply_code == _NOT_FOUND
 
 
-def _new_name() -> str:
-    return f"amqp_tasks.reply.{socket.gethostname()[:100]}.{os.getpid()}.{uuid.uuid4().hex}"
+def new_reply_name() -> str:
+    """The name for a reply queue of this process."""
+    return f"{REPLY_PREFIX}{socket.gethostname()[:100]}.{os.getpid()}.{uuid.uuid4().hex}"
 
 
 _alive: weakref.WeakSet[RpcBackend] = weakref.WeakSet()

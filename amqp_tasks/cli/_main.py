@@ -44,6 +44,7 @@ _WRITERS = ("click.utils", "rich.console")
         "pause": f"{_COMMANDS}.pause:pause",
         "resume": f"{_COMMANDS}.pause:resume",
         "topology": f"{_COMMANDS}.topology:topology",
+        "check": f"{_COMMANDS}.check:check",
         "purge": f"{_COMMANDS}.purge:purge",
         "dlq": f"{_COMMANDS}.dlq:dlq",
         "workflow": f"{_COMMANDS}.workflow:workflow",

@@ -14,6 +14,7 @@ from amqp_tasks.transport._contract import (
     Transport,
     TransportStatistics,
 )
+from amqp_tasks.transport._rights import Permission, Right
 
 __all__ = (
     "Consumer",
@@ -21,7 +22,9 @@ __all__ = (
     "ConsumerOptions",
     "ConsumerState",
     "Delivery",
+    "Permission",
     "QueueStatus",
+    "Right",
     "ServerInfo",
     "Settlement",
     "TopologyMode",

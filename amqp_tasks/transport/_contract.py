@@ -17,8 +17,9 @@ from enum import Enum, StrEnum
 from typing import Any
 
 from amqp_routing import Binding, Topology
-from amqp_tasks.errors import PublishError
+from amqp_tasks.errors import BrokerOperationError, PublishError
 from amqp_tasks.message import OutgoingMessage, Properties
+from amqp_tasks.transport._rights import Right
 from amqp_tasks.transport._tally import Tally
 
 __all__ = (
@@ -323,6 +324,20 @@ class Transport(ABC):
     @abstractmethod
     def delete_queue(self, queue_name: str, *, timeout: float | None = None) -> None:
         """Delete the queue, whatever it holds; a missing one is fine."""
+
+    @abstractmethod
+    def refused_rights(
+        self, rights: Iterable[Right], *, timeout: float | None = None
+    ) -> Mapping[Right, BrokerOperationError]:
+        """Those of `rights` that the broker does not give this user, each with what it says.
+
+        Nothing is declared, published, bound or taken by asking. What a right is for need not exist. To read an exchange can
+        be asked for together with what may be written only, as a binding needs both: where the user may write to nothing of
+        `rights`, the broker's words are about that.
+
+        Raises:
+            BrokerConnectionError: it cannot be asked.
+        """
 
     @abstractmethod
     def consume(

@@ -32,12 +32,14 @@ __all__ = (
     "DUE_EXCHANGE",
     "MAX_SECONDS",
     "STRAY_NAME",
+    "WHEEL_PREFIX",
     "Stop",
     "WheelEntry",
     "came_through_wheel",
     "due_binding",
     "enter_wheel",
     "is_of_wheel",
+    "wheel_entry",
     "without_expiration",
 )
 
@@ -45,12 +47,12 @@ RADIX = 16
 LEVELS = 6
 MAX_SECONDS = 5 * RADIX ** (LEVELS - 1) - 1
 """The longest way through the wheel, two months: a queue's TTL is at most 2³²-1 milliseconds."""
-_PREFIX = "amqp_tasks.delay."
-DUE_EXCHANGE = f"{_PREFIX}due"
+WHEEL_PREFIX = "amqp_tasks.delay."
+DUE_EXCHANGE = f"{WHEEL_PREFIX}due"
 """Where messages arrive whose time has come; each destination is bound to it."""
-STRAY_NAME = f"{_PREFIX}stray"
+STRAY_NAME = f"{WHEEL_PREFIX}stray"
 """Exchange and queue of those that were due when their destination was gone."""
-_EXIT_PREFIX = f"{_PREFIX}exit."
+_EXIT_PREFIX = f"{WHEEL_PREFIX}exit."
 _MAX_WORD = 255 - 2 * LEVELS
 _LEFT_OVER = 7200
 """Seconds at least that a way longer than the wheel leaves over, so that no difference of clocks explains them."""
@@ -204,7 +206,7 @@ def came_through_wheel(headers: Mapping[str, Any]) -> bool:
 
 def is_of_wheel(name: str) -> bool:
     """Whether an exchange or a queue of this name belongs to the wheel."""
-    return name.startswith(_PREFIX)
+    return name.startswith(WHEEL_PREFIX)
 
 
 def _queue_word(name: str) -> str:
@@ -220,11 +222,11 @@ def _hashed(exchange: str, routing_key: str) -> str:
 
 
 def _exchange_name(lane: str, level: int) -> str:
-    return f"{_PREFIX}{lane}{level}" if level >= 0 else DUE_EXCHANGE
+    return f"{WHEEL_PREFIX}{lane}{level}" if level >= 0 else DUE_EXCHANGE
 
 
 def _queue_name(stop: Stop) -> str:
-    return f"{_PREFIX}{stop.lane}{stop.level}.{stop.digit:x}"
+    return f"{WHEEL_PREFIX}{stop.lane}{stop.level}.{stop.digit:x}"
 
 
 def _pattern(level: int, digit: int) -> str:

@@ -19,6 +19,8 @@ COMMANDS = [
     ["topology", "show"],
     ["topology", "check"],
     ["topology", "apply"],
+    ["check", "--as", "producer"],
+    ["check", "--as", "worker", "--json"],
     ["topology", "graph"],
     ["topology", "explain", "proj.add"],
     ["call", "proj.add", "--args", "[1, 2]"],

@@ -6,7 +6,7 @@ import threading
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from amqp_routing import Binding, Topology
 from amqp_tasks._forks import after_fork_in_child
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
-from amqp_tasks.errors import ClosedError, MessageTooLarge, PublishError, PublishNacked, UnroutableError
+from amqp_tasks.errors import (
+    BrokerOperationError,
+    ClosedError,
+    MessageTooLarge,
+    PublishError,
+    PublishNacked,
+    UnroutableError,
+)
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport._contract import (
     Consumer,
@@ -28,6 +35,7 @@ from amqp_tasks.transport._contract import (
     TransportStatistics,
 )
 from amqp_tasks.transport._partial import PartialTopology
+from amqp_tasks.transport._rights import Right
 from amqp_tasks.transport._tally import Tally
 from amqp_tasks.transport.memory._broker import MemoryBroker, broker_named
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
@@ -202,6 +210,12 @@ class MemoryTransport(Transport):
     def unbind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
         """See `Transport.unbind`."""
         self._waiting_broker().unbind(frozenset(bindings))
+
+    def refused_rights(
+        self, rights: Iterable[Right], *, timeout: float | None = None
+    ) -> Mapping[Right, BrokerOperationError]:
+        """See `Transport.refused_rights`: there are no users, and everybody may do anything."""
+        return {}
 
     def queue_status(self, queue_name: str, *, timeout: float | None = None) -> QueueStatus | None:
         """See `Transport.queue_status`."""

@@ -26,11 +26,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One AMQP method: pika's channel method, its arguments, and words for an error."""
+    """One AMQP method: pika's channel method, its arguments, and words for an error.
+
+    One that is not answered, a publish, is followed by one that is: what the broker says against the first comes as an
+    error of the second.
+    """
 
     method: str
     arguments: dict[str, Any]
     doing: str
+    is_answered: bool = True
 
 
 Script = Generator[Ask, Any, R]
@@ -100,10 +105,17 @@ class Operation:
         ask = self._ask
         assert ask is not None
         try:
-            getattr(self._channel, ask.method)(callback=partial(self._on_answer, ask), **ask.arguments)
+            method = getattr(self._channel, ask.method)
+            if ask.is_answered:
+                method(callback=partial(self._on_answer, ask), **ask.arguments)
+            else:
+                method(**ask.arguments)
         except (pika_errors.AMQPError, TypeError, ValueError) as exc:
             error = unwritable(ask.doing, exc) or operation_error(ask.doing, exc)
             self._advance(lambda: self._script.throw(error))
+        else:
+            if not ask.is_answered:
+                self._advance(partial(self._script.send, None))
 
     def _on_answer(self, ask: Ask, frame: Any) -> None:
         if ask is self._ask:

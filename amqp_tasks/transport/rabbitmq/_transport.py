@@ -6,14 +6,21 @@ import contextlib
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from amqp_routing import Binding, Topology
 from amqp_tasks._forks import after_fork_in_child
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
-from amqp_tasks.errors import BrokerUnreachable, ClosedError, MessageTooLarge, PublishError, SendUnknown
+from amqp_tasks.errors import (
+    BrokerOperationError,
+    BrokerUnreachable,
+    ClosedError,
+    MessageTooLarge,
+    PublishError,
+    SendUnknown,
+)
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport._contract import (
     Consumer,
@@ -27,6 +34,7 @@ from amqp_tasks.transport._contract import (
     TransportStatistics,
 )
 from amqp_tasks.transport._delay import enter_wheel
+from amqp_tasks.transport._rights import Right
 from amqp_tasks.transport._tally import Tally
 from amqp_tasks.transport.rabbitmq._core import Core, Request
 from amqp_tasks.transport.rabbitmq._fastwire import encode_head
@@ -42,6 +50,7 @@ from amqp_tasks.transport.rabbitmq._pending import (
     SingleOutcome,
 )
 from amqp_tasks.transport.rabbitmq._publisher import PUBLISH_CHANNEL
+from amqp_tasks.transport.rabbitmq._rights import refused_rights_script
 from amqp_tasks.transport.rabbitmq._topology import (
     bind_script,
     compare_script,
@@ -275,6 +284,14 @@ class RabbitTransport(Transport):
     def delete_queue(self, queue_name: str, *, timeout: float | None = None) -> None:
         """See `Transport.delete_queue`."""
         self._ask(lambda: delete_script(queue_name), timeout)
+
+    def refused_rights(
+        self, rights: Iterable[Right], *, timeout: float | None = None
+    ) -> Mapping[Right, BrokerOperationError]:
+        """See `Transport.refused_rights`."""
+        wanted = tuple(rights)
+        refused: dict[Right, BrokerOperationError] = self._ask(lambda: refused_rights_script(wanted), timeout)
+        return refused
 
     # --- consuming ---
 
