@@ -20,8 +20,13 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
+from uuid import UUID
 
 from amqp_tasks.app._conversion import Conversion
 from amqp_tasks.errors import ConfigurationError, EncodeError, InvalidArguments
@@ -32,7 +37,10 @@ if TYPE_CHECKING:
     from amqp_tasks.app._adapter import Adapter
     from amqp_tasks.app._task import Task
 
-__all__ = ("Parameters",)
+__all__ = ("UNKNOWN", "Parameters")
+
+UNKNOWN: Any = object()
+"""Stands for an argument that is not there yet, in `Parameters.check_types`."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +57,10 @@ _PLAIN: dict[Any, tuple[type, ...]] = {
     dict: (dict,),
 }
 _PLAIN_CONTAINERS = {list: (Any,), dict: (str, Any)}
+_SENT_AS_IS = (
+    bool, int, float, str, bytes, NoneType, list, tuple, dict, datetime, date, time, Decimal, UUID,
+)  # fmt: skip
+"""Of these it is known how they arrive. `UNKNOWN` is none, and others may write themselves as anything (`__json__`, kombu's types), or cannot be sent."""
 _UNCHECKED = frozenset({Any, object, inspect.Parameter.empty})
 
 
@@ -78,6 +90,20 @@ class _Check:
         if value is None and self.default is None:
             return value
         return self.adapter.validate(value)
+
+    def check(self, value: Any) -> None:
+        """Raise what `dump` would; the value stays as it is, for it is sent by itself."""
+        if value is self.default or not issubclass(type(value), _SENT_AS_IS):
+            return
+        if self.plain is not None:
+            self._checked(value)
+            return
+        try:
+            # Validators are users' code, and may change what they get or read it to its end.
+            own = deepcopy(value)
+        except Exception:  # noqa: BLE001 - what cannot be copied is checked where it is sent
+            return
+        self.dump(own)
 
     def _checked(self, value: Any) -> Any:
         assert self.plain is not None
@@ -181,8 +207,17 @@ class Parameters:
         self._bind(args, kwargs)
         return self._convert(args, kwargs, _dump) if self._checks else (args, kwargs)
 
+    def check_types(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check the types of arguments of which `check_number` is true, as `dump` will; not of those that are `UNKNOWN`.
+
+        Raises:
+            InvalidArguments, EncodeError: as `dump`.
+        """
+        if self._is_typed and self._checks:
+            self._convert(args, kwargs, _check)
+
     def check_number(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Check number and names of arguments some of which are not known yet, so that their types cannot be.
+        """Check number and names of arguments, not their types.
 
         Raises:
             InvalidArguments: they do not fit the signature.
@@ -330,6 +365,10 @@ _NOT_NAMED = (
 
 def _dump(check: _Check, value: Any) -> Any:
     return check.dump(value)
+
+
+def _check(check: _Check, value: Any) -> None:
+    check.check(value)
 
 
 def _load(check: _Check, value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._destination import Destination, Destinations
 from amqp_tasks.app._errbacks import CALL_ERRBACK
-from amqp_tasks.app._given import item_task
+from amqp_tasks.app._given import OF_ITEMS, item_task
 from amqp_tasks.app._options import CallOptions, start_of
 from amqp_tasks.app._place import Place, embed, header_changes
 from amqp_tasks.app._properties import aware, further_options
@@ -55,8 +55,7 @@ _TASK_OPTIONS = (
     "queue", "exchange", "routing_key", "priority", "serializer", "compression", "delivery_mode", "expires",
     "ignore_result", "time_limit", "soft_time_limit",
 )  # fmt: skip
-_OF_ITEMS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
-_FOR_ANOTHER = _OF_ITEMS | {CALL_ERRBACK}
+_FOR_ANOTHER = OF_ITEMS | {CALL_ERRBACK}
 _WHERE = ("queue", "exchange", "routing_key", "priority")
 _OF_ERRBACK = (*_WHERE, "time_limit", "soft_time_limit")
 # What a plan depends on: a call that says none of it has the plan of all such calls.
@@ -130,6 +129,11 @@ class Calls:
         self.known_right: set[Hashable] = set()
         self._templates: dict[tuple[Any, ...], TaskTemplate] = {}
         self._strangers: dict[str, Task[..., Any]] = {}
+
+    @property
+    def app(self) -> App:
+        """Whose tasks are sent."""
+        return self._app
 
     def named(self, name: str) -> Task[..., Any]:
         """The task of a name; one without function and checks when it is not registered here."""
@@ -315,7 +319,7 @@ class Calls:
         for many items; None, where it has none: all of them."""
         if task.sensitive:
             return task.parameters.labels(args, kwargs, task.sensitive)
-        if task.name in _OF_ITEMS:
+        if task.name in OF_ITEMS:
             other = self._other_task(kwargs)
             if other is not None and other.sensitive:
                 return None, f"{{'task': {other.name!r}, 'it': {HIDDEN}}}"

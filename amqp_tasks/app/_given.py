@@ -7,7 +7,10 @@ from typing import Any
 
 from amqp_tasks.errors import ConfigurationError
 
-__all__ = ("item_task", "keywords", "positional", "several")
+__all__ = ("OF_ITEMS", "item_task", "keywords", "positional", "several")
+
+OF_ITEMS = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
+"""The tasks that run another one for each of many items."""
 
 
 def positional(args: Sequence[Any] | None) -> Sequence[Any]:

@@ -15,10 +15,10 @@ from amqp_tasks.canvas._launch import (
     abandoned,
     accumulated,
     added_index,
-    calls_in,
     first_errbacks,
     freeze,
     launch,
+    placed_in,
 )
 from amqp_tasks.canvas._signature import (
     Sender,
@@ -43,7 +43,6 @@ __all__ = (
     "abandoned",
     "accumulated",
     "added_index",
-    "calls_in",
     "chain",
     "chord",
     "chunks",
@@ -54,6 +53,7 @@ __all__ = (
     "join_queues",
     "launch",
     "launch_steps",
+    "placed_in",
     "signature",
     "signatures",
     "upgraded",

@@ -28,6 +28,7 @@ __all__ = (
     "first_errbacks",
     "freeze",
     "launch",
+    "placed_in",
 )
 
 MAX_HEADER = 60_000
@@ -287,16 +288,35 @@ def _first_of(parts: Iterable[Signature], given: _Given) -> Signature | None:
 
 def calls_in(part: Signature) -> Iterator[Signature]:
     """All tasks of a frozen workflow, without callbacks and errbacks; not those of a generator, which can be read once."""
+    return (call for call, _, _ in placed_in(part, None, None))
+
+
+def placed_in(
+    part: Signature, before: Sequence[Any] | None, value: Any, where: str = ""
+) -> Iterator[tuple[Signature, Sequence[Any] | None, str]]:
+    """The same tasks, each with what `launch` has come before its own arguments there, and with its place for people.
+
+    Args:
+        part: a frozen workflow.
+        before: what comes before the arguments of what it begins with; None: not known, and neither given for these.
+        value: stands for what one gives to the next.
+        where: the place of the whole.
+    """
     if isinstance(part, group) and part.is_lazy:
         return
-    if isinstance(part, chain | group):
-        for each in part.tasks:
-            yield from calls_in(each)
+    given = None if before is None else (*before, *part.args)
+    if isinstance(part, chain):
+        for number, step in enumerate(part.tasks, 1):
+            place = f"{where}step {number} of a chain: "
+            yield from placed_in(step, given if number == 1 else (value,), value, place)
+    elif isinstance(part, group):
+        for number, member in enumerate(part.tasks, 1):
+            yield from placed_in(member, given, value, f"{where}member {number} of a group: ")
     elif isinstance(part, chord):
-        yield from calls_in(part.header)
-        yield from calls_in(part.body)
+        yield from placed_in(part.header, given, value, where)
+        yield from placed_in(part.body, (value,), value, f"{where}body of a chord: ")
     else:
-        yield part
+        yield part, before, where
 
 
 def abandoned(part: Signature) -> Iterator[Member]:

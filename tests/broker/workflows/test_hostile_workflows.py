@@ -57,8 +57,10 @@ def test_a_chord_with_a_call_that_cannot_be_made_leaves_nothing(
         chord([add.s(1, 1), bad], gather.s())()
     assert not _joins(vhost)
     worker_process("-c", "2", app=APP)
-    with pytest.raises((ChordError, InvalidArguments, RemoteError)):
-        chain(add.s(1, 1), group(add.si(1, 1), add.si(1)), gather.s())().get(timeout=10)
+    with App("stranger", broker_url=vhost.url, task_default_queue=QUEUE) as stranger:
+        first, bad = stranger.signature("add", (1, 1)), stranger.signature("add", (1,), immutable=True)
+        with pytest.raises((ChordError, InvalidArguments, RemoteError)):
+            chain(first, group(add.si(1, 1), bad), gather.s())().get(timeout=10)
     assert not _joins(vhost)
 
 
