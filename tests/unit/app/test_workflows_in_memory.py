@@ -354,13 +354,16 @@ def test_the_body_of_a_chord_has_the_parent_that_sent_the_chord_and_none_where_a
 
 
 def test_the_body_of_a_clients_chord_that_cannot_be_sent_is_not_said_to_follow_a_task() -> None:
-    with App("lost", broker=f"memory://{uuid4().hex}/", task_default_queue="work") as made:
+    broker = f"memory://{uuid4().hex}/"
+    with (
+        App("lost", broker=broker, task_default_queue="work") as made,
+        App("who knows no task", broker=broker, task_default_queue="work") as client,
+    ):
         add_workflow_tasks(made)
-        add = made.tasks["add"]
         with running(made, pool="threads", concurrency=1):
-            result = chord([add.s(1, 1)], add.si(1)).delay()
+            member, body = (client.signature("add", args, immutable=True) for args in ((1, 1), (1,)))
             with pytest.raises(InvalidArguments):
-                result.get(timeout=10)
+                chord([member], body).delay().get(timeout=10)
         (letter,) = made.dead_letters.find(["work"])
 
     assert re.match(r"body of amqp_tasks\.join\.\S+ cannot be sent: task 'add': missing", letter.detail)
