@@ -99,6 +99,8 @@ class ConsumerEvent:
     epoch: int
     queue_name: str | None = None
     error: Exception | None = None
+    is_broken: bool = False
+    """With FAILED: nobody need change anything, as the transport's own thread has ended by an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from amqp_tasks.message import entry_from_data
 from amqp_tasks.transport import ConsumerState
@@ -94,6 +94,7 @@ def make_child_main(
 class _Child:
     def __init__(self, app: App, options: WorkerOptions, shared: Shared, link: Link, index: int) -> None:
         self._link = link
+        self._link_inode = os.fstat(link.socket.fileno()).st_ino
         self._loop = Loop()
         self._verdicts = LinkVerdicts(self._send)
         self._records = shared.records.of_process(index)
@@ -103,7 +104,13 @@ class _Child:
             records=self._records,
             verdicts=self._verdicts,
             rate_limits=shared.rate_limits,
-            reports=ProcessReports(event=self._on_event, recycling=self._on_recycling, ended=self._on_ended),
+            reports=ProcessReports(
+                event=self._on_event,
+                recycling=self._on_recycling,
+                ended=self._on_ended,
+                ran=self._check_link,
+                broken=self._on_broken,
+            ),
             loop=self._loop,
             owns_transport=True,
         )
@@ -139,7 +146,17 @@ class _Child:
             elif message["kind"] == "cut":
                 self._process.cut()
 
+    def _check_link(self) -> None:
+        """End when a task closed our end, as what makes itself a daemon closes all there is: no thread of ours would last."""
+        try:
+            is_ours = os.fstat(self._link.socket.fileno()).st_ino == self._link_inode
+        except OSError:
+            is_ours = False
+        if not is_ours:
+            self._process.fail("a task has closed its descriptors; close only those that it has opened")
+
     def _orphaned(self) -> None:
+        self._check_link()
         # Running tasks are unacked, so the broker gives them to others. A second thread may be here too: exiting is
         # the only thing that is right in all of them.
         os._exit(1)
@@ -152,6 +169,9 @@ class _Child:
         if event.state is ConsumerState.FAILED:
             # The supervisor sets the deadline: whom it cuts is not taken for crashed.
             self._process.stop(float("inf"))
+
+    def _on_broken(self, why: str) -> None:
+        _exit(1)
 
     def _on_recycling(self, why: str) -> None:
         self._send({"kind": "recycling", "why": why})
@@ -166,7 +186,12 @@ class _Child:
         self._process.let_clean_up()
         if not is_clean or self._process.has_ended_a_task:
             # Slots still run something; nothing waits for it any more, so nor do we.
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(0 if is_clean else 1)
+            _exit(0 if is_clean else 1)
+
+
+def _exit(code: int) -> NoReturn:
+    """End whatever other threads do."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

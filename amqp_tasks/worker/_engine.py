@@ -92,6 +92,7 @@ class EngineParts:
 
     Attributes:
         on_event: what the consumer does, on the I/O thread.
+        on_ran: called in its slot when a task's function has ended, before its outcome goes anywhere.
         on_done: called after each task, in its slot's thread, with True when it left the process short of memory;
             returns True when the process must start nothing more.
         on_end: called when a task is ended, with the reason: the process must end.
@@ -111,6 +112,7 @@ class EngineParts:
     rate_limits: RateLimits
     clock: Clock
     on_event: Callable[[ConsumerEvent], None]
+    on_ran: Callable[[], None]
     on_done: Callable[[bool], bool]
     on_end: Callable[[str], None]
     on_settled: Callable[[], None]
@@ -170,6 +172,7 @@ class Engine:
             refuse=self._refuse_open,
             keep=self._keep_failure,
             judge=self._breakers.observe,
+            on_ran=parts.on_ran,
             on_done=self._done,
             clock=parts.clock,
         )
@@ -252,6 +255,10 @@ class Engine:
         """Nothing runs and everything begun is settled."""
         is_waiting = self._redeliveries.count or self._holding.count
         return not self._dispatcher.running and not self._ledger.count and not is_waiting
+
+    def charge_last(self) -> None:
+        """Have the end of this process charged to what its slots run, or ran last and has no outcome yet. Any thread."""
+        self._parts.records.reclaim(self._ledger.is_open)
 
     def close(self, *, timeout: float) -> None:
         """Flush settlements and close the consuming connection; what is not settled goes back to the broker."""

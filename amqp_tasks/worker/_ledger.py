@@ -44,6 +44,11 @@ class Ledger:
         """Jobs that are open."""
         return self._count
 
+    def is_open(self, key: str) -> bool:
+        """Whether a job with this key is open."""
+        with self._lock:
+            return key in self._open
+
     def open(self, job: Job) -> None:
         """Begin a job: it will be closed exactly once."""
         with self._lock:

@@ -5,6 +5,7 @@ Anything a node must do beside running tasks registers a reader or a timer here;
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -14,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 
@@ -104,10 +106,10 @@ class Loop:
     def close(self) -> None:
         """Release the descriptors; idempotent."""
         if self.wake_fd >= 0:
-            self._selector.close()
             write, self.wake_fd = self.wake_fd, -1
-            os.close(self._wake_read)
-            os.close(write)
+            for close in (self._selector.close, partial(os.close, self._wake_read), partial(os.close, write)):
+                with contextlib.suppress(OSError):  # a task in this process may have closed all there is
+                    close()
 
     def _wake(self) -> None:
         try:

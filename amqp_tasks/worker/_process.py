@@ -67,11 +67,15 @@ class ProcessReports:
         event: what the consumer does (I/O thread).
         recycling: it has begun to end itself and wants a successor; the text says why.
         ended: all is closed; True when nothing was left unfinished.
+        ran: a task's function has ended (its slot, which is still marked).
+        broken: a thread that the process cannot do without has ended by an error; the text says which. Any thread.
     """
 
     event: Callable[[ConsumerEvent], None]
     recycling: Callable[[str], None]
     ended: Callable[[bool], None]
+    ran: Callable[[], None]
+    broken: Callable[[str], None]
 
 
 class WorkerProcess:
@@ -172,10 +176,22 @@ class WorkerProcess:
         """Stop cold: close the connections now; the broker requeues what is not acked."""
         self.loop.call_soon(lambda: self._end(_CUT_TIMEOUT))
 
+    def fail(self, why: str, error: BaseException | None = None) -> None:
+        """Say that the process cannot go on, and have what broke it charged. Where it has a supervisor, it ends here."""
+        logger.critical(
+            "this process cannot go on and ends: %s", why, exc_info=error, extra={"action": "process_broken"}
+        )
+        self._engine.charge_last()
+        self._reports.broken(why)
+
     # The control thread.
 
     def _control(self) -> None:
-        self.loop.run()
+        try:
+            self.loop.run()
+        except BaseException as exc:  # noqa: BLE001 - whatever it was: a process without this thread does nothing any more
+            self.fail("its control thread has ended by an error", exc)
+            self._end(_CUT_TIMEOUT)
 
     def _learn(self, entries: Sequence[JournalEntry]) -> None:
         for entry in self._journal.learn(entries):
@@ -257,7 +273,9 @@ class WorkerProcess:
 
     def on_event(self, event: ConsumerEvent) -> None:
         """What the consumer does."""
-        if event.state is ConsumerState.FAILED:
+        if event.is_broken:
+            self.fail("its I/O thread has ended by an error")
+        elif event.state is ConsumerState.FAILED:
             logger.error("cannot consume: %s", event.error, extra={"action": "consumer_failed"})
         self._reports.event(event)
 
@@ -336,6 +354,7 @@ def _build_engine(
         rate_limits=rate_limits,
         clock=SYSTEM_CLOCK,
         on_event=process.on_event,
+        on_ran=process._reports.ran,
         on_done=process.on_done,
         on_end=process.on_end,
         on_settled=process.on_settled,

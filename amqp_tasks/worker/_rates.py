@@ -7,6 +7,7 @@ half written is at worst a turn that nobody takes.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -15,7 +16,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING
 
@@ -120,8 +120,9 @@ class RateLimits:
         self._places.clear()
         if self._fd >= 0:
             self._memory.close()
-            os.close(self._fd)
-            self._fd = -1
+            descriptor, self._fd = self._fd, -1
+            with contextlib.suppress(OSError):  # a task in this process may have closed all there is
+                os.close(descriptor)
 
     def _with(self, task_name: str, decide: Callable[[Bucket, float], float]) -> float:
         if not self.is_limited(task_name):
@@ -141,7 +142,7 @@ class RateLimits:
     def _write(self, place: int, bucket: Bucket) -> None:
         _BUCKET.pack_into(self._memory, place, *astuple(bucket))
 
-    @contextmanager
+    @contextlib.contextmanager
     def _locked(self, tries: int = _TRIES) -> Generator[bool]:
         with self._threads:
             is_mine = self._try_lock(tries)

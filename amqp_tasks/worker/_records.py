@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 __all__ = ("MAX_KEY", "ProcessRecords", "RecordTable", "Records")
@@ -35,6 +35,9 @@ class Records(Protocol):
 
     def clear(self, slot: int) -> None:
         """Say that `slot` runs nothing."""
+
+    def reclaim(self, is_open: Callable[[str], bool]) -> None:
+        """Mark each slot that runs nothing with what it ran last, if that is open."""
 
     def limit(self, slot: int, due: float) -> None:
         """Say that what `slot` runs must have ended by `due` (monotonic seconds); 0: there is no such time."""
@@ -75,6 +78,13 @@ class ProcessRecords:
     def clear(self, slot: int) -> None:
         """See `Records.clear`."""
         self._memory[self._offset + slot * _RECORD + _FLAG] = _FREE
+
+    def reclaim(self, is_open: Callable[[str], bool]) -> None:
+        """See `Records.reclaim`."""
+        # Clearing leaves the key where it is; a slot that has run nothing yet may hold that of a process before: not open here.
+        for at in self._places():
+            if self._memory[at + _FLAG] == _FREE and any(is_open(key) for key in self._keys((at,))):
+                self._memory[at + _FLAG] = _RUNNING
 
     def limit(self, slot: int, due: float) -> None:
         """See `Records.limit`."""

@@ -136,6 +136,7 @@ class Runner:
         ends: tells those who follow a task how it has ended.
         keep: what to do with a failure that goes to nobody, or is to be kept all the same; with what is told to whoever waits.
         judge: told of how each run has ended.
+        on_ran: see `EngineParts`.
         on_done: called after each job, with its seconds and whether it left the process short of memory.
         clock: time.
     """
@@ -157,6 +158,7 @@ class Runner:
         refuse: Callable[[Job, MalformedMessage], None],
         keep: Callable[[Job, Exception, str | None, ResultRecord | None], None],
         judge: Callable[[str, Outcome], None],
+        on_ran: Callable[[], None],
         on_done: Callable[[Job, float, bool], None],
         clock: Clock,
     ) -> None:
@@ -164,7 +166,7 @@ class Runner:
         self._refuse, self._keep, self._on_done, self._clock = refuse, keep, on_done, clock
         self._timekeeper, self._runs, self._check, self._began = timekeeper, runs, check, began
         self._follow_ups, self._ends, self._once, self._judge = follow_ups, ends, once, judge
-        self._is_revoked = is_revoked
+        self._is_revoked, self._on_ran = is_revoked, on_ran
         self._last_words = LastWords(request_of=self._request, accept=rules.accept, limits=rules.limits)
         self._warned: set[str] = set()
         self._pid = os.getpid()
@@ -302,6 +304,8 @@ class Runner:
                 raise Overdue
         # Hooks and what follows may take their time, and whoever gets its outcome is not to be told that it was terminated.
         self._records.answer(slot)
+        # While the slot is marked: a task that broke its process is charged, and no neighbour begins there.
+        self._on_ran()
         if outcome.was_run:
             self._judge(job.delivery.queue_name, outcome)
         again = None

@@ -17,7 +17,7 @@ from amqp_tasks.app._account import declare_account
 from amqp_tasks.app._indexing import declare_index
 from amqp_tasks.app._journal import JournalWriter
 from amqp_tasks.clock import SYSTEM_CLOCK
-from amqp_tasks.errors import BrokerConnectionError, ConfigurationError, UnknownQueue
+from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, ConfigurationError, UnknownQueue
 from amqp_tasks.settings import Level
 from amqp_tasks.transport import ConsumerState, TopologyMode
 from amqp_tasks.transport._connect import connect
@@ -305,6 +305,9 @@ class Worker:
             else:
                 consuming.clear()
 
+        def on_broken(why: str) -> None:
+            failure.append(AmqpTasksError(why))
+
         def on_ended(is_clean: bool) -> None:
             alone.close()
             self._ended_here(is_clean)
@@ -320,7 +323,9 @@ class Worker:
             records=records,
             verdicts=alone,
             rate_limits=rate_limits,
-            reports=ProcessReports(event=on_event, recycling=_ignore, ended=on_ended),
+            reports=ProcessReports(
+                event=on_event, recycling=_ignore, ended=on_ended, ran=_nothing, broken=on_broken
+            ),
             loop=loop,
             owns_transport=False,
             registers=alone.registers,
@@ -498,6 +503,10 @@ def _has_terminal() -> bool:
 
 def _never(key: str) -> bool:
     return False
+
+
+def _nothing() -> None:
+    """Nothing need be done."""
 
 
 def _ignore(value: object) -> None:

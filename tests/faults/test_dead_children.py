@@ -19,7 +19,13 @@ from support.worker_client import Holding, WorkerClient
 from support.workers import READY, TESTS
 
 APP = "support.worker_app:app"
-KILLERS = (("signal", int(signal.SIGKILL)), ("exit", 1), ("segfault", None), ("exit", 0))
+KILLERS = (
+    ("signal", int(signal.SIGKILL)),
+    ("exit", 1),
+    ("segfault", None),
+    ("exit", 0),
+    ("close-all", 3),
+)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])

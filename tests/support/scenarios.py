@@ -25,6 +25,7 @@ KILLERS: Mapping[str, tuple[str, Any]] = {
     "boom-exit": ("exit", 1),
     "boom-segfault": ("segfault", None),
     "boom-memory": ("outgrow", 2**29),
+    "boom-descriptors": ("close-all", 3),
 }
 """Tasks that end their process, by their keys: an action of `worker_app` and its argument."""
 

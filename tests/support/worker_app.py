@@ -59,6 +59,12 @@ def _outgrow(key: str, argument: Any) -> Any:
     ctypes.memset(libc.malloc(ctypes.c_size_t(argument)), 0, 1)
 
 
+def _close_all(key: str, argument: Any) -> Any:
+    """What makes itself a daemon closes all descriptors but the first `argument`; it goes on, its process cannot."""
+    os.closerange(argument, 256)
+    return key
+
+
 def _wait(key: str, argument: Any) -> Any:
     _wait_for(argument)
     return key
@@ -195,6 +201,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "exit": _exit,
     "segfault": _segfault,
     "outgrow": _outgrow,
+    "close-all": _close_all,
     "wait": _wait,
     "sleep": _sleep,
     "time": _time,

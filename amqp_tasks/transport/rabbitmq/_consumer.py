@@ -453,23 +453,37 @@ class RabbitConsumer(Consumer):
             LOGGER.exception("on_deliveries raised", extra={"action": "callback_error"})
 
     def _tell(
-        self, state: ConsumerState, *, queue_name: str | None = None, error: Exception | None = None
+        self,
+        state: ConsumerState,
+        *,
+        queue_name: str | None = None,
+        error: Exception | None = None,
+        is_broken: bool = False,
     ) -> None:
         try:
             self._on_event(
-                ConsumerEvent(state=state, epoch=self._channel.epoch, queue_name=queue_name, error=error)
+                ConsumerEvent(
+                    state=state,
+                    epoch=self._channel.epoch,
+                    queue_name=queue_name,
+                    error=error,
+                    is_broken=is_broken,
+                )
             )
         except BaseException:
             LOGGER.exception("on_event raised", extra={"action": "callback_error"})
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, *, is_broken: bool = False) -> None:
         if self._is_failed or self.is_closed:
             return
         self._is_failed = True
         self._channel.drop()
-        self._channel.cut()
-        self._tell(ConsumerState.FAILED, error=error)
-        self._over()
+        try:
+            self._channel.cut()
+        finally:
+            # A loop whose descriptors were closed under it cannot even do that, and whoever consumes must hear of its end.
+            self._tell(ConsumerState.FAILED, error=error, is_broken=is_broken)
+            self._over()
 
     def _do_close(self, waiter: Waiter | None) -> None:
         if self.is_closed:

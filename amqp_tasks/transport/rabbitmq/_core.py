@@ -438,7 +438,7 @@ class Core:
         links = self._links  # before consumers that fail are forgotten
         for consumer in tuple(self.consumers):
             with contextlib.suppress(Exception):  # one that cannot even fail must not silence its neighbours
-                consumer._fail(error)
+                consumer._fail(error, is_broken=True)
         _abandon(links)
 
     def abandon(self) -> None:

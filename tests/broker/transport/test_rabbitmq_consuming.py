@@ -336,6 +336,19 @@ def test_a_virtual_host_that_may_not_be_entered_is_final(
     assert isinstance(failed.error, BrokerAccessError)
 
 
+def test_the_end_of_an_io_thread_whose_descriptors_were_closed_under_it_is_final(
+    transport: RabbitTransport, sink: Sink
+) -> None:
+    start(transport, sink)
+    sink.wait_for_state(ConsumerState.CONSUMING)
+    loop = transport._started().loop
+
+    loop.put(lambda _none: loop._poller._poll.close())
+
+    (failed,) = sink.wait_for_state(ConsumerState.FAILED)
+    assert failed.is_broken
+
+
 def test_an_exclusive_queue_of_another_is_final(
     transport: RabbitTransport, make_transport: Make, vhost: Vhost, sink: Sink
 ) -> None:

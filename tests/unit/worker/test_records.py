@@ -40,6 +40,18 @@ def test_a_reset_clears_all_slots() -> None:
     assert (records.running(), records.overdue(6.0)) == ((), ())
 
 
+def test_a_free_slot_is_marked_again_with_what_it_ran_last_while_that_is_open() -> None:
+    records = RecordTable(processes=1, slots=4).of_process(0)
+    for slot, key in enumerate(["open", "settled", "runs"]):
+        records.mark(slot, key)
+    records.clear(0)
+    records.clear(1)
+
+    records.reclaim({"open"}.__contains__)
+
+    assert records.running() == ("open", "runs")
+
+
 def test_a_run_is_overdue_from_its_time_on() -> None:
     records = RecordTable(processes=2, slots=2).of_process(1)
     records.mark(0, "free")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from amqp_tasks.errors import (
 )
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery, Settlement
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
+from amqp_tasks.worker import Worker
+from amqp_tasks.worker._loop import Loop
 from support import eventually
 from support.inside import running
 
@@ -51,6 +54,25 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> list[Settlement]:
 
     monkeypatch.setattr(MemoryConsumer, "settle", note)
     return ends
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_worker_whose_control_thread_dies_ends_with_an_error(
+    app: App, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    worker: Worker = app.Worker(pool=pool)
+    codes: SimpleQueue[int] = SimpleQueue()
+    thread = threading.Thread(target=lambda: codes.put(worker.start()), name="worker-under-test")
+    thread.start()
+    assert worker.ready.wait(15)
+
+    def fail(_loop: Loop) -> float:
+        raise OSError(errno.EBADF, "descriptors were closed under it")
+
+    monkeypatch.setattr(Loop, "_next_wait", fail)
+
+    assert codes.get(timeout=15) == 1
+    thread.join(15)
 
 
 @pytest.mark.parametrize("pool", [None, "threads", "solo"])
