@@ -78,6 +78,12 @@ class WorkerSettings(Section):
     proc_alive_timeout: PositiveSeconds = Field(
         default=4.0, description="Seconds a new process may take to report itself."
     )
+    hung_timeout: PositiveSeconds | None = Field(
+        default=60.0,
+        description="Seconds without a sign of life after which a process is killed and replaced, unless it uses the processor:"
+        " C code may hold the interpreter while it works. What it ran counts as crashed. None: never, as where"
+        " processes are stopped on purpose (a debugger).",
+    )
     journal_max_age: PositiveSeconds = Field(
         default=30 * 86_400.0,
         description="Seconds for which workers heed what was said to all of them, such as a revocation; entries leave the"

@@ -7,10 +7,11 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from amqp_tasks.worker._limits import KILL_AFTER, OVERDUE_GRACE
 from amqp_tasks.worker._link import Link, LinkClosed, Message
+from amqp_tasks.worker._pulse import Pulse, processor_seconds
 
 __all__ = ("ChildProcess", "Restarts")
 
@@ -39,6 +40,7 @@ class ChildProcess:
         has_crashed: a task ended it.
         terminating_since: monotonic time since when it runs what is to be terminated; 0: it does not.
         error: why it cannot consume.
+        pulse: its signs of life.
     """
 
     serial: int
@@ -54,6 +56,10 @@ class ChildProcess:
     has_crashed: bool = False
     terminating_since: float = 0.0
     error: str = ""
+    pulse: Pulse = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pulse = Pulse(lambda: processor_seconds(self.pid))
 
     def was_of_use(self, now: float) -> bool:
         """Whether its successor may start at once; else starting and dying could go round without a pause."""

@@ -1,8 +1,10 @@
-"""Looking after processes that hang: beyond the hard time limit of a task, or though they are to terminate one."""
+"""Looking after processes that hang: beyond the hard time limit of a task, though they are to terminate one, or altogether."""
 
 from __future__ import annotations
 
 import logging
+import math
+import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,7 +34,8 @@ class Patrol:
 
     Args:
         processes: those there are at each look, by serial; only read.
-        records: what their slots run.
+        records: what their slots run, and their signs of life.
+        hung_timeout: seconds without such a sign after which a process that does not work is killed; None: never.
         is_terminated: whether the run with a key is to be ended.
         answers: told of what is beyond its limit.
         news: tells other nodes, before a process is killed.
@@ -44,6 +47,7 @@ class Patrol:
         *,
         processes: Mapping[int, ChildProcess],
         records: RecordTable,
+        hung_timeout: float | None,
         is_terminated: Callable[[str], bool],
         answers: Answers,
         news: News,
@@ -51,6 +55,7 @@ class Patrol:
     ) -> None:
         self._processes, self._records, self._is_terminated = processes, records, is_terminated
         self._answers, self._news, self._loop = answers, news, loop
+        self._silent_looks = None if hung_timeout is None else max(1, math.ceil(hung_timeout / _PERIOD))
 
     def start(self) -> None:
         """Look now and then."""
@@ -74,9 +79,25 @@ class Patrol:
                 self._kill(process, "beyond the time limit of", overdue[0])
             elif process.is_late_to_terminate(now, is_wanted=bool(terminated)):
                 self._kill(process, "though it is to terminate", terminated[0])
+            elif self._silent_looks is not None:
+                self._feel(process, self._silent_looks)
         self._answers.look()
         self._news.send()
         self._loop.call_later(_PERIOD, self._look)
+
+    def _feel(self, process: ChildProcess, looks: int) -> None:
+        """Kill it when it hangs; what its slots run is charged, as that is no end that we had decided on."""
+        process.pulse.look(self._records.of_process(process.index).last_sign)
+        is_hung = process.pulse.is_hung(looks, _PERIOD)
+        if is_hung is False:
+            return
+        logger.error(
+            "process %d has given no sign of life for %g s %s; see worker_hung_timeout, and give tasks that may hang a time_limit",
+            process.pid, looks * _PERIOD, "and is killed" if is_hung else "and may hang: end it if it does not work",
+            extra={"action": "hung"},
+        )  # fmt: skip
+        if is_hung:
+            process.signal(signal.SIGKILL)
 
     def _kill(self, process: ChildProcess, how: str, key: str) -> None:
         logger.error(

@@ -112,6 +112,7 @@ class WorkerProcess:
                 *registers,
             ),
         )
+        self._records = records
         self._engine = _build_engine(app, options, records, verdicts, rate_limits, self)
         self._tasks_left = options.max_tasks
         self._is_stopping = False
@@ -187,6 +188,7 @@ class WorkerProcess:
     # The control thread.
 
     def _control(self) -> None:
+        self.loop.call_soon(self._tick)
         try:
             self.loop.run()
         except BaseException as exc:  # noqa: BLE001 - whatever it was: a process without this thread does nothing any more
@@ -215,15 +217,15 @@ class WorkerProcess:
             logger.exception("cannot start to consume", extra={"action": "start_failed"})
             self._reports.event(ConsumerEvent(state=ConsumerState.FAILED, epoch=0, error=exc))
             self._end(_CUT_TIMEOUT)
-            return
-        self.loop.call_later(_TICK, self._tick)
 
     def _tick(self) -> None:
         if self._is_ended:
             return
+        # First: what fails now is no reason to give no more signs.
+        self.loop.call_later(_TICK, self._tick)
+        self._records.give_sign(SYSTEM_CLOCK.monotonic())
         self._engine.tick()
         self._end_if_due()
-        self.loop.call_later(_TICK, self._tick)
 
     def _begin_stop(self, timeout: float) -> None:
         deadline = SYSTEM_CLOCK.monotonic() + timeout
@@ -252,6 +254,7 @@ class WorkerProcess:
         if self._is_ended:
             return
         self._is_ended = True
+        self._records.give_sign(0.0)  # what is left has a time of its own
         self._ended_clean = False
         try:
             self._close_connections(timeout)

@@ -3,7 +3,8 @@
 A record outlives its writer, however that died: it is how the supervisor knows whom to charge for a crash. One writer
 (the slot's own thread) and one reader (the supervisor). The id is written before the flag is set and the flag is
 cleared before the next id is written, so a reader of a dead process never sees half an id. The time by which a run with a
-hard limit must have ended stands first, aligned, as it is read while it may be written.
+hard limit must have ended stands first, aligned, as it is read while it may be written. Behind all records stands, for each process,
+when it gave its last sign of life; its control thread writes that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ("MAX_KEY", "ProcessRecords", "RecordTable", "Records")
 
 MAX_KEY = 320
 """Bytes: a task id is an AMQP short string (255), and retries and snoozes add their numbers."""
-_DUE = struct.Struct("=d")
+_TIME = struct.Struct("=d")
 _FLAG, _LENGTH, _HEAD = 8, 9, 11
 _RECORD = (_HEAD + MAX_KEY + 7) // 8 * 8
 _FREE, _RUNNING, _ANSWERING = 0, 1, 2
@@ -42,26 +43,31 @@ class Records(Protocol):
     def limit(self, slot: int, due: float) -> None:
         """Say that what `slot` runs must have ended by `due` (monotonic seconds); 0: there is no such time."""
 
+    def give_sign(self, now: float) -> None:
+        """Say that the process lives (monotonic seconds); 0: it gives no more signs, as it ends."""
+
 
 class RecordTable:
     """Records of `processes` × `slots`. Made by the supervisor before it forks; anonymous, so it needs no clean-up."""
 
     def __init__(self, processes: int, slots: int) -> None:
         self._slots = slots
-        self._memory = mmap.mmap(-1, max(1, processes * slots) * _RECORD)
+        self._signs = processes * slots * _RECORD
+        self._memory = mmap.mmap(-1, self._signs + max(1, processes) * _TIME.size)
 
     def of_process(self, index: int) -> ProcessRecords:
         """The part of one process."""
-        return ProcessRecords(self._memory, index * self._slots * _RECORD, self._slots)
+        sign_at = self._signs + index * _TIME.size
+        return ProcessRecords(self._memory, index * self._slots * _RECORD, self._slots, sign_at)
 
 
 class ProcessRecords:
     """The records of one process."""
 
-    __slots__ = ("_memory", "_offset", "_slots")
+    __slots__ = ("_memory", "_offset", "_sign_at", "_slots")
 
-    def __init__(self, memory: mmap.mmap, offset: int, slots: int) -> None:
-        self._memory, self._offset, self._slots = memory, offset, slots
+    def __init__(self, memory: mmap.mmap, offset: int, slots: int, sign_at: int) -> None:
+        self._memory, self._offset, self._slots, self._sign_at = memory, offset, slots, sign_at
 
     def mark(self, slot: int, key: str) -> None:
         """See `Records.mark`."""
@@ -88,13 +94,23 @@ class ProcessRecords:
 
     def limit(self, slot: int, due: float) -> None:
         """See `Records.limit`."""
-        _DUE.pack_into(self._memory, self._offset + slot * _RECORD, due)
+        _TIME.pack_into(self._memory, self._offset + slot * _RECORD, due)
+
+    def give_sign(self, now: float) -> None:
+        """See `Records.give_sign`."""
+        _TIME.pack_into(self._memory, self._sign_at, now)
 
     def reset(self) -> None:
         """Clear all; by the supervisor, before the place is given to another process."""
         for slot in range(self._slots):
             self.clear(slot)
             self.limit(slot, 0.0)
+        self.give_sign(0.0)
+
+    @property
+    def last_sign(self) -> float:
+        """When the process gave its last sign of life (monotonic seconds); 0: it gives none."""
+        return self._time(self._sign_at)
 
     def running(self) -> tuple[str, ...]:
         """The keys that are marked, or that somebody else than the slot still answers for."""
@@ -106,14 +122,14 @@ class ProcessRecords:
 
     def overdue(self, now: float) -> tuple[str, ...]:
         """The keys of those that should have ended before `now`."""
-        return self._keys(at for at in self._places() if 0.0 < self._due(at) <= now)
+        return self._keys(at for at in self._places() if 0.0 < self._time(at) <= now)
 
-    def _due(self, at: int) -> float:
-        due: float = _DUE.unpack_from(self._memory, at)[0]
-        return due
+    def _time(self, at: int) -> float:
+        time: float = _TIME.unpack_from(self._memory, at)[0]
+        return time
 
     def _taken(self) -> Iterator[int]:
-        return (at for at in self._places() if self._memory[at + _FLAG] != _FREE or self._due(at))
+        return (at for at in self._places() if self._memory[at + _FLAG] != _FREE or self._time(at))
 
     def _places(self) -> range:
         return range(self._offset, self._offset + self._slots * _RECORD, _RECORD)

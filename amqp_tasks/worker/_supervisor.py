@@ -52,6 +52,7 @@ class SupervisorRules:
         cold_stop_timeout: seconds of a cold one, until processes are killed.
         alive_timeout: seconds in which a new process must say something.
         lost_wait: seconds in which a process that closed its link must be gone.
+        hung_timeout: seconds without a sign of life after which a process that does not work is killed; None: never.
         claim_after: seconds after which other nodes are told of a run; infinite: never.
         places: rows of the table of records: one for each process and its successor.
     """
@@ -62,6 +63,7 @@ class SupervisorRules:
     cold_stop_timeout: float
     alive_timeout: float
     lost_wait: float
+    hung_timeout: float | None
     claim_after: float
 
     @property
@@ -123,6 +125,7 @@ class Supervisor:
         self._patrol = Patrol(
             processes=self._processes,
             records=records,
+            hung_timeout=rules.hung_timeout,
             is_terminated=is_terminated,
             answers=self._answers,
             news=self._news,

@@ -220,6 +220,7 @@ class Worker:
             cold_stop_timeout=worker.cold_stop_timeout,
             alive_timeout=worker.proc_alive_timeout,
             lost_wait=worker.lost_wait,
+            hung_timeout=worker.hung_timeout,
             claim_after=claim_after(self.app, options),
         )
         revocations = Revocations(max_age=worker.journal_max_age, clock=SYSTEM_CLOCK)

@@ -8,7 +8,9 @@ import resource
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,13 @@ def _tidy(key: str, argument: Any) -> Any:
 def _hog(key: str, argument: Any) -> Any:
     """C code that keeps the interpreter to itself for so many seconds."""
     ctypes.PyDLL(None).sleep(argument)
+    return key
+
+
+def _grind(key: str, argument: Any) -> Any:
+    """Busy in C code for so many seconds, without letting the interpreter go."""
+    deadline = time.monotonic() + argument
+    deque(takewhile(deadline.__gt__, iter(time.monotonic, None)), maxlen=0)
     return key
 
 
@@ -210,6 +219,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "tidy": _tidy,
     "clean-up": _clean_up,
     "hog": _hog,
+    "grind": _grind,
     "grow": _grow,
     "no-memory": _no_memory,
     "sys-exit": _sys_exit,

@@ -90,6 +90,7 @@ TEXTS: dict[str, tuple[str, object]] = {
     "worker_cold_stop_timeout": ("1", 1.0),
     "worker_lost_wait": ("1", 1.0),
     "worker_proc_alive_timeout": ("10", 10.0),
+    "worker_hung_timeout": ("30", 30.0),
     "worker_journal_max_age": ("3600", 3600.0),
     "worker_log_format": ("%(message)s", "%(message)s"),
     "worker_task_log_format": ("[%(task_id)s] %(message)s", "[%(task_id)s] %(message)s"),

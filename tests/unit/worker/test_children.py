@@ -127,6 +127,7 @@ class NodeUnderTest:
             cold_stop_timeout=1.0,
             alive_timeout=alive_timeout,
             lost_wait=1.0,
+            hung_timeout=None,
             claim_after=math.inf,
         )
         self.supervisor = Supervisor(
