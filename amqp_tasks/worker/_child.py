@@ -94,7 +94,6 @@ def make_child_main(
 class _Child:
     def __init__(self, app: App, options: WorkerOptions, shared: Shared, link: Link, index: int) -> None:
         self._link = link
-        self._link_inode = os.fstat(link.socket.fileno()).st_ino
         self._loop = Loop()
         self._verdicts = LinkVerdicts(self._send)
         self._records = shared.records.of_process(index)
@@ -149,10 +148,9 @@ class _Child:
     def _check_link(self) -> None:
         """End when a task closed our end, as what makes itself a daemon closes all there is: no thread of ours would last."""
         try:
-            is_ours = os.fstat(self._link.socket.fileno()).st_ino == self._link_inode
+            # After each task, so not by what lets go of the interpreter: another thread would take it each time.
+            os.get_inheritable(self._link.socket.fileno())
         except OSError:
-            is_ours = False
-        if not is_ours:
             self._process.fail("a task has closed its descriptors; close only those that it has opened")
 
     def _orphaned(self) -> None:
