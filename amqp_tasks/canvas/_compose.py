@@ -426,14 +426,26 @@ def joined(first: Signature, second: Any) -> Signature:
 
 
 def upgraded(steps: Sequence[Signature]) -> list[Signature]:
-    """The steps of a chain, in which every group that is followed by something is the header of a chord."""
+    """The steps of a chain, in which every group that is followed by something is the header of a chord, also one in the body of
+    another: else the errbacks of the whole would be those of its members and of what follows them."""
     done: list[Signature] = []
     for step in _checked(steps):
-        if done and isinstance(done[-1], group):
-            done[-1] = chord(done[-1], step)
+        if done and ends_with_group(done[-1]):
+            done[-1] = joined(done[-1], step)
         else:
             done.append(step)
     return done
+
+
+def ends_with_group(part: Signature) -> bool:
+    """Whether it gives the values of several."""
+    match part:
+        case chain():
+            return any(map(ends_with_group, part.tasks[-1:]))
+        case chord():
+            return ends_with_group(part.body)
+        case _:
+            return isinstance(part, group)
 
 
 def _checked(steps: Sequence[Signature]) -> Sequence[Signature]:

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from amqp_tasks.canvas._compose import chain, chord, group, joined, listed, signature, upgraded
+from amqp_tasks.canvas._compose import (
+    chain,
+    chord,
+    ends_with_group,
+    group,
+    joined,
+    listed,
+    signature,
+    upgraded,
+)
 from amqp_tasks.canvas._signature import Signature, signatures, with_options
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import JOIN_PREFIX, Needed
@@ -249,17 +258,7 @@ def added_index(index: int, number: int) -> int:
 
 def accumulated(part: Signature) -> Signature:
     """A part as one value: of what ends with a group, the list of its members'."""
-    return joined(part, _list_maker()) if _has_several_results(part) else part
-
-
-def _has_several_results(part: Signature) -> bool:
-    match part:
-        case chain():
-            return any(map(_has_several_results, part.tasks[-1:]))
-        case chord():
-            return _has_several_results(part.body)
-        case _:
-            return isinstance(part, group)
+    return joined(part, _list_maker()) if ends_with_group(part) else part
 
 
 def _accumulate(part: group) -> Signature:

@@ -151,6 +151,18 @@ def seen(value: Any, key: str) -> None:
     note("seen", f"{key} {value}")
 
 
+@app.task(name="seen_as", bind=True)
+def seen_as(self: Task[..., Any], value: Any, key: str) -> None:
+    """A callback that notes its id."""
+    note("seen", f"{key} {self.request.id}")
+
+
+@app.task(name="told_as", bind=True)
+def told_as(self: Task[..., Any], task_id: str, key: str) -> None:
+    """An errback that notes its id."""
+    note("told", f"{key} {self.request.id}")
+
+
 def numbers(count: int) -> Iterator[Any]:
     """Signatures, one after the other."""
     for number in range(count):

@@ -367,3 +367,29 @@ def test_the_body_of_a_clients_chord_that_cannot_be_sent_is_not_said_to_follow_a
         (letter,) = made.dead_letters.find(["work"])
 
     assert re.match(r"body of amqp_tasks\.join\.\S+ cannot be sent: task 'add': missing", letter.detail)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda fail, step: chain(chord([step], group(fail)), step),
+        lambda fail, step: chain(chord([], group(fail, step)), step),
+        lambda fail, step: chain(step, chord([step], group(fail)), chain(step), step),
+    ],
+)
+def test_the_errback_of_a_whole_is_called_once_where_a_group_within_it_fails(app: App, shape: Any) -> None:
+    """A group at the end of a chord's body is the header of what follows: its members have no errback of their own."""
+    told: list[str | None] = []
+
+    @app.task(name="tell", bind=True)
+    def tell(self: Task[..., Any], task_id: str) -> None:
+        told.append(self.request.id)
+
+    fail, last = app.tasks["fail"].s(), app.tasks["total"].si([0])
+
+    with pytest.raises(ChordError):
+        shape(fail, last).on_error(tell.s()).delay().get(timeout=10)
+    app.tasks["add"].delay(1, 1).get(timeout=10)  # sent after all of them
+
+    eventually(lambda: len(told) > 0)
+    assert len(told) == 1
