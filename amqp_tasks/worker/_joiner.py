@@ -1,9 +1,9 @@
 """Looking at joins: whoever sees that all outcomes are there takes them, and starts what waits for them.
 
 1. An outcome was published and confirmed. 2. The queue is asked how much it holds; less than needed: somebody else's outcome
-will be the last, and its worker looks. 3. Else the queue is taken: read without acks, up to all that it held. Who comes second
-reads nothing, or what is left, and looks again later (quorum queues let in a second consumer, `exclusive` or not). Duplicates are left
-out. 4. All there: what follows is published and confirmed, then the queue is deleted. 5. Not all there (some came
+will be the last, and its worker looks; somebody consumes it: looked at again later. 3. Else the queue is taken: read without acks, up
+to all that it held. Of two who come at once the second reads nothing, or what is left, and looks again later (quorum queues let in a
+second consumer, `exclusive` or not). Duplicates are left out. 4. All there: what follows is published and confirmed, then the queue is deleted. 5. Not all there (some came
 twice), or a named step has failed and may be resumed: everything goes back, and if more came meanwhile the look begins anew, as
 whoever brought it saw too few.
 Only then the task that the outcome is of is settled, so that a crash anywhere leads to another look.
