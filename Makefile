@@ -13,7 +13,7 @@ ARGS ?=
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench faults soak docs clean
+.PHONY: help demo test lint bench faults soak docs lock clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -47,11 +47,16 @@ soak: $(VENV)/.dev ## Let random faults strike for ten minutes (ARGS='--minutes 
 docs: $(VENV)/.dev ## Build the documentation into site/; a broken link is an error.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+lock: | $(BIN)/python ## Renew constraints.txt: the versions of everything that development and CI install, for all Pythons.
+	@$(PIP) install uv
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --extra dev --universal --python-version 3.11 \
+	  --strip-extras --no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file constraints.txt
+
 clean: ## Remove what the other targets made.
 	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find amqp_tasks routing tests docs compose -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: pip runs again only when pyproject.toml has changed.
+# Stamps: pip runs again only when pyproject.toml or the locked versions have changed.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "amqp-tasks needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.12" >&2; \
@@ -64,7 +69,7 @@ $(VENV)/.base: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing amqp-tasks and the tools for development"
-	@$(PIP) install --editable '.[dev]'
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/.base
