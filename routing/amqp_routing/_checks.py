@@ -2,7 +2,8 @@
 
 Dead-lettering in a circle: RabbitMQ drops a message that comes back to a queue when no consumer rejected it on the
 way. A circle is therefore a fault when every queue in it can dead-letter by itself: by a message TTL, by a maximum
-length that drops, or by a delivery limit, which a quorum queue always has (RabbitMQ 4.0 sets one if we do not).
+length that drops, or by a delivery limit, which a quorum queue always has (RabbitMQ 4.0 sets one if we do not), unless
+it declares one that is in effect none.
 """
 
 from __future__ import annotations
@@ -201,12 +202,17 @@ def _dead_letter_circles(parts: Parts) -> Iterator[str]:
             )
 
 
+_NO_DELIVERY_LIMIT = 2**31 - 1
+"""What stands for none: -1 is no way to say that, see `Queue`."""
+
+
 def _dead_letters_by_itself(queue: Queue) -> bool:
     if queue.dead_letter_exchange is None:
         return False
     drops = queue.overflow is not Overflow.REJECT_PUBLISH
     has_length = queue.max_length is not None or queue.max_length_bytes is not None
-    return queue.type is QueueType.QUORUM or queue.message_ttl is not None or (has_length and drops)
+    has_limit = queue.type is QueueType.QUORUM and queue.delivery_limit != _NO_DELIVERY_LIMIT
+    return has_limit or queue.message_ttl is not None or (has_length and drops)
 
 
 def _circle_from(start: str, targets: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -166,6 +166,13 @@ def test_a_circle_that_needs_a_consumers_rejection_is_allowed() -> None:
     assert Topology(queues=(work, retry)).queue_names == ("work", "retry")
 
 
+def test_a_quorum_queue_whose_delivery_limit_is_in_effect_none_needs_a_rejection_too() -> None:
+    work = Queue("work", dead_letter_exchange="", dead_letter_routing_key="retry", delivery_limit=2**31 - 1)
+    retry = Queue("retry", dead_letter_exchange="", dead_letter_routing_key="work", message_ttl=30)
+
+    assert Topology(queues=(work, retry)).queue_names == ("work", "retry")
+
+
 def test_a_queue_that_dead_letters_to_itself_by_the_usual_key_is_a_circle() -> None:
     (by_name,) = _faults(queues=(Queue("q", dead_letter_exchange=""),))
     (by_binding,) = _faults(
