@@ -58,12 +58,12 @@ class Delayed:
         """
         transport = self._app.transport
         noted = _Noted(set(several(ids, "a task id")) if ids is not None else None)
-        if read_stream(transport, DELAYED_NAME, noted.learn) is None:
+        if read_stream(transport, DELAYED_NAME, noted.learn, keys=transport.keys) is None:
             raise ConfigurationError(
                 "the broker has no index of delayed tasks: set task_delayed_index=True where tasks are called and run"
             )
         revoked = _Revoked()
-        read_stream(transport, JOURNAL_NAME, revoked.learn)
+        read_stream(transport, JOURNAL_NAME, revoked.learn, keys=transport.keys)
         now = SYSTEM_CLOCK.now()
         found = [
             replace(each, is_revoked=each.id in revoked.ids)

@@ -15,12 +15,13 @@ from amqp_tasks.message import (
     journal_message,
     new_task_id,
     read_journal_entry,
+    signed_for_queue,
 )
 from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement
 from amqp_tasks.transport._streams import OFFSET
 
 if TYPE_CHECKING:
-    from amqp_tasks.message import OutgoingMessage
+    from amqp_tasks.message import KeyRing, OutgoingMessage
     from amqp_tasks.transport import Consumer, ConsumerEvent, Delivery, Transport
 
 __all__ = ("read_stream",)
@@ -34,8 +35,16 @@ _PREFETCH = 1000
 _CLOSE_TIMEOUT = 5.0
 
 
-def read_stream(transport: Transport, name: str, learn: Callable[[JournalEntry], None]) -> int | None:
+def read_stream(
+    transport: Transport, name: str, learn: Callable[[JournalEntry], None], *, keys: KeyRing | None = None
+) -> int | None:
     """Read a stream of entries as it stands, up to a mark that is written for that.
+
+    Args:
+        transport: reads.
+        name: of the stream.
+        learn: is told each entry.
+        keys: by which entries are checked, and those of others passed over; None: all are told.
 
     Returns:
         The offset of its first entry: above 0 when older ones have left it. None: there is no such stream.
@@ -48,7 +57,7 @@ def read_stream(transport: Transport, name: str, learn: Callable[[JournalEntry],
     )
     if not _is_written(transport, journal_message(mark, queue_name=name), name):
         return None
-    reader = _Reader(mark.id, learn)
+    reader = _Reader(mark.id, learn, keys)
     consumer = transport.consume(
         (name,),
         ConsumerOptions(prefetch=_PREFETCH, arguments={name: {OFFSET: "first"}}),
@@ -80,8 +89,8 @@ def _is_written(transport: Transport, mark: OutgoingMessage, name: str) -> bool:
 class _Reader:
     """Takes deliveries on the I/O thread until the mark comes. A lost connection does not end it: it is read on then."""
 
-    def __init__(self, mark: str, learn: Callable[[JournalEntry], None]) -> None:
-        self._mark, self._learn = mark, learn
+    def __init__(self, mark: str, learn: Callable[[JournalEntry], None], keys: KeyRing | None) -> None:
+        self._mark, self._learn, self._keys = mark, learn, keys
         self._consumer: Consumer | None = None
         self._has_begun = Event()
         self.is_over = Event()
@@ -101,6 +110,9 @@ class _Reader:
             try:
                 if self.first_offset < 0:
                     self.first_offset = delivery.properties.headers.get(OFFSET, 0)
+                if self._keys is not None:
+                    queue = signed_for_queue(delivery.queue_name)
+                    self._keys.check(delivery.properties, delivery.body, queue)
                 entry = read_journal_entry(delivery.body)
                 if entry.id == self._mark:
                     self.is_over.set()

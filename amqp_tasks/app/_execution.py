@@ -35,6 +35,7 @@ from amqp_tasks.message import (
     JOINS_HEADER,
     RATE_HEADER,
     REQUEUES_HEADER,
+    SIGNATURE_HEADER,
     SNOOZES_HEADER,
     STEP_HEADER,
     State,
@@ -55,7 +56,9 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 _WORDS = {Replaced: "REPLACED", Retry: State.RETRY, Snooze: "SNOOZED", Ignore: "IGNORED", Reject: "REJECTED"}
 
-_OF_THIS_CALL = (SNOOZES_HEADER, REQUEUES_HEADER, RATE_HEADER, FIRST_ERROR_TIME, JOINS_HEADER, STEP_HEADER)
+_OF_THIS_CALL = (
+    SNOOZES_HEADER, REQUEUES_HEADER, RATE_HEADER, FIRST_ERROR_TIME, JOINS_HEADER, STEP_HEADER, SIGNATURE_HEADER,
+)  # fmt: skip
 """Headers that say something of one call: who passes its headers on to another must not pass on these."""
 
 __all__ = (

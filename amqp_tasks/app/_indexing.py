@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from amqp_routing import Topology
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 from amqp_tasks.errors import AmqpTasksError, BrokerConnectionError, NotSent
 from amqp_tasks.message import DELAYED_NAME, delayed_notes, delayed_queue, delayed_task, printable
-from amqp_tasks.transport import TopologyMode, Transport
+from amqp_tasks.transport import TopologyMode
+from amqp_tasks.transport._passing import PassingTransport
 
 if TYPE_CHECKING:
-    from amqp_routing import Binding
-    from amqp_tasks.errors import BrokerOperationError, PublishError
+    from amqp_tasks.errors import PublishError
     from amqp_tasks.message import DelayedTask, OutgoingMessage
-    from amqp_tasks.transport import (
-        Consumer,
-        ConsumerEvent,
-        ConsumerOptions,
-        Delivery,
-        QueueStatus,
-        Right,
-        ServerInfo,
-        TransportStatistics,
-    )
-    from amqp_tasks.transport._tally import Tally
+    from amqp_tasks.transport import Transport
 
 __all__ = ("IndexingTransport", "declare_index")
 
@@ -45,7 +35,7 @@ def declare_index(transport: Transport, mode: TopologyMode, *, timeout: float | 
     transport.ensure_topology(Topology(queues=(delayed_queue(),)), mode=mode, timeout=timeout)
 
 
-class IndexingTransport(Transport):
+class IndexingTransport(PassingTransport):
     """Passes everything on, and publishes a note after each delayed task that was confirmed, or may be stored.
 
     The note follows the confirm and is not waited for: a task is never in the index without being in the broker, and its
@@ -63,7 +53,8 @@ class IndexingTransport(Transport):
     def __init__(
         self, inner: Transport, mode: TopologyMode, *, timeout: float, clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        self._inner, self._mode, self._timeout, self._clock = inner, mode, timeout, clock
+        super().__init__(inner)
+        self._mode, self._timeout, self._clock = mode, timeout, clock
         self._is_declared = self._has_warned = False
 
     def publish(self, message: OutgoingMessage, *, timeout: float | None = None) -> None:
@@ -163,72 +154,3 @@ class IndexingTransport(Transport):
             level, "a delayed task is not noted in %s, so that it is not listed (further ones silently): %s",
             DELAYED_NAME, printable(f"{error}", 512), extra={"action": "delayed_index"},
         )  # fmt: skip
-
-    # The rest is the other's.
-
-    @property
-    def tally(self) -> Tally:
-        """See `Transport.tally`."""
-        return self._inner.tally
-
-    def open(self, *, timeout: float) -> ServerInfo:
-        """See `Transport.open`."""
-        return self._inner.open(timeout=timeout)
-
-    def ensure_topology(
-        self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None, is_lasting: bool = True
-    ) -> None:
-        """See `Transport.ensure_topology`."""
-        self._inner.ensure_topology(topology, mode=mode, timeout=timeout, is_lasting=is_lasting)
-
-    def compare_topology(self, topology: Topology, *, timeout: float | None = None) -> tuple[str, ...]:
-        """See `Transport.compare_topology`."""
-        return self._inner.compare_topology(topology, timeout=timeout)
-
-    def bind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
-        """See `Transport.bind`."""
-        self._inner.bind(bindings, timeout=timeout)
-
-    def unbind(self, bindings: Iterable[Binding], *, timeout: float | None = None) -> None:
-        """See `Transport.unbind`."""
-        self._inner.unbind(bindings, timeout=timeout)
-
-    def refused_rights(
-        self, rights: Iterable[Right], *, timeout: float | None = None
-    ) -> Mapping[Right, BrokerOperationError]:
-        """See `Transport.refused_rights`."""
-        return self._inner.refused_rights(rights, timeout=timeout)
-
-    def queue_status(self, queue_name: str, *, timeout: float | None = None) -> QueueStatus | None:
-        """See `Transport.queue_status`."""
-        return self._inner.queue_status(queue_name, timeout=timeout)
-
-    def purge_queue(self, queue_name: str, *, timeout: float | None = None) -> int:
-        """See `Transport.purge_queue`."""
-        return self._inner.purge_queue(queue_name, timeout=timeout)
-
-    def delete_queue(self, queue_name: str, *, timeout: float | None = None) -> None:
-        """See `Transport.delete_queue`."""
-        self._inner.delete_queue(queue_name, timeout=timeout)
-
-    def consume(
-        self,
-        queue_names: Sequence[str],
-        options: ConsumerOptions,
-        *,
-        on_deliveries: Callable[[Sequence[Delivery]], None],
-        on_event: Callable[[ConsumerEvent], None],
-        declare: Topology | None = None,
-    ) -> Consumer:
-        """See `Transport.consume`."""
-        return self._inner.consume(
-            queue_names, options, on_deliveries=on_deliveries, on_event=on_event, declare=declare
-        )
-
-    def statistics(self) -> TransportStatistics:
-        """See `Transport.statistics`; the notes count as well."""
-        return self._inner.statistics()
-
-    def close(self, *, timeout: float = 5.0) -> None:
-        """See `Transport.close`."""
-        self._inner.close(timeout=timeout)

@@ -51,6 +51,8 @@ class JournalWriter:
     ) -> None:
         self._transport, self._sender, self._clock = transport, sender, clock
         self._mode = TopologyMode(settings.app.topology)
+        self.max_age = settings.worker.journal_max_age
+        """Seconds."""
         self.topology = Topology(queues=(journal_queue(settings.worker.journal_max_age),))
         self._is_declared = False
 
@@ -59,6 +61,10 @@ class JournalWriter:
         """Whether the stream is declared when it is missing."""
         return self._mode is TopologyMode.DECLARE
 
+    def now(self) -> float:
+        """Seconds since 1970, as entries have them."""
+        return self._clock.now().timestamp()
+
     def entry(
         self, kind: str, facts: Mapping[str, Any] | None = None, *, entry_id: str | None = None
     ) -> JournalEntry:
@@ -66,7 +72,7 @@ class JournalWriter:
         return JournalEntry(
             kind=kind,
             id=entry_id or new_task_id(),
-            time=self._clock.now().timestamp(),
+            time=self.now(),
             sender=self._sender or current_origin(),
             facts=facts or {},
         )

@@ -41,8 +41,9 @@ def discard_left(app: App, workflow_id: str) -> int:
     """
     waiting: dict[str, int] = {}
     has_failed = False
-    for queue in join_queues(workflow_id, _NAMES_TRIED):
-        status = _status(app, queue)
+    queues = join_queues(workflow_id, _NAMES_TRIED)
+    for queue, found in zip(queues, app.transport.queue_statuses(queues), strict=True):
+        status = None if found is None else _status(app, queue)
         if status is not None:
             waiting[queue], keeps_failure = _look_into(app, queue, status.messages)
             has_failed = has_failed or keeps_failure
@@ -69,7 +70,9 @@ def _look_into(app: App, queue: str, count: int) -> tuple[int, bool]:
     steps, kept, ended = 1, set[int](), set[int]()
     for delivery in _deliveries(app, queue, count):
         try:
-            found = read_join(delivery.properties, delivery.body, limits=limits)
+            found = read_join(
+                delivery.properties, delivery.body, limits=limits, queue=queue, keys=app.transport.keys
+            )
         except MalformedMessage:
             continue
         match found:

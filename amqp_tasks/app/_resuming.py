@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from amqp_tasks.app._dead_letters import DeadLetterFilter, Requeued, published
 from amqp_tasks.app._leftovers import discard_left
 from amqp_tasks.canvas import join_queues
-from amqp_tasks.errors import AmqpTasksError
-from amqp_tasks.message import WATCH_TASK, DeadLetter, StepMark, read_mark, watch_id
+from amqp_tasks.errors import AmqpTasksError, MalformedMessage
+from amqp_tasks.message import SIGNED_AS_TASK, WATCH_TASK, DeadLetter, StepMark, read_mark, watch_id
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
@@ -52,11 +52,26 @@ def failed_steps(
     """The failed steps of a workflow, or of all, as far as they lie in the dead letters of these queues; each once. Without
     those that were lost and have come after all."""
     found: dict[tuple[str, str], FailedStep] = {}
-    for letter in app.dead_letters.find(queues, DeadLetterFilter(workflow=workflow_id)):
-        mark = read_mark(letter.headers)
-        if mark is not None and not _has_ended(app, letter):
-            found[mark.workflow_id, mark.step] = FailedStep(mark.workflow_id, mark.step, letter)
+    where = DeadLetterFilter(workflow=workflow_id)
+    with closing(app.dead_letters.looks(queues, where)) as looks:
+        for each in chain.from_iterable(chain.from_iterable(look for _, look in looks)):
+            letter = replace(each.letter, body=None)
+            mark = read_mark(letter.headers)
+            if mark is not None and _is_ours(app, each) and not _has_ended(app, letter):
+                found[mark.workflow_id, mark.step] = FailedStep(mark.workflow_id, mark.step, letter)
     return list(found.values())
+
+
+def _is_ours(app: App, found: Found) -> bool:
+    """Whether it is signed, where that is asked for: a stranger's letter must not stand for the step that it names."""
+    keys = app.transport.keys
+    if keys is None:
+        return True
+    try:
+        keys.check(found.delivery.properties, found.delivery.body, SIGNED_AS_TASK)
+    except MalformedMessage:
+        return False
+    return True
 
 
 def _has_ended(app: App, letter: DeadLetter) -> bool:
@@ -100,6 +115,8 @@ def _without_ended(app: App, look: Look) -> Iterator[list[Found]]:
     for batch in look:
         left: list[Found] = []
         for found in batch:
+            if not _is_ours(app, found):
+                continue  # it stays where it is
             if _has_ended(app, found.letter):
                 look.remove(found)
             else:

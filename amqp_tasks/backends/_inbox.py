@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from amqp_tasks.backend import BackendStatistics, ExpectedResult
 from amqp_tasks.errors import ClosedError, MalformedMessage, ResultLost, ResultUnavailable
-from amqp_tasks.message import Limits, ResultRecord, read_result
+from amqp_tasks.message import SIGNED_AS_RESULT, KeyRing, Limits, ResultRecord, printable, read_result
 from amqp_tasks.transport import Consumer, ConsumerEvent, ConsumerState, Delivery, Settlement
 
 __all__ = ("Entry", "Inbox")
@@ -122,8 +122,10 @@ class Inbox:
     Thread safety: any thread; `take` and `note` are called on the I/O thread.
     """
 
-    def __init__(self, accept: Collection[str], limits: Limits, cache_max: int) -> None:
-        self._accept, self._limits = tuple(accept), limits
+    def __init__(
+        self, accept: Collection[str], limits: Limits, cache_max: int, keys: KeyRing | None = None
+    ) -> None:
+        self._accept, self._limits, self._keys = tuple(accept), limits, keys
         self._cache_max = cache_max
         # The garbage collector may end an iteration over progress, which then stops to listen, in a thread that holds it.
         self.lock = threading.RLock()
@@ -177,6 +179,16 @@ class Inbox:
     def forget(self, task_id: str) -> None:
         """Drop the entry of an id."""
         self._entries.pop(task_id, None)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody holds an entry without an end."""
+        return any(not entry.has_ended for entry in self._all_entries())
+
+    @property
+    def taken(self) -> int:
+        """How many results have arrived so far, for whomever."""
+        return self._received + self._dropped + self._unreadable
 
     def statistics(self) -> BackendStatistics:
         """Counters."""
@@ -279,6 +291,8 @@ class Inbox:
             if entry is None:
                 self._dropped += 1
                 return
+            if self._keys is not None and not self._is_ours(delivery):
+                return
             record = read_result(properties, delivery.body, accept=self._accept, limits=self._limits)
         except MalformedMessage as exc:
             self._unreadable += 1
@@ -288,6 +302,22 @@ class Inbox:
             return
         self._received += 1
         self.end(entry, record=record)
+
+    def _is_ours(self, delivery: Delivery) -> bool:
+        """Whether it is signed; what is not is nobody's answer, and its caller goes on waiting."""
+        assert self._keys is not None
+        try:
+            self._keys.check(delivery.properties, delivery.body, SIGNED_AS_RESULT)
+        except MalformedMessage as exc:
+            self._unreadable += 1
+            _log.warning(
+                "a result of task %s is passed over: %s",
+                printable(delivery.properties.correlation_id),
+                printable(str(exc), 512),
+                extra={"action": "result_refused"},
+            )
+            return False
+        return True
 
     def _settle_early(self) -> None:
         consumer = self._consumer

@@ -4,7 +4,15 @@ See `docs/reference/wire-protocol.md` for the format.
 """
 
 from amqp_tasks.message._again import new_body, run_again
-from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessage, Properties
+from amqp_tasks.message._amqp import (
+    SIGNED_AS_RESULT,
+    SIGNED_AS_TASK,
+    HeaderTemplate,
+    HeaderValue,
+    OutgoingMessage,
+    Properties,
+    signed_for_queue,
+)
 from amqp_tasks.message._counts import (
     ACCOUNT_NAME,
     COUNTED,
@@ -31,10 +39,18 @@ from amqp_tasks.message._headers import (
     IDEMPOTENCY_HEADER,
     RATE_HEADER,
     REQUEUES_HEADER,
+    SIGNATURE_HEADER,
     SNOOZES_HEADER,
     check_user_headers,
 )
-from amqp_tasks.message._join_watch import WATCH_TASK, JoinWatch, read_watch, watch_id, watch_message
+from amqp_tasks.message._join_watch import (
+    WATCH_TASK,
+    JoinWatch,
+    first_step,
+    read_watch,
+    watch_id,
+    watch_message,
+)
 from amqp_tasks.message._joins import (
     JOIN_PREFIX,
     JOINS_HEADER,
@@ -65,7 +81,13 @@ from amqp_tasks.message._mark import STEP_HEADER, StepMark, read_mark
 from amqp_tasks.message._moved import moved
 from amqp_tasks.message._printable import bounded_repr, listed, printable
 from amqp_tasks.message._process import current_origin, derived_ids, new_sortable_id, new_task_id
+from amqp_tasks.message._rate_tokens import (
+    RATE_PREFIX,
+    TokenPlan,
+    token_plan,
+)
 from amqp_tasks.message._results import ResultRecord, State, build_result, read_result, write_result
+from amqp_tasks.message._signing import KeyRing
 from amqp_tasks.message._stamps import (
     check_stamps,
     has_stamp,
@@ -92,7 +114,11 @@ __all__ = (
     "JOIN_PREFIX",
     "JOURNAL_NAME",
     "RATE_HEADER",
+    "RATE_PREFIX",
     "REQUEUES_HEADER",
+    "SIGNATURE_HEADER",
+    "SIGNED_AS_RESULT",
+    "SIGNED_AS_TASK",
     "SNOOZES_HEADER",
     "STEP_HEADER",
     "WATCH_TASK",
@@ -107,6 +133,7 @@ __all__ = (
     "JoinTold",
     "JoinWatch",
     "JournalEntry",
+    "KeyRing",
     "Limits",
     "Needed",
     "OutgoingMessage",
@@ -116,6 +143,7 @@ __all__ = (
     "State",
     "StepMark",
     "TaskTemplate",
+    "TokenPlan",
     "account_queue",
     "bounded_repr",
     "build_result",
@@ -139,6 +167,7 @@ __all__ = (
     "exception_to_data",
     "fact_text",
     "fact_texts",
+    "first_step",
     "further_properties",
     "has_stamp",
     "is_for_join",
@@ -165,8 +194,10 @@ __all__ = (
     "read_stamps",
     "read_watch",
     "run_again",
+    "signed_for_queue",
     "stamp_headers",
     "stamp_values",
+    "token_plan",
     "told_message",
     "told_outcome",
     "watch_id",

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from amqp_tasks.errors import MessageTooLarge
-from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
+from amqp_tasks.message._amqp import SIGNED_AS_TASK, HeaderValue, OutgoingMessage, Properties
 from amqp_tasks.message._dead_letter import kept_headers
 from amqp_tasks.message._envelope import Envelope
+from amqp_tasks.message._headers import SIGNATURE_HEADER
 from amqp_tasks.serialization import compress, dumps
 
 __all__ = ("new_body", "run_again")
@@ -24,6 +25,7 @@ def run_again(
     changes: Mapping[str, HeaderValue],
     priority: int | None = None,
     delay: float = 0.0,
+    is_signed_anew: bool = False,
 ) -> OutgoingMessage:
     """The message of the next run: same id, properties and headers but for the changes.
 
@@ -38,14 +40,18 @@ def run_again(
         changes: headers that are added or replaced.
         priority: None keeps it.
         delay: seconds; 0 is at once.
+        is_signed_anew: what it was signed for has changed, by somebody who has checked that: its signature does not fit any more. What
+            was not signed is not signed then, either.
     """
     headers, _ = kept_headers(properties.all_headers())
+    signature = headers.pop(SIGNATURE_HEADER, None) if is_signed_anew else None
     return OutgoingMessage(
         exchange=exchange,
         routing_key=routing_key,
         body=body,
         is_relayed=True,
         delay=delay if delay > 0 else None,
+        signed_as=None if signature is None else SIGNED_AS_TASK,
         properties=replace(
             properties,
             headers={**headers, **changes},

@@ -12,6 +12,7 @@ from amqp_tasks.message._headers import (
     FIRST_ERROR_TIME,
     JOINS_HEADER,
     PROTOCOL_HEADERS,
+    SIGNATURE_HEADER,
     STEP_HEADER,
     is_broker_header,
     is_table_value,
@@ -31,8 +32,8 @@ _MAX_OWN_HEADER = 1024
 """Bytes up to which a header of the task protocol is left out only after all others."""
 _ROUTERS = ("CC", "BCC")
 """RabbitMQ routes by these headers; published again they would send copies to where the original already went."""
-_OF_WORKFLOWS = frozenset({JOINS_HEADER, STEP_HEADER})
-"""Without these, what waits for the task would not be told when it is put back."""
+_KEPT = frozenset({JOINS_HEADER, STEP_HEADER, SIGNATURE_HEADER})
+"""Without the first two, what waits for the task would not be told when it is put back; without the third it would be refused."""
 
 
 def dead_letter_queue_name(queue_name: str) -> str:
@@ -142,7 +143,7 @@ def _drop_largest(kept: dict[str, HeaderValue], dropped: list[str]) -> list[str]
     total = sum(sizes.values())
 
     def is_first(name: str) -> tuple[bool, int]:
-        is_ours = name in _OF_WORKFLOWS or (name in PROTOCOL_HEADERS and sizes[name] <= _MAX_OWN_HEADER)
+        is_ours = name in _KEPT or (name in PROTOCOL_HEADERS and sizes[name] <= _MAX_OWN_HEADER)
         return not is_ours, sizes[name]
 
     for name in sorted(sizes, key=is_first, reverse=True):

@@ -12,11 +12,13 @@ from typing import Any, TypeGuard
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message._amqp import HeaderValue, Properties
 from amqp_tasks.message._headers import (
+    MAX_COUNT,
     MAX_SHORT,
     PROTOCOL_HEADERS,
     REQUEUES_HEADER,
     SNOOZES_HEADER,
     is_broker_header,
+    read_count,
 )
 from amqp_tasks.message._printable import MAX_REPR, printable
 from amqp_tasks.serialization import DEFAULT_LIMITS, Limits, decompress, loads
@@ -91,8 +93,7 @@ class Envelope:
         return self._count("x-delivery-count")
 
     def _count(self, header: str) -> int:
-        count = self.headers.get(header)
-        return count if isinstance(count, int) and count > 0 else 0
+        return read_count(self.headers, header)
 
 
 @dataclass(slots=True)
@@ -197,8 +198,8 @@ def _read_label(value: HeaderValue) -> str | None:
 def _read_retries(value: HeaderValue) -> int:
     if value is None:
         return 0
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _bad("retries", "a number from 0", value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_COUNT:
+        raise _bad("retries", f"a number from 0 to {MAX_COUNT - 1}", value)
     return value
 
 

@@ -19,12 +19,14 @@ __all__ = (
     "PROTOCOL_HEADERS",
     "RATE_HEADER",
     "REQUEUES_HEADER",
+    "SIGNATURE_HEADER",
     "SNOOZES_HEADER",
     "STEP_HEADER",
     "check_short",
     "check_user_headers",
     "is_broker_header",
     "is_table_value",
+    "read_count",
     "table_size",
 )
 
@@ -51,16 +53,27 @@ STEP_HEADER = "x-amqp-tasks-step"
 """Header of a named step: `[workflow id, name, number of the workflow's joins]`."""
 IDEMPOTENCY_HEADER = "x-amqp-tasks-idempotency-key"
 """Header that says which calls of a task are the same one."""
+SIGNATURE_HEADER = "x-amqp-tasks-signature"
+"""Header of a signed message: version, id of the key and signature, with colons between them."""
 
 _BROKER_HEADERS = frozenset({"x-death", "x-delivery-count", "x-acquired-count"})
 _BROKER_PREFIXES = ("x-first-death-", "x-last-death-")
 MAX_SHORT = 255
 _INT_RANGE = range(-(2**63), 2**63)
+MAX_COUNT = 2**31
+_COUNTS = range(1, MAX_COUNT)
+"""Of the notes that count. Anybody may change them, as they are not signed: one more than a larger one may fit into no header."""
 
 
 def is_broker_header(name: str) -> bool:
     """Whether RabbitMQ added it on the way; it must not be published again."""
     return name in _BROKER_HEADERS or name.startswith(_BROKER_PREFIXES)
+
+
+def read_count(headers: Mapping[str, Any], name: str) -> int:
+    """How often something was noted; 0 where the note is none that we have written."""
+    count = headers.get(name)
+    return count if type(count) is int and count in _COUNTS else 0
 
 
 def check_user_headers(headers: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from amqp_tasks.message._template import TaskTemplate
 from amqp_tasks.serialization import JSON_TYPE, Limits
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
-__all__ = ("WATCH_TASK", "JoinWatch", "read_watch", "watch_id", "watch_message")
+__all__ = ("WATCH_TASK", "JoinWatch", "first_step", "read_watch", "watch_id", "watch_message")
 
 WATCH_TASK = "amqp_tasks.watch_join"
 """Name of the task in such a message. Workers take it before it comes to a slot."""
@@ -72,7 +72,7 @@ def watch_message(watch: JoinWatch, *, exchange: str, routing_key: str) -> Outgo
         "queue": watch.queue, "definition": dict(watch.definition), "since": watch.since, "pause": watch.pause,
         "seen": watch.seen, "is_suspect": watch.is_suspect,
     }  # fmt: skip
-    definition, mark = watch.definition, _first_step(watch.definition)
+    definition, mark = watch.definition, first_step(watch.definition)
     return _TEMPLATE.build(
         exchange=exchange, routing_key=routing_key, task_id=watch_id(watch.queue), kwargs=told,
         eta=watch.pause, root_id=definition.get("root_id"), parent_id=definition.get("parent_id"), kwargsrepr="{}",
@@ -80,8 +80,8 @@ def watch_message(watch: JoinWatch, *, exchange: str, routing_key: str) -> Outgo
     )  # fmt: skip
 
 
-def _first_step(definition: Mapping[str, Any]) -> StepMark | None:
-    """The first named step that waits in a join; as a dead letter the watch goes by its name."""
+def first_step(definition: Mapping[str, Any]) -> StepMark | None:
+    """The first named step that waits in a join: the watch goes by its name as a dead letter, and all are of one run."""
     match definition:
         case {"steps": [{"body": {"options": {"headers": {} as headers}}}, *_]}:
             return read_mark(headers)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqp_tasks.errors import MalformedMessage, TaskRevokedError
-from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
+from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties, signed_for_queue
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
 from amqp_tasks.message._headers import JOINS_HEADER
 from amqp_tasks.message._results import State
+from amqp_tasks.message._signing import KeyRing
 from amqp_tasks.serialization import DEFAULT_LIMITS, JSON_TYPE, Limits, dumps, loads
 from amqp_tasks.serialization._reasons import DeadLetterReason
 
@@ -85,6 +86,7 @@ class JoinOutcome:
         kept_as: where it failed and lies in the dead letters, so that it may still succeed: what tells this failure from
             later ones of the same task; empty otherwise.
         is_lost: nothing came of it, which is why it counts as failed.
+        run: see `StepMark.run`; empty where it is not known.
     """
 
     index: int
@@ -94,6 +96,7 @@ class JoinOutcome:
     added: int = 0
     kept_as: str = ""
     is_lost: bool = False
+    run: str = ""
 
 
 def definition_message(queue: str, definition: Mapping[str, Any]) -> OutgoingMessage:
@@ -115,6 +118,7 @@ def outcome_message(
     added: int = 0,
     kept_as: str = "",
     is_lost: bool = False,
+    run: str = "",
 ) -> OutgoingMessage:
     """How a task ended, for a join that waits for it.
 
@@ -124,7 +128,7 @@ def outcome_message(
     told = {
         "index": index, "task_id": task_id, "value": value, "added": added,
         "error": None if error is None else exception_to_data(error), "kept_as": kept_as,
-        "is_lost": is_lost,
+        "is_lost": is_lost, "run": run,
     }  # fmt: skip
     return _message(queue, _OUTCOME, told)
 
@@ -155,7 +159,9 @@ def _message(queue: str, kind: str, content: Mapping[str, Any]) -> OutgoingMessa
     properties = Properties(
         content_type=content_type, content_encoding=encoding, delivery_mode=2, type=kind, headers={}
     )
-    return OutgoingMessage(exchange="", routing_key=queue, body=body, properties=properties)
+    return OutgoingMessage(
+        exchange="", routing_key=queue, body=body, properties=properties, signed_as=signed_for_queue(queue)
+    )
 
 
 def is_for_join(message: OutgoingMessage) -> bool:
@@ -164,13 +170,27 @@ def is_for_join(message: OutgoingMessage) -> bool:
 
 
 def read_join(
-    properties: Properties, body: bytes, *, limits: Limits = DEFAULT_LIMITS
+    properties: Properties,
+    body: bytes,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    queue: str = "",
+    keys: KeyRing | None = None,
 ) -> JoinOutcome | JoinTold | dict[str, Any]:
     """An outcome, what was told, or the definition as a mapping.
 
+    Args:
+        properties: as received.
+        body: as received.
+        limits: see `Limits`.
+        queue: the join that it was found in.
+        keys: by which its signature is checked; None: it is not.
+
     Raises:
-        MalformedMessage: none of these.
+        MalformedMessage: none of these, or not signed for this join.
     """
+    if keys is not None:
+        keys.check(properties, body, signed_for_queue(queue))
     content = loads(
         properties.content_type, properties.content_encoding, body, accept=(JSON_TYPE,), limits=limits
     )
@@ -191,6 +211,7 @@ def read_join(
                 added=added if isinstance(added, int) else 0,
                 kept_as=str(told.get("kept_as") or "") if isinstance(error, dict) else "",
                 is_lost=told.get("is_lost") is True,
+                run=str(told.get("run") or ""),
             )
     raise MalformedMessage(DeadLetterReason.BAD_BODY, "no message of a workflow's join")
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from amqp_routing import Queue, QueueType
 from amqp_tasks.errors import MalformedMessage
-from amqp_tasks.message._amqp import OutgoingMessage, Properties
+from amqp_tasks.message._amqp import OutgoingMessage, Properties, signed_for_queue
 from amqp_tasks.serialization import DEFAULT_LIMITS
 from amqp_tasks.serialization._json import decode_json, encode_json
 from amqp_tasks.serialization._reasons import DeadLetterReason
@@ -74,7 +74,11 @@ def journal_message(entry: JournalEntry, *, queue_name: str = JOURNAL_NAME) -> O
     """
     properties = Properties(content_type="application/json", content_encoding="utf-8", message_id=entry.id)
     return OutgoingMessage(
-        exchange="", routing_key=queue_name, body=encode_json(entry.as_data()), properties=properties
+        exchange="",
+        routing_key=queue_name,
+        body=encode_json(entry.as_data()),
+        properties=properties,
+        signed_as=signed_for_queue(queue_name),
     )
 
 

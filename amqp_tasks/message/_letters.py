@@ -10,7 +10,13 @@ from typing import Any, cast
 
 from amqp_tasks.message._again import run_again
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
-from amqp_tasks.message._headers import FIRST_ERROR_TIME, REQUEUES_HEADER, SNOOZES_HEADER, is_broker_header
+from amqp_tasks.message._headers import (
+    FIRST_ERROR_TIME,
+    REQUEUES_HEADER,
+    SNOOZES_HEADER,
+    is_broker_header,
+    read_count,
+)
 
 __all__ = ("UNKNOWN_REASON", "DeadLetter", "read_dead_letter", "revived")
 
@@ -108,9 +114,7 @@ def revived(queue_name: str, properties: Properties, body: bytes) -> OutgoingMes
     It counts as a snooze of no time, which tells this run apart from the one that ended: under one name, a worker that
     gets it redelivered could take it for what it had finished with, and ack it.
     """
-    count = properties.headers.get(SNOOZES_HEADER)
-    snoozes = count if isinstance(count, int) and count > 0 else 0
-    changes: dict[str, HeaderValue] = {SNOOZES_HEADER: snoozes + 1}
+    changes: dict[str, HeaderValue] = {SNOOZES_HEADER: read_count(properties.headers, SNOOZES_HEADER) + 1}
     if REQUEUES_HEADER in properties.headers:
         changes[REQUEUES_HEADER] = 0
     return run_again(properties, body, exchange="", routing_key=queue_name, changes=changes)

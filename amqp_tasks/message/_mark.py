@@ -23,22 +23,26 @@ class StepMark:
         workflow_id: of the workflow.
         step: its name.
         joins: how many joins the workflow has; their queues are numbered from 0.
+        run: tells it from earlier workflows with the same id; empty where there can be none.
     """
 
     workflow_id: str
     step: str
     joins: int
+    run: str = ""
 
     @property
     def header(self) -> dict[str, HeaderValue]:
         """As headers of a message."""
-        return {STEP_HEADER: [self.workflow_id, self.step, self.joins]}
+        told: list[HeaderValue] = [self.workflow_id, self.step, self.joins]
+        return {STEP_HEADER: [*told, self.run] if self.run else told}
 
 
 def read_mark(headers: Mapping[str, HeaderValue] | None) -> StepMark | None:
     """The mark of a message; None when it has none that is well formed."""
     match (headers or {}).get(STEP_HEADER):
-        case [str(workflow_id), str(step), int(joins)] if 0 <= joins < _MAX_JOINS:
-            return StepMark(workflow_id=workflow_id, step=step, joins=joins)
+        case [str(workflow_id), str(step), int(joins), *more] if 0 <= joins < _MAX_JOINS:
+            run = more[0] if more and isinstance(more[0], str) else ""
+            return StepMark(workflow_id=workflow_id, step=step, joins=joins, run=run)
         case _:
             return None

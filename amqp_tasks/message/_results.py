@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias, cast
 
 from amqp_tasks.errors import EncodeError, MalformedMessage
-from amqp_tasks.message._amqp import OutgoingMessage, Properties
+from amqp_tasks.message._amqp import SIGNED_AS_RESULT, OutgoingMessage, Properties
 from amqp_tasks.message._envelope import read_body
 from amqp_tasks.message._exceptions import exception_to_data
 from amqp_tasks.message._headers import MAX_SHORT
@@ -112,6 +112,7 @@ def build_result(
             priority=0,
             correlation_id=correlation_id or record.task_id,
         ),
+        signed_as=SIGNED_AS_RESULT,
     )
 
 

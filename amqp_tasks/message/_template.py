@@ -8,7 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from amqp_tasks.errors import ConfigurationError, InvalidArguments
-from amqp_tasks.message._amqp import HeaderTemplate, HeaderValue, OutgoingMessage, Properties
+from amqp_tasks.message._amqp import (
+    SIGNED_AS_TASK,
+    HeaderTemplate,
+    HeaderValue,
+    OutgoingMessage,
+    Properties,
+)
 from amqp_tasks.message._headers import MAX_SHORT, check_short, check_user_headers
 from amqp_tasks.message._printable import MAX_REPR, bounded_repr, header_text
 from amqp_tasks.message._process import current_origin, new_task_id
@@ -203,6 +209,7 @@ class TaskTemplate:
             ),
             delay=delay,
             is_task=True,
+            signed_as=SIGNED_AS_TASK,
         )
 
     def _current_template(self) -> HeaderTemplate:

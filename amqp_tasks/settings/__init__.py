@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from amqp_tasks.settings._models import Settings
     from amqp_tasks.settings._result import ResultSettings
     from amqp_tasks.settings._secrets import Secret, mask_secrets
+    from amqp_tasks.settings._security import SecuritySettings, SigningKey
     from amqp_tasks.settings._sources import Level, Origin
     from amqp_tasks.settings._task import PublishRetryPolicy, TaskSettings
     from amqp_tasks.settings._url import BrokerUrl, ResultUrl
@@ -33,7 +34,9 @@ __all__ = (
     "ResultSettings",
     "ResultUrl",
     "Secret",
+    "SecuritySettings",
     "Settings",
+    "SigningKey",
     "TaskSettings",
     "TlsOptions",
     "WorkerSettings",
@@ -51,7 +54,9 @@ _LAZY = {
     "ResultSettings": "_result",
     "ResultUrl": "_url",
     "Secret": "_secrets",
+    "SecuritySettings": "_security",
     "Settings": "_models",
+    "SigningKey": "_security",
     "TaskSettings": "_task",
     "TlsOptions": "_broker",
     "WorkerSettings": "_worker",

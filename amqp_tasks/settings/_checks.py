@@ -20,7 +20,7 @@ class Clash:
 
 def clashes(settings: Settings) -> Iterator[Clash]:
     """Every clash in settings whose values are right one by one."""
-    for check in (_broker, _urls, _priorities, _contents, _sizes, _limits, _pool):
+    for check in (_broker, _urls, _priorities, _contents, _sizes, _limits, _pool, _signatures):
         yield from check(settings)
 
 
@@ -120,4 +120,16 @@ def _pool(settings: Settings) -> Iterator[Clash]:
             ("worker_pool", "worker_concurrency"),
             f"worker_pool='solo' runs one task at a time, but worker_concurrency={worker.concurrency}; "
             "remove that or use 'threads' or 'prefork'",
+        )
+
+
+def _signatures(settings: Settings) -> Iterator[Clash]:
+    security = settings.security
+    given = security.model_fields_set
+    # All settings of an app without keys, handed on, say both.
+    if security.require_signatures and "require_signatures" in given and "signing_keys" not in given:
+        yield Clash(
+            ("security_require_signatures", "security_signing_keys"),
+            "security_require_signatures=True without security_signing_keys, so that nothing is signed or refused; "
+            "give keys, or remove it",
         )

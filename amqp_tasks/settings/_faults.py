@@ -17,8 +17,10 @@ from amqp_tasks.settings._task import PublishRetryPolicy
 
 __all__ = ("default_of", "faulty_name", "line", "shown")
 
-SECRET_SETTINGS = frozenset({"broker_url", "broker_use_ssl", "result_backend", "task_idempotency_store"})
-"""Settings whose values hold passwords: a wrong one is told by its type only."""
+SECRET_SETTINGS = frozenset(
+    {"broker_url", "broker_use_ssl", "result_backend", "security_signing_keys", "task_idempotency_store"}
+)
+"""Settings whose values hold passwords or keys: a wrong one is told by its type only."""
 _MAX_SHOWN = 80
 
 _PLAIN = {

@@ -14,6 +14,7 @@ from amqp_tasks.settings._app import AppSettings
 from amqp_tasks.settings._base import Section
 from amqp_tasks.settings._broker import BrokerSettings
 from amqp_tasks.settings._result import ResultSettings
+from amqp_tasks.settings._security import SecuritySettings
 from amqp_tasks.settings._task import TaskSettings
 from amqp_tasks.settings._worker import WorkerSettings
 
@@ -23,7 +24,7 @@ __all__ = ("CONTAINERS", "FIELDS", "SECTIONS", "SettingField", "Settings", "sect
 class Settings(Section):
     """Every setting, validated; one part per concern. Made by `Conf.settings()`.
 
-    A setting called `task_routes` in configuration is `settings.task.routes` here; those without one of the four
+    A setting called `task_routes` in configuration is `settings.task.routes` here; those without one of the five
     prefixes are in `settings.app`.
 
     Thread safety: immutable.
@@ -36,6 +37,7 @@ class Settings(Section):
     task: TaskSettings = Field(default_factory=TaskSettings, description="Tasks.")
     result: ResultSettings = Field(default_factory=ResultSettings, description="Results.")
     worker: WorkerSettings = Field(default_factory=WorkerSettings, description="Worker nodes.")
+    security: SecuritySettings = Field(default_factory=SecuritySettings, description="Signed messages.")
 
     def get(self, name: str) -> Any:
         """The value of a setting by its flat name, e.g. `task_routes`.
@@ -63,6 +65,7 @@ SECTIONS: dict[str, type[Section]] = {
     "task": TaskSettings,
     "result": ResultSettings,
     "worker": WorkerSettings,
+    "security": SecuritySettings,
 }
 
 

@@ -112,11 +112,11 @@ _UNSUPPORTED_GROUPS: tuple[tuple[str, str], ...] = (
         _NO_CONTROL,
         (
             "control_queue_ttl control_queue_expires control_queue_exclusive control_queue_durable control_exchange"
-            " worker_enable_remote_control worker_pool_restarts"
+            " worker_pool_restarts"
         ),
     ),
     (
-        "not supported yet: messages are not signed; remove it",
+        "not needed, because messages are signed by secrets that callers and workers share: set security_signing_keys",
         "security_certificate security_cert_store security_key security_key_password security_digest",
     ),
     (_ONE_URL, "broker_host broker_port broker_user broker_password broker_vhost"),

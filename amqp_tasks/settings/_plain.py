@@ -8,6 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from amqp_tasks.settings._secrets import MASK, Secret, mask_secrets
+from amqp_tasks.settings._security import SigningKey
 from amqp_tasks.settings._url import BrokerUrl, ResultUrl
 
 __all__ = ("plain",)
@@ -22,7 +23,7 @@ def plain(value: object, *, masked: bool) -> Any:
             return mask_secrets(value) if masked else value
         case Secret():
             return MASK if masked else value.get_secret_value()
-        case BrokerUrl() | ResultUrl():
+        case BrokerUrl() | ResultUrl() | SigningKey():
             return value.masked if masked else value.reveal()
         case BaseModel():
             return {name: plain(getattr(value, name), masked=masked) for name in type(value).model_fields}

@@ -2,6 +2,7 @@
 
 from amqp_tasks.transport._connect import connect
 from amqp_tasks.transport._contract import (
+    ConsumedQueues,
     Consumer,
     ConsumerEvent,
     ConsumerOptions,
@@ -17,6 +18,7 @@ from amqp_tasks.transport._contract import (
 from amqp_tasks.transport._rights import Permission, Right
 
 __all__ = (
+    "ConsumedQueues",
     "Consumer",
     "ConsumerEvent",
     "ConsumerOptions",

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from amqp_tasks.clock import SYSTEM_CLOCK, Clock
 from amqp_tasks.errors import ConfigurationError, UnsupportedTransport
+from amqp_tasks.message import KeyRing
 from amqp_tasks.transport._contract import Transport
 
 if TYPE_CHECKING:
-    from amqp_tasks.settings import BrokerUrl, Settings
+    from amqp_tasks.settings import BrokerUrl, SecuritySettings, Settings
     from amqp_tasks.transport.rabbitmq import Address, TransportOptions
 
 __all__ = ("connect",)
@@ -18,7 +19,9 @@ RABBITMQ_SCHEMES = frozenset({"amqp", "amqps"})
 
 
 def connect(settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> Transport:
-    """The transport for `settings.broker.url`, chosen by its scheme. Does no I/O; the first use connects.
+    """The transport for `settings.broker.url`, chosen by its scheme; it signs what it publishes where there are keys for that.
+
+    Does no I/O; the first use connects.
 
     Implementations are imported here and not before: a process that never talks to a broker pays for no client.
 
@@ -30,6 +33,15 @@ def connect(settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> Transport:
         UnsupportedTransport: a scheme nobody serves.
         ConfigurationError: several URLs of different schemes.
     """
+    plain, keys = _connect(settings, clock), key_ring(settings.security)
+    if keys is None:
+        return plain
+    from amqp_tasks.transport._signing import SigningTransport
+
+    return SigningTransport(plain, keys)
+
+
+def _connect(settings: Settings, clock: Clock) -> Transport:
     urls = settings.broker.url
     schemes = {"memory" if url.scheme == "memory" else "amqp" for url in urls}
     if len(schemes) > 1:
@@ -44,6 +56,12 @@ def connect(settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> Transport:
 
         return RabbitTransport(rabbitmq_options(settings), clock=clock)
     raise UnsupportedTransport(f"no transport for {scheme}://: amqp, amqps and memory are supported")
+
+
+def key_ring(security: SecuritySettings) -> KeyRing | None:
+    """The keys of the settings; None when there are none."""
+    keys = {key.id: key.secret.get_secret_value().encode() for key in security.signing_keys}
+    return KeyRing(keys, requires=security.require_signatures) if keys else None
 
 
 def rabbitmq_options(settings: Settings) -> TransportOptions:
@@ -69,6 +87,7 @@ def rabbitmq_options(settings: Settings) -> TransportOptions:
         connection_timeout=first.connection_timeout or broker.connection_timeout,
         connection_retry=broker.connection_retry,
         connection_max_retries=broker.connection_max_retries,
+        idle_timeout=broker.idle_timeout,
         heartbeat=first.heartbeat or broker.heartbeat,
         login_method=broker.login_method,
         use_ssl=use_ssl,

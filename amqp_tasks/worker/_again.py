@@ -66,6 +66,7 @@ def message_of(
         changes=changes,
         priority=again.priority,
         delay=again.delay,
+        is_signed_anew=True,
     )
     _check_size(message)
     return message

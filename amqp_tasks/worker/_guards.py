@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.errors import MalformedMessage
-from amqp_tasks.message import DeadLetterReason, Envelope, printable, read_envelope
+from amqp_tasks.message import SIGNED_AS_TASK, DeadLetterReason, Envelope, printable, read_envelope
 
 if TYPE_CHECKING:
     from amqp_tasks.app import Task
-    from amqp_tasks.message import Payload
+    from amqp_tasks.message import KeyRing, Payload
     from amqp_tasks.transport import Delivery
 
 __all__ = ("Guards", "check_chord", "check_expiry")
@@ -45,6 +45,7 @@ class Guards:
         max_message_bytes: of a body as received.
         now: the present (aware).
         is_revoked: whether a task is revoked, by its id or a stamp.
+        keys: by which signatures are checked; None: they are not.
     """
 
     tasks: Mapping[str, Task[..., Any]]
@@ -52,6 +53,7 @@ class Guards:
     max_message_bytes: int
     now: Callable[[], datetime]
     is_revoked: Callable[[Envelope], bool]
+    keys: KeyRing | None = None
 
     def check_size(self, delivery: Delivery) -> None:
         """Before anything else is looked at.
@@ -64,6 +66,15 @@ class Guards:
                 DeadLetterReason.TOO_LARGE,
                 f"{len(delivery.body)} bytes, at most {self.max_message_bytes} are accepted (max_message_bytes)",
             )
+
+    def check_signature(self, delivery: Delivery) -> None:
+        """Before anything that it says is heeded: who it is, or who waits for it.
+
+        Raises:
+            MalformedMessage: `unsigned`, `bad-signature`, or `bad-headers`.
+        """
+        if self.keys is not None:
+            self.keys.check(delivery.properties, delivery.body, SIGNED_AS_TASK)
 
     def read(self, delivery: Delivery) -> Envelope:
         """The readable headers.

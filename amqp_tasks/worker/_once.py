@@ -40,10 +40,13 @@ class Once:
     Args:
         store: None: what has a key is run like everything else, which is told once for each task.
         seconds: for which keys are remembered.
+        is_for_all: a task without a key has its id as one, whatever its options say: messages are signed, and one that has come to its
+            end must not be run again because somebody has published a copy of it.
     """
 
-    def __init__(self, store: IdempotencyStore | None, *, seconds: float) -> None:
+    def __init__(self, store: IdempotencyStore | None, *, seconds: float, is_for_all: bool = False) -> None:
         self._store, self._seconds = store, seconds
+        self._is_for_all = is_for_all and store is not None
         self._leases = None if store is None else Leases(store)
         self._warned: set[str] = set()
 
@@ -140,7 +143,8 @@ class Once:
 
     def _key(self, task: Task[..., Any], envelope: Envelope) -> str | None:
         given = envelope.headers.get(IDEMPOTENCY_HEADER)
-        key = given if isinstance(given, str) and given else envelope.id if task.idempotent else None
+        is_once = task.idempotent or self._is_for_all
+        key = given if isinstance(given, str) and given else envelope.id if is_once else None
         if key is None:
             return None
         if self._store is None and task.name not in self._warned:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.canvas import signature
 from amqp_tasks.message import (
+    SIGNED_AS_TASK,
     DeadLetterReason,
     OutgoingMessage,
     TaskTemplate,
@@ -68,7 +69,7 @@ def unsent_letter(
         worker=hostname,
     )
     # From here on the broker holds a call that it did not hold before.
-    return replace(letter, is_task=True)
+    return replace(letter, is_task=True, signed_as=SIGNED_AS_TASK)
 
 
 def _call(part: Any, args: Sequence[Any], app: App, max_bytes: int) -> OutgoingMessage:

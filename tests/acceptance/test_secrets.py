@@ -43,6 +43,7 @@ COMMANDS = [
     ["workflow", "discard", "some-id", "--yes"],
     ["config", "show"],
     ["config", "show", "--json"],
+    ["health", "no-such-file"],
     ["report", "--timeout", "1"],
     ["report", "--timeout", "1", "--json"],
     ["worker", "-Q", "hipri", "-P", "nonsense"],
@@ -84,6 +85,7 @@ def test_every_command_is_tried() -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_command_prints_the_password(project: Project, secret_url: str, command: list[str]) -> None:
     assert SECRET in secret_url
+    project.environment["AMQP_TASKS_SECURITY_SIGNING_KEYS"] = f"key:{SECRET * 3}"
 
     worked = project.run(*command, "--traceback", AMQP_TASKS_BROKER_URL=secret_url)
     failed = project.run(
@@ -203,7 +205,8 @@ def test_dead_letters_show_no_sensitive_argument_of_what_hangs_on_them(
 def test_neither_the_log_nor_the_process_list_shows_a_workers_password(
     project: Project, secret_url: str, worker_process: WorkerProcesses
 ) -> None:
-    url = {"AMQP_TASKS_BROKER_URL": secret_url}
+    url = {"AMQP_TASKS_BROKER_URL": secret_url, "AMQP_TASKS_SECURITY_SIGNING_KEYS": f"key:{SECRET * 3}"}
+    project.environment |= url
     worker = worker_process("-Q", "hipri,lopri", "-c", "2", "-l", "debug", app="proj", env=url)
     project.run("call", "proj.fail", "--args", '["x"]', "--wait")
 

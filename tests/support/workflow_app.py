@@ -260,6 +260,24 @@ def lose_join(value: int) -> int:
     return value
 
 
+@app.task(name="hold_look")
+def hold_look(value: int, looking: str, go: str) -> int:
+    """Its value; the next look of its process, once, goes on with what it has taken when the file `go` is there."""
+    from amqp_tasks.worker import _taking
+
+    read = _taking.Taking.read
+
+    def held(self: Any) -> None:
+        setattr(_taking.Taking, "read", read)  # noqa: B010
+        Path(looking).touch()
+        wait_until(Path(go).exists, within=60)
+        read(self)
+
+    if not Path(looking).exists():
+        setattr(_taking.Taking, "read", held)  # noqa: B010
+    return value
+
+
 @app.task(name="hold_join", bind=True)
 def hold_join(self: Task[..., Any], value: int, go: str) -> int:
     """Its value; the join it is in cannot be looked at before the file `go` is there."""

@@ -111,7 +111,7 @@ def test_an_identity_of_another_kind_is_bad_headers(name: str, value: Any) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("retries", "3"), ("retries", -1), ("retries", 1.5), ("retries", True), ("group_index", "x"), ("group_index", True),
+        ("retries", "3"), ("retries", -1), ("retries", 1.5), ("retries", True), ("retries", 2**31), ("group_index", "x"), ("group_index", True),
         ("timelimit", 5), ("timelimit", [1]), ("timelimit", ["a", None]), ("timelimit", [None, True]),
         ("timelimit", [-1, None]), ("timelimit", [float("nan"), None]), ("timelimit", [Decimal("sNaN"), 1]),
         ("timelimit", [10**400, None]), ("root_id", 5), ("parent_id", b"\xff"), ("group", ["g"]), ("shadow", {}),

@@ -85,6 +85,16 @@ def test_a_mark_is_read_where_it_is_well_formed() -> None:
         assert read_mark({"x-amqp-tasks-step": bad}) is None
 
 
+def test_a_mark_says_its_run_where_it_has_one() -> None:
+    mark = StepMark(workflow_id="w", step="a", joins=3, run="r")
+
+    assert read_mark(mark.header) == mark
+    assert mark.header["x-amqp-tasks-step"] == ["w", "a", 3, "r"]
+    # What a later version may write.
+    assert read_mark({"x-amqp-tasks-step": ["w", "a", 3, "r", 1]}) == mark
+    assert read_mark({"x-amqp-tasks-step": ["w", "a", 3, 1]}) == StepMark(workflow_id="w", step="a", joins=3)
+
+
 def test_a_dead_letter_keeps_who_waits_whatever_else_it_carries() -> None:
     mark = StepMark(workflow_id="w" * 200, step="a", joins=256)
     joins = [[f"amqp_tasks.join.{'w' * 200}.{number}", 0, 2] for number in range(256)]

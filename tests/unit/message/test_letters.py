@@ -159,3 +159,14 @@ def test_what_the_broker_noted_and_routing_headers_are_taken_off() -> None:
 
     assert again.properties.headers == HEADERS | {"x-amqp-tasks-snoozes": 1}
     assert again.properties.user_id is None
+
+
+@pytest.mark.parametrize("count", [2**63 - 1, 2**31, -1, True, "3"], ids=str)
+def test_a_count_that_nobody_has_written_begins_anew(count: Any) -> None:
+    counts = {"x-amqp-tasks-snoozes": count, "x-amqp-tasks-requeues": count, "x-delivery-count": count}
+
+    message = revived("mail", Properties(headers={**HEADERS, **counts}), b"[]")
+
+    envelope = read_envelope(Properties(headers={**HEADERS, **counts}))
+    assert (envelope.snoozes, envelope.requeues, envelope.delivery_count) == (0, 0, 0)
+    assert message.properties.all_headers()["x-amqp-tasks-snoozes"] == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amqp_tasks.settings import BrokerUrl, Conf, PublishRetryPolicy, ResultUrl, TlsOptions
+from amqp_tasks.settings import BrokerUrl, Conf, PublishRetryPolicy, ResultUrl, Secret, SigningKey, TlsOptions
 from amqp_tasks.settings._models import FIELDS
 
 TEXTS: dict[str, tuple[str, object]] = {
@@ -23,6 +23,7 @@ TEXTS: dict[str, tuple[str, object]] = {
     "broker_connection_retry_on_startup": ("no", False),
     "broker_connection_max_retries": ("0", 0),
     "broker_heartbeat": ("20", 20),
+    "broker_idle_timeout": ("600", 600.0),
     "broker_consumer_timeout": ("none", None),
     "broker_login_method": ("EXTERNAL", "EXTERNAL"),
     "broker_use_ssl": ('{"ca_certs": "/ca.pem"}', TlsOptions(ca_certs="/ca.pem")),
@@ -91,6 +92,7 @@ TEXTS: dict[str, tuple[str, object]] = {
     "worker_lost_wait": ("1", 1.0),
     "worker_proc_alive_timeout": ("10", 10.0),
     "worker_hung_timeout": ("30", 30.0),
+    "worker_health_file": ("/run/mail.json", "/run/mail.json"),
     "worker_journal_max_age": ("3600", 3600.0),
     "worker_log_format": ("%(message)s", "%(message)s"),
     "worker_task_log_format": ("[%(task_id)s] %(message)s", "[%(task_id)s] %(message)s"),
@@ -98,11 +100,15 @@ TEXTS: dict[str, tuple[str, object]] = {
     "worker_redirect_stdouts": ("false", False),
     "worker_redirect_stdouts_level": ("info", "INFO"),
     "worker_hijack_root_logger": ("true", True),
+    "worker_enable_remote_control": ("false", False),
+    "worker_accept_commands": ("revoke,pause", ("revoke", "pause")),
     "worker_disable_rate_limits": ("true", True),
     "worker_breaker_ratio": ("0.5", 0.5),
     "worker_breaker_runs": ("5", 5),
     "worker_breaker_pause": ("60", 60.0),
     "worker_queue_weights": ('{"hipri": 2}', {"hipri": 2.0}),
+    "security_signing_keys": (f"k:{'s' * 32}", (SigningKey(id="k", secret=Secret("s" * 32)),)),
+    "security_require_signatures": ("false", False),
 }  # fmt: skip
 """The name of each setting, with a text that sets it, if possible to something else than its default, and what it stands for."""
 
