@@ -46,6 +46,8 @@ _CELERYS = {
 class Control:
     """Speaks to all workers by the journal, so that those hear it too that are away. See `docs/explanation/journal.md`.
 
+    A worker may refuse, by its settings `worker_accept_commands` and `worker_enable_remote_control`; who speaks is not told of that.
+
     Thread safety: any thread.
     """
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from amqp_tasks.app._journal import NO_JOURNAL, JournalWriter
 from amqp_tasks.errors import AmqpTasksError, MalformedMessage, TopologyMismatch
-from amqp_tasks.message import JOURNAL_NAME, JournalEntry, printable, read_journal_entry
+from amqp_tasks.message import JOURNAL_NAME, JournalEntry, printable, read_journal_entry, signed_for_queue
 from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement
 
 if TYPE_CHECKING:
+    from amqp_tasks.message import KeyRing
     from amqp_tasks.transport import Consumer, ConsumerEvent, Delivery, Transport
+    from amqp_tasks.worker._commands import Commands
 
 __all__ = ("MARK", "JournalFollower", "JournalState", "Register")
 
@@ -28,6 +31,14 @@ READ_AGAIN_AFTER = 30.0
 _PREFETCH = 100
 _CLOSE_TIMEOUT = 1.0
 _SLICE = 0.1
+_MAX_IDS = 100_000
+"""More than a journal of 20 MB holds of any but its shortest entries."""
+_CLOCKS = 86_400.0
+"""Seconds by which the clocks of senders may be wrong."""
+_MAX_REFUSED = 100
+"""Names are made up as easily as entries."""
+_MAX_SENDER = 255
+"""Characters that are remembered and told of a sender whose entries are refused."""
 
 
 class Register(Protocol):
@@ -115,6 +126,7 @@ class JournalFollower:
         writer: writes the marks.
         on_entries: takes entries; must not block.
         call_later: runs something on the owner's loop after some seconds.
+        commands: say what is heeded.
     """
 
     def __init__(
@@ -124,9 +136,10 @@ class JournalFollower:
         *,
         on_entries: Callable[[Sequence[JournalEntry]], None],
         call_later: Callable[[float, Callable[[], None]], object],
+        commands: Commands,
     ) -> None:
         self._transport, self._writer, self._on_entries = transport, writer, on_entries
-        self._call_later = call_later
+        self._call_later, self._commands = call_later, commands
         self._may_declare = writer.may_declare
         self._lock = threading.Lock()
         self._consumer: Consumer | None = None
@@ -134,11 +147,18 @@ class JournalFollower:
         # Written and read on the I/O thread.
         self._mark = ""
         self._has_read_since_mark = self._has_warned = self._has_told = False
-        self._last = ""  # id of the last entry that was passed on
+        self._last = ""  # id of the last entry that was looked at
+        self._refused = 0  # of those that were said before this node came
+        self._keys = transport.keys
+        self._max_age = writer.max_age + _CLOCKS
+        self._forgers: set[str] = set()  # senders whose entries were not signed, and who were told of
+        self._ids: OrderedDict[str, None] = OrderedDict()  # of signed entries since the first one
         # What came since it began to read again; made by the owner's loop while nothing is consumed.
         self._again: list[JournalEntry] | None = None
         self._is_settled = threading.Event()
         self._is_read = False
+        self.is_connected = False
+        """Whether it has its connection to the broker, as far as it has heard. Any thread."""
 
     def start(self) -> None:
         """Consume; what is in the way of that is told once, and the node goes on without."""
@@ -193,6 +213,7 @@ class JournalFollower:
     # On the I/O thread.
 
     def _on_event(self, event: ConsumerEvent) -> None:
+        self.is_connected = event.state in {ConsumerState.CONSUMING, ConsumerState.CANCELLED}
         if event.state is ConsumerState.CONSUMING:
             self._write_mark()
         elif event.state is ConsumerState.CANCELLED:
@@ -240,8 +261,7 @@ class JournalFollower:
             self._again += entries
         if is_mark_read:
             self._catch_up()
-            self._is_read = True
-            self._is_settled.set()
+            self._note_read()
 
     def _catch_up(self) -> None:
         """Pass on what reading again has brought: in one piece, or an entry would be acted on that a later one takes back."""
@@ -252,14 +272,30 @@ class JournalFollower:
     def _pass_on(self, entries: Sequence[JournalEntry]) -> None:
         if not entries:
             return
-        for entry in entries:
-            self._log(entry)
         self._last = entries[-1].id
-        self._on_entries(entries)
+        if heeded := [each for entry in entries if (each := self._heed(entry)) is not None]:
+            self._on_entries(heeded)
+
+    def _heed(self, entry: JournalEntry) -> JournalEntry | None:
+        heeded = self._commands.heeded(entry)
+        if self._is_read:
+            self._commands.tell(entry, heeded)
+        elif heeded is not entry:
+            self._refused += 1  # each start would tell all of them again
+        return heeded
+
+    def _note_read(self) -> None:
+        if self._refused and not self._is_read:
+            logger.info(
+                "journal: %d commands that were said before are refused by worker_accept_commands or"
+                " worker_enable_remote_control", self._refused, extra={"action": "journal"},
+            )  # fmt: skip
+        self._is_read = True
+        self._is_settled.set()
 
     def _read(self, delivery: Delivery) -> JournalEntry | None:
         try:
-            return read_journal_entry(delivery.body)
+            entry = read_journal_entry(delivery.body)
         except Exception as exc:  # noqa: BLE001 - no entry may stop a worker
             level, self._has_warned = (logging.DEBUG if self._has_warned else logging.WARNING), True
             shown = exc.reason if isinstance(exc, MalformedMessage) else repr(exc)
@@ -268,16 +304,35 @@ class JournalFollower:
                 printable(shown, 512), extra={"action": "journal"},
             )  # fmt: skip
             return None
+        return entry if self._keys is None or self._is_ours(self._keys, entry, delivery) else None
 
-    def _log(self, entry: JournalEntry) -> None:
-        """Who wants what of all workers; not what has been said before we came."""
-        if self._is_read:
-            logger.info(
-                "journal: %s by %s",
-                printable(entry.kind),
-                printable(entry.sender),
-                extra={"action": "journal"},
-            )
+    def _is_ours(self, keys: KeyRing, entry: JournalEntry, delivery: Delivery) -> bool:
+        """Whether it is signed, and not read before: what was said once may be taken back since. So it is with what is so old that
+        its original may have left the stream."""
+        try:
+            keys.check(delivery.properties, delivery.body, signed_for_queue(JOURNAL_NAME))
+        except MalformedMessage as exc:
+            self._refuse(entry, str(exc))
+            return False
+        if entry.time < self._writer.now() - self._max_age:
+            self._refuse(entry, "it is older than worker_journal_max_age")
+            return False
+        is_new = entry.id not in self._ids
+        self._ids[entry.id] = None
+        if len(self._ids) > _MAX_IDS:
+            self._ids.popitem(last=False)
+        return is_new
+
+    def _refuse(self, entry: JournalEntry, why: str) -> None:
+        sender = entry.sender[:_MAX_SENDER]
+        is_told = sender in self._forgers or len(self._forgers) >= _MAX_REFUSED
+        level = logging.DEBUG if is_told else logging.WARNING
+        if not is_told:
+            self._forgers.add(sender)
+        logger.log(
+            level, "a journal entry that says it is from %s is not heeded (further ones silently): %s",
+            printable(sender), printable(why, 512), extra={"action": "journal_refused"},
+        )  # fmt: skip
 
     def _go_on_without(self, error: Exception | None) -> None:
         reason = NO_JOURNAL if error is None else f"the journal {JOURNAL_NAME!r} cannot be used: {error}"
@@ -313,6 +368,7 @@ class JournalFollower:
             logger.warning("the journal is read from its first entry again", extra={"action": "journal"})
             consumer.close(timeout=_CLOSE_TIMEOUT)
         self._again = []
+        self._ids = OrderedDict()
         try:
             self._open()
         except AmqpTasksError as exc:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from amqp_tasks.app._journal import JournalWriter
 from amqp_tasks.errors import QueueNotRunning
 from amqp_tasks.message import JOURNAL_NAME, JournalEntry, fact_texts, new_task_id
+from amqp_tasks.worker._commands import Commands
 from amqp_tasks.worker._journal import JournalFollower, JournalState
 
 if TYPE_CHECKING:
@@ -62,7 +63,13 @@ def read_paused_queues(app: App, of: Collection[str]) -> frozenset[str] | None:
         state.learn(entries)
 
     writer = JournalWriter(app.transport, app.settings)
-    follower = JournalFollower(app.transport, writer, on_entries=on_entries, call_later=_never)
+    follower = JournalFollower(
+        app.transport,
+        writer,
+        on_entries=on_entries,
+        call_later=_never,
+        commands=Commands.of(app.settings.worker),
+    )
     follower.start()
     try:
         return paused.names if follower.wait_until_read() else None

@@ -14,6 +14,7 @@ from amqp_tasks.settings import Conf, Settings
 from amqp_tasks.transport import Transport, connect
 from amqp_tasks.transport.rabbitmq import RabbitTransport
 from amqp_tasks.worker import _journal
+from amqp_tasks.worker._commands import Commands
 from amqp_tasks.worker._journal import JournalFollower
 from amqp_tasks.worker._loop import Loop
 from support import TcpProxy, Vhost, eventually
@@ -53,7 +54,11 @@ class Reader:
         self.pieces: list[int] = []
         writer = JournalWriter(self.transport, settings)
         self.follower = JournalFollower(
-            self.transport, writer, on_entries=self._take, call_later=loop.call_later
+            self.transport,
+            writer,
+            on_entries=self._take,
+            call_later=loop.call_later,
+            commands=Commands(("pause",)),
         )
 
     def _take(self, entries: Sequence[JournalEntry]) -> None:
