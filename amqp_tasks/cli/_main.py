@@ -51,6 +51,7 @@ _WRITERS = ("click.utils", "rich.console")
         "revoke": f"{_COMMANDS}.revoke:revoke",
         "unrevoke": f"{_COMMANDS}.revoke:unrevoke",
         "config": f"{_COMMANDS}.config:config",
+        "health": f"{_COMMANDS}.health:health",
         "report": f"{_COMMANDS}.report:report",
         "demo": f"{_COMMANDS}.demo:demo",
         "completion": f"{_COMMANDS}.completion:completion",

@@ -9,6 +9,8 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from amqp_tasks.transport import ConsumedQueues
+from amqp_tasks.worker._health import Standing
 from amqp_tasks.worker._limits import KILL_AFTER, OVERDUE_GRACE
 from amqp_tasks.worker._link import Link, LinkClosed, Message
 from amqp_tasks.worker._pulse import Pulse, processor_seconds
@@ -35,6 +37,7 @@ class ChildProcess:
         is_up: it has said something.
         is_consuming: it has its consumers now.
         was_ready: it once had.
+        standing: which queues it consumes, and which it should.
         is_recycling: it ends by itself and wants a successor.
         is_killed: by us, or it ended itself when its time to stop was over; nobody is charged for it.
         has_crashed: a task ended it.
@@ -51,6 +54,7 @@ class ChildProcess:
     is_up: bool = False
     is_consuming: bool = False
     was_ready: bool = False
+    standing: Standing = field(init=False)
     is_recycling: bool = False
     is_killed: bool = False
     has_crashed: bool = False
@@ -60,6 +64,7 @@ class ChildProcess:
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(lambda: processor_seconds(self.pid))
+        self.standing = Standing(self.started)
 
     def was_of_use(self, now: float) -> bool:
         """Whether its successor may start at once; else starting and dying could go round without a pause."""
@@ -101,6 +106,9 @@ class ChildProcess:
             self.is_killed = True
         elif message["kind"] == "consumer" and message["state"] == "consuming":
             self.was_ready = True
+        elif message["kind"] == "queues":
+            names = {key: tuple(message[key]) for key in ("consumed", "missing", "absent")}
+            self.standing.take(ConsumedQueues(**names))
         elif message["kind"] == "consumer" and message["state"] == "failed":
             self.error = message["error"]
 

@@ -40,6 +40,7 @@ class Patrol:
         answers: told of what is beyond its limit.
         news: tells other nodes, before a process is killed.
         loop: of the supervisor.
+        on_look: called at the end of each look.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class Patrol:
         answers: Answers,
         news: News,
         loop: Loop,
+        on_look: Callable[[], None],
     ) -> None:
         self._processes, self._records, self._is_terminated = processes, records, is_terminated
-        self._answers, self._news, self._loop = answers, news, loop
+        self._answers, self._news, self._loop, self._on_look = answers, news, loop, on_look
         self._silent_looks = None if hung_timeout is None else max(1, math.ceil(hung_timeout / _PERIOD))
 
     def start(self) -> None:
@@ -84,6 +86,7 @@ class Patrol:
         self._answers.look()
         self._news.send()
         self._loop.call_later(_PERIOD, self._look)
+        self._on_look()
 
     def _feel(self, process: ChildProcess, looks: int) -> None:
         """Kill it when it hangs; what its slots run is charged, as that is no end that we had decided on."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support import eventually
+
 FILE = Path(__file__).parents[2] / "compose" / "docker-compose.yml"
 UP = 420.0
 
@@ -45,6 +47,12 @@ class Stack:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
+    def health(self, *services: str) -> set[str]:
+        """What Docker says of the health of the containers of those services."""
+        found = self.run("ps", "--quiet", *services).split()
+        command = ["docker", "inspect", "--format", "{{.State.Health.Status}}", *found]
+        return set(subprocess.check_output(command, text=True, timeout=60).split())
+
     def exit_codes(self, *services: str) -> list[int]:
         """Of the containers of those services, which have ended."""
         found = self.run("ps", "--all", "--quiet", *services).split()
@@ -68,6 +76,7 @@ def test_the_stack_serves_tasks_on_both_queues_and_stops_warm(stack: Stack) -> N
 
     assert "Hello, compose!" in printed
     assert "20 digests from lopri" in printed
+    eventually(lambda: stack.health("hipri", "lopri") == {"healthy"}, within=40)
 
     stack.run("stop", "--timeout", "40", "hipri", "lopri")
     assert stack.exit_codes("hipri", "lopri") == [0, 0], stack.run("logs")

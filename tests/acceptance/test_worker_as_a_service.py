@@ -30,6 +30,28 @@ def test_the_pidfile_holds_the_supervisor_and_keeps_a_second_one_out(
     assert not pidfile.exists()
 
 
+def test_its_health_is_told_by_the_file_that_the_environment_names(
+    project: Project, worker_process: WorkerProcesses
+) -> None:
+    """Row U070: by a file, and not by a message that a busy worker would have to answer."""
+    path = str(project.path / "health.json")
+    project.environment["AMQP_TASKS_WORKER_HEALTH_FILE"] = path
+    before = project.run("health")
+    worker = worker_process(
+        "-Q", "hipri", "-c", "1", "-n", "mail@box", app="proj", env={"AMQP_TASKS_WORKER_HEALTH_FILE": path}
+    )
+
+    eventually(lambda: project.run("health").code == ExitCode.OK)
+    # Neither the app nor the broker is asked.
+    live = project.run("health", "--live", AMQP_TASKS_APP="missing", AMQP_TASKS_BROKER_URL="nonsense://")
+
+    assert (live.code, live.out, live.err) == (ExitCode.OK, "mail@box: running\n", "")
+    assert (before.code, before.err) == (ExitCode.FAILED, "")
+    assert project.run("health", "--json").data["report"]["queues"] == ["hipri"]
+    assert worker.stop() == ExitCode.OK
+    assert project.run("health", "--live").code == ExitCode.FAILED
+
+
 def test_a_worker_may_be_told_to_stay_who_it_is(project: Project, worker_process: WorkerProcesses) -> None:
     user, group = str(os.geteuid()), str(os.getegid())
 

@@ -102,6 +102,8 @@ class ScriptedBroker:
         self._traps: list[_Trap] = []
         self._lock = threading.Lock()
         self.queues = Queues()
+        self.counts_consumers = True
+        """Whether it tells how many consumers a queue has; else none."""
         self._loop = asyncio.new_event_loop()
         self._over = self._loop.create_future()
         self._sessions: set[_Session] = set()
@@ -150,6 +152,19 @@ class ScriptedBroker:
     def take_back(self, queue: str) -> None:
         """What RabbitMQ 4.3 does when a delivery is not acked in time: requeue it, and cancel its consumer."""
         self._loop.call_soon_threadsafe(self._take_back, queue)
+
+    def lose_consumers(self, queue: str) -> None:
+        """Deliver nothing more to the consumers that a queue has, and tell nobody."""
+        self._loop.call_soon_threadsafe(self._lose_consumers, queue)
+
+    def _lose_consumers(self, name: str) -> None:
+        queue = self.queues.queue(name)
+        assert queue is not None
+        queue.consumers.clear()
+
+    def drop_queue(self, queue: str) -> None:
+        """Have no such queue any more, and tell nobody."""
+        self._loop.call_soon_threadsafe(self.queues.drop_queue, queue)
 
     def close_connections(self, code: int, text: str) -> None:
         """Close all connections as a broker does that has found a fault, or is told to."""
@@ -449,7 +464,8 @@ class _Session:
             return
         if not method.passive:
             self._broker.declares.append((queue.name, dict(method.arguments or {})))
-        yield spec.Queue.DeclareOk(queue.name, len(queue.messages), len(queue.consumers))
+        consumers = len(queue.consumers) if self._broker.counts_consumers else 0
+        yield spec.Queue.DeclareOk(queue.name, len(queue.messages), consumers)
 
     def on_exchange_declare(self, channel: Channel, method: Any) -> Iterator[Any]:
         """`exchange.declare`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,9 +23,8 @@ from amqp_tasks.cli._options import (
 )
 from amqp_tasks.cli._values import comma_separated, concurrency, umask
 from amqp_tasks.settings._worker import LevelName, Pool
-from amqp_tasks.worker._identity import become, identity_of
 from amqp_tasks.worker._options import node_name, node_path, select_queues
-from amqp_tasks.worker._pidfile import holding_pidfile
+from amqp_tasks.worker._platform import check_platform
 from amqp_tasks.worker._titles import set_title
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ __all__ = ("worker",)
     "--pidfile",
     metavar="PATH",
     help="Hold the process id there, and refuse to start while the process in it lives; %n is the worker's name before the @, %d the part after it, %h both. [default: none]",
+)
+@click.option(
+    "--health-file",
+    metavar="PATH",
+    help="Say there, twice a second, how the worker is, for amqp-tasks health. [env: AMQP_TASKS_WORKER_HEALTH_FILE; default: none]",
 )
 @click.option(
     "--uid",
@@ -163,6 +168,11 @@ def worker(
     the stacks of all threads. HUP replaces all processes, each when its task has ended; on a terminal, or in solo, it
     stops.
     """
+    check_platform(sys.platform)
+    # Made of what other systems lack.
+    from amqp_tasks.worker._identity import become, identity_of
+    from amqp_tasks.worker._pidfile import holding_pidfile
+
     if yes and not purge:
         raise click.UsageError(
             "--force (--yes, -y) answers the question of --purge, and there is none: add --purge, or leave it out"

@@ -97,6 +97,15 @@ class ConsumeChannel:
         has_consumed: whether everything wanted was consumed once, on this channel or on one before; set by the owner.
         settlements: of the present channel; `add` from any thread.
         link: its connection.
+
+    Args:
+        loop: of the I/O thread.
+        transport_options: how to connect.
+        options: how to consume.
+        places: where streams were read to.
+        clock: for what takes time.
+        owner: is told.
+        keep: keeps the link for the next one, or says that it does not; None: the connection ends with this one.
     """
 
     def __init__(
@@ -108,7 +117,9 @@ class ConsumeChannel:
         *,
         clock: Clock,
         owner: ChannelOwner,
+        keep: Callable[[Link], bool] | None,
     ) -> None:
+        self._keep = keep
         self._loop, self._options, self._places, self._clock, self._owner = (
             loop,
             options,
@@ -141,6 +152,7 @@ class ConsumeChannel:
             # Who is quicker deletes the queue, and a broker that has not done so closes the other's connection (541).
             log_level=logging.DEBUG if options.exclusive else logging.WARNING,
         )
+        self._connects_before = 0  # of the link, for another
 
     @property
     def connection(self) -> FastConnection | None:
@@ -149,8 +161,23 @@ class ConsumeChannel:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is an open channel."""
-        return self.subscriptions is not None and self._channel is not None and bool(self._channel.is_open)
+        """Whether there is an open channel. Any thread."""
+        channel = self._channel
+        return self.subscriptions is not None and channel is not None and bool(channel.is_open)
+
+    @property
+    def connects(self) -> int:
+        """How often it has connected."""
+        return self.link.connects - self._connects_before
+
+    def adopt(self, link: Link) -> None:
+        """Go on with an open connection that another has left."""
+        assert link.connection is not None
+        self.link, self._connects_before = link, link.connects
+        link.hand_to(
+            on_open=self._open, on_lost=self._on_connection_lost, on_refused=self._on_connection_refused
+        )
+        self._open(link.connection)
 
     def _open(self, connection: FastConnection) -> None:
         channel = connection.channel(CONSUME_CHANNEL, on_open_callback=self._on_open)
@@ -297,6 +324,36 @@ class ConsumeChannel:
         """Send what is settled, say goodbye, and open no other; the caller bounds the time and then calls `cut`."""
         self._stop_timer()
         self.settlements.flush()
+        connection = self.connection
+        if self._keep is not None and connection is not None and connection.is_open and self.is_ready:
+            self._leave(connection, self._keep, then)
+        else:
+            self._close_connection(then)
+
+    def _leave(
+        self, connection: FastConnection, keep: Callable[[Link], bool], then: Callable[[], None]
+    ) -> None:
+        """Close the channel alone. Without an answer the connection is dropped, as for any method."""
+
+        def left() -> None:
+            self._patience.rest()
+            is_sound = connection is self.connection and connection.is_open and not connection.has_channels
+            if is_sound and keep(self.link):
+                then()
+            else:
+                self._close_connection(then)
+
+        def on_closed(_channel: Any, _reason: Any) -> None:
+            # Not from here: pika still has to clean up the channel's number.
+            self._loop.at_turn_end(left)
+
+        channel = self._channel
+        channel.add_on_close_callback(on_closed)
+        self.drop()
+        channel.close()
+        self._patience.expect("channel.close")
+
+    def _close_connection(self, then: Callable[[], None]) -> None:
         connection = self.connection
         if self.link.state is LinkState.CLOSED:
             return

@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
-from amqp_routing import Topology
+from amqp_routing import QueueType, Topology
 from amqp_tasks.clock import Clock
 from amqp_tasks.errors import BrokerOperationError, TopologyMismatch
 from amqp_tasks.transport._contract import (
+    ConsumedQueues,
     Consumer,
     ConsumerEvent,
     ConsumerOptions,
@@ -23,13 +24,14 @@ from amqp_tasks.transport._contract import (
     Delivery,
     Settlement,
 )
-from amqp_tasks.transport._streams import StreamPlaces
+from amqp_tasks.transport._streams import OFFSET, StreamPlaces
 from amqp_tasks.transport.rabbitmq._connection import Backoff, Link
 from amqp_tasks.transport.rabbitmq._consume_channel import ConsumeChannel, is_final_refusal
 from amqp_tasks.transport.rabbitmq._fastwire import FastDelivery
 from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
 from amqp_tasks.transport.rabbitmq._options import TransportOptions
 from amqp_tasks.transport.rabbitmq._renewal import RIGHT_FROM, Renewal
+from amqp_tasks.transport.rabbitmq._roll_call import RollCall
 from amqp_tasks.transport.rabbitmq._search import QueueSearch
 
 __all__ = ("RabbitConsumer",)
@@ -57,6 +59,7 @@ class RabbitConsumer(Consumer):
         on_event: Callable[[ConsumerEvent], None],
         declare: Topology | None,
         on_closed: Callable[[RabbitConsumer], None],
+        keep: Callable[[Link], bool],
     ) -> None:
         if options.prefetch < 1:
             raise ValueError(f"prefetch is {options.prefetch}, must be at least 1")
@@ -72,9 +75,17 @@ class RabbitConsumer(Consumer):
         self._is_failed = False
         self._prefetch = options.prefetch
         self._channel = ConsumeChannel(
-            self._loop, transport_options, options, self._places, clock=clock, owner=self
+            self._loop,
+            transport_options,
+            options,
+            self._places,
+            clock=clock,
+            owner=self,
+            keep=keep if options.is_brief else None,
         )
         self._absent: set[str] = set()  # told as CANCELLED, looked for again
+        # Confirmed on this channel, and not cancelled by the broker; read by any thread, name by name.
+        self._confirmed: set[str] = set()
         self._told_consuming = False
         self._backoff = Backoff()
         self._is_busy = False  # a cancel/consume sequence is under way
@@ -82,13 +93,29 @@ class RabbitConsumer(Consumer):
         self._renewal = Renewal(self._loop, expected=lambda: self._expected, due=self._renew_channel)
         self._is_renewal_due = False  # …and waits for `resume`
         self._delivered_before = 0  # on former channels
+        self._uncounted = _uncounted(options, declare)
+        self._roll_call = RollCall(
+            self._loop,
+            timeout=transport_options.setup_timeout,
+            tags=self._tags_to_call,
+            on_lost=self._consume_lost,
+        )
         self._search = QueueSearch(self._loop, declare, timeout=transport_options.setup_timeout)
         self._retry_timer: Any = None
         self._closing: list[Waiter] = []
+        self._flushing: set[Waiter] = set()
 
-    def start(self) -> None:
-        """Connect. Owner thread only."""
-        self.link.need()
+    @property
+    def is_brief(self) -> bool:
+        """See `ConsumerOptions.is_brief`."""
+        return self._options.is_brief
+
+    def start(self, link: Link | None = None) -> None:
+        """Connect, or go on with what another has left. Owner thread only."""
+        if link is None:
+            self.link.need()
+        else:
+            self._channel.adopt(link)
 
     @property
     def link(self) -> Link:
@@ -96,11 +123,32 @@ class RabbitConsumer(Consumer):
         return self._channel.link
 
     @property
+    def connects(self) -> int:
+        """How often it has connected."""
+        return self._channel.connects
+
+    @property
     def stale_settlements(self) -> int:
         """How many settlements came for deliveries of a channel that was gone."""
         return self._channel.settlements.stale
 
     # --- any thread ---
+
+    @property
+    def queues(self) -> ConsumedQueues:
+        """See `Consumer.queues`."""
+        if self.is_closed:
+            return ConsumedQueues(missing=self._queue_names if self._is_failed else ())
+        active, confirmed = self._active, self._confirmed
+        # On a channel that came during a pause nothing was asked for yet: what we hold back ourselves is not missing.
+        holds_back = self._is_paused and self._channel.is_ready
+        consumed = tuple(
+            name for name in active if name in confirmed or (holds_back and name not in self._absent)
+        )
+        missing = tuple(name for name in active if name not in consumed)
+        # Without a channel nothing is looked for.
+        absent = tuple(name for name in missing if name in self._absent) if self._channel.is_ready else ()
+        return ConsumedQueues(consumed=consumed, missing=missing, absent=absent)
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
         """See `Consumer.settle`."""
@@ -160,13 +208,18 @@ class RabbitConsumer(Consumer):
     def on_ready(self) -> None:
         """See `ChannelOwner.on_ready`."""
         self._search.forget()
+        self._confirmed.clear()
         self._delivered_before = self.delivered
+        if not self._options.exclusive:
+            assert self._channel.connection is not None
+            self._roll_call.begin(self._channel.connection)
         if self._may_dangle:
             self._renewal.begin()
         self._reconcile()
 
     def on_consuming(self, queue_name: str) -> None:
         """See `ChannelOwner.on_consuming`."""
+        self._confirmed.add(queue_name)
         if queue_name in self._absent:
             self._absent.discard(queue_name)
             self._told_consuming = False
@@ -194,7 +247,9 @@ class RabbitConsumer(Consumer):
     def on_lost(self, error: Exception) -> bool:
         """See `ChannelOwner.on_lost`."""
         self._is_busy = self._again = self._told_consuming = self._is_renewal_due = False
+        self._confirmed.clear()
         self._renewal.stop()
+        self._roll_call.stop()
         if self._closing:
             self._finish_close()  # nothing is left to say goodbye to
             return False
@@ -291,6 +346,7 @@ class RabbitConsumer(Consumer):
         )
 
     def _note_absent(self, name: str, why: str) -> None:
+        self._confirmed.discard(name)
         if name not in self._absent:
             self._absent.add(name)
             self._places.begin_again(name)
@@ -302,6 +358,8 @@ class RabbitConsumer(Consumer):
             self._tell(ConsumerState.CANCELLED, queue_name=name)
 
     def _look_later(self) -> None:
+        if self._options.is_brief:
+            return  # whoever looks is told; and a broker that has not done deleting closes the connection of who asks (541)
         self._stop_timer()
         self._retry_timer = self._loop.call_guarded(self._backoff.next(), self._look_again)
 
@@ -336,6 +394,31 @@ class RabbitConsumer(Consumer):
             self._finish_close()
         else:
             then()
+
+    # --- what the broker has lost; see `RollCall` ---
+
+    def _tags_to_call(self) -> dict[str, str]:
+        subscriptions = self._channel.subscriptions
+        if subscriptions is None or self._is_busy or not self._channel.is_ready or not self.is_wanted():
+            return {}
+        return {name: tag for name, tag in subscriptions.tags.items() if name not in self._uncounted}
+
+    def _consume_lost(self, name: str, times: int, is_there: bool) -> None:
+        if times > 1:
+            self.link.drop(f"the broker has lost the consumer of queue {name!r} again")
+        elif name in self._tags_to_call():
+            self._told_consuming = False
+            if is_there:
+                self._confirmed.discard(name)
+                LOGGER.warning(
+                    "the broker has lost the consumer of queue %r; it is consumed anew",
+                    name,
+                    extra=_about(name),
+                )
+                self._tell(ConsumerState.CANCELLED, queue_name=name, is_queue_there=True)
+            else:
+                self._note_absent(name, "it is gone")
+            self._cancel((name,), self._reconciled)
 
     # --- renewing the channel of a silent queue; see `Renewal` ---
 
@@ -390,12 +473,19 @@ class RabbitConsumer(Consumer):
     # --- wishes from other threads ---
 
     def _do_flush(self, waiter: Waiter) -> None:
+        if self.is_closed:  # the loop may have ended, and nothing that is scheduled would run
+            waiter.succeed()
+            return
+        self._flushing.add(waiter)
         self._channel.settlements.flush()
         self._await_written(waiter)
 
     def _await_written(self, waiter: Waiter) -> None:
+        if waiter not in self._flushing:
+            return
         connection = self._channel.connection
         if connection is None or connection.has_written:
+            self._flushing.remove(waiter)
             waiter.succeed()
         else:
             self._loop.call_guarded(_LOOK_EVERY, partial(self._await_written, waiter))
@@ -415,6 +505,7 @@ class RabbitConsumer(Consumer):
     def _do_pause_queues(self, names: frozenset[str]) -> None:
         if names != self._paused_queues:
             self._paused_queues = names
+            self._confirmed -= names
             self._told_consuming = False
             self._reconcile()
 
@@ -459,6 +550,7 @@ class RabbitConsumer(Consumer):
         queue_name: str | None = None,
         error: Exception | None = None,
         is_broken: bool = False,
+        is_queue_there: bool = False,
     ) -> None:
         try:
             self._on_event(
@@ -468,6 +560,7 @@ class RabbitConsumer(Consumer):
                     queue_name=queue_name,
                     error=error,
                     is_broken=is_broken,
+                    is_queue_there=is_queue_there,
                 )
             )
         except BaseException:
@@ -523,10 +616,20 @@ class RabbitConsumer(Consumer):
         self.is_closed = True
         self._stop_timer()
         self._renewal.stop()
+        self._roll_call.stop()
         self._on_closed(self)
-        for waiter in self._closing:
+        for waiter in (*self._closing, *self._flushing):
             waiter.succeed()
         self._closing.clear()
+        self._flushing.clear()
+
+
+def _uncounted(options: ConsumerOptions, declare: Topology | None) -> frozenset[str]:
+    """Streams, as far as they are known: the broker counts no consumers of theirs."""
+    declared = declare.queues if declare is not None else ()
+    streams = {queue.name for queue in declared if queue.type is QueueType.STREAM}
+    with_offset = {name for name, table in options.arguments.items() if OFFSET in table}
+    return frozenset(streams | with_offset | set(options.streams))
 
 
 def _about(queue_name: str) -> dict[str, str]:

@@ -56,6 +56,11 @@ class Subscriptions:
         """What is consumed, or was just asked for."""
         return list(self._tags.values())
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """The consumer tag of each of them."""
+        return {name: tag for tag, name in self._tags.items()}
+
     def consume(self, names: Sequence[str], prefetch: int, then: Callable[[], None]) -> None:
         """Consume these queues; `then` comes when all answered, or none is wanted any more."""
         if not names or not self._is_wanted():

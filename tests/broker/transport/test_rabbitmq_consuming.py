@@ -20,6 +20,7 @@ from amqp_tasks.transport import (
     TopologyMode,
 )
 from amqp_tasks.transport.rabbitmq import RabbitTransport
+from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
 from support import RawClient, TcpProxy, Vhost, eventually
 
 Make = Callable[..., RabbitTransport]
@@ -347,6 +348,31 @@ def test_the_end_of_an_io_thread_whose_descriptors_were_closed_under_it_is_final
 
     (failed,) = sink.wait_for_state(ConsumerState.FAILED)
     assert failed.is_broken
+
+
+def test_a_flush_that_waits_ends_with_the_io_thread(
+    make_transport: Make, sink: Sink, raw_client: RawClient, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw_client.declare("work")
+    transport = make_transport(proxy.url_for())
+    consumer = start(transport, sink)
+    sink.wait_for_state(ConsumerState.CONSUMING)
+    loop = transport._started().loop
+    # As with a socket that is full.
+    monkeypatch.setattr(FastConnection, "has_written", False)
+    flushed = threading.Event()
+
+    def flush() -> None:
+        consumer.flush(timeout=60)
+        flushed.set()
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    eventually(lambda: bool(consumer._flushing))  # type: ignore[attr-defined]
+    loop.put(lambda _none: loop._poller._poll.close())
+
+    assert flushed.wait(30)
+    thread.join(10)
 
 
 def test_an_exclusive_queue_of_another_is_final(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +33,7 @@ class Site:
         self.records = RecordTable(processes=1, slots=1)
         self.records.of_process(0).give_sign(1.0)
         self.loop = Loop()
+        self.looked = threading.Event()
 
     def look(self, *, used: float | None, hung_timeout: float | None = LOOKS / 2) -> None:
         """As often as is needed."""
@@ -45,6 +47,7 @@ class Site:
             answers=Answers(reply=print, tell=lambda *_: None, claims=claims, clock=SYSTEM_CLOCK),
             news=News(None, self.loop),
             loop=self.loop,
+            on_look=self.looked.set,
         )
         for _ in range(1 + LOOKS):
             patrol._look()
