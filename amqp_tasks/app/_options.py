@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypedDict
 from amqp_tasks.app._retry_plan import RetryPlan
 from amqp_tasks.clock import MAX_SECONDS
 from amqp_tasks.errors import ConfigurationError
-from amqp_tasks.settings._rate import RATE_FORM, per_second
+from amqp_tasks.settings._rate import CLUSTER_RATE_FORM, RATE_FORM, is_cluster_rate, per_second
 
 __all__ = (
     "CALL_OPTIONS",
@@ -118,6 +118,7 @@ class TaskOptions(TypedDict, total=False):
     time_limit: float | None
     soft_time_limit: float | None
     rate_limit: float | str | None
+    cluster_rate_limit: float | str | None
     typing: bool
     pydantic: bool
     pydantic_strict: bool
@@ -187,6 +188,10 @@ def _is_rate(value: float | str) -> bool:
     return True
 
 
+def _is_cluster_rate(value: float | str) -> bool:
+    return _is_rate(value) and is_cluster_rate(per_second(value))
+
+
 def _is_countdown(value: float) -> bool:
     return -math.inf < value <= MAX_SECONDS  # what is past is now
 
@@ -249,6 +254,7 @@ _KINDS: dict[str, _Kind] = {
     "time_limit": _LIMIT,
     "soft_time_limit": _LIMIT,
     "rate_limit": _Kind((int, float, str), RATE_FORM, _is_rate),
+    "cluster_rate_limit": _Kind((int, float, str), CLUSTER_RATE_FORM, _is_cluster_rate),
     "reply_to": _Kind(
         (str,), f"the name of a queue, at most {_MAX_SHORT} bytes of UTF-8; '' for no reply", _is_text
     ),
@@ -299,6 +305,7 @@ _OTHERWISE = {
     "confirm_timeout": "named `timeout` here, as it covers the whole publish",
     "retry": "named `retry_plan` for a task: write retry_plan=RetryPlan(fast=2, then=Backoff(first=10))",
     "rate_limit": "it belongs to a task, not to a call: @app.task(rate_limit=...)",
+    "cluster_rate_limit": "it belongs to a task, not to a call: @app.task(cluster_rate_limit=...)",
 }
 """Options of Celery, kombu and AMQP that are said in another way here, and how."""
 

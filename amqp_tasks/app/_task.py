@@ -62,6 +62,7 @@ class Task(TaskHooks, Generic[P, R_co]):
         soft_time_limit: seconds after which an exception is raised in it.
         rate_limit: how many runs each worker node starts at most: `"10/s"`, `"10/m"`, `"10/h"`, or a number per second; 0: no
             limit; None: the setting `task_default_rate_limit`.
+        cluster_rate_limit: how many runs all worker nodes together start at most, in the same form; 0 or None: no limit.
         typing: calls are checked against the signature and its annotations.
         pydantic: annotations beyond plain builtins are checked by pydantic, and arguments are coerced to them.
         pydantic_strict: pydantic does not convert between types.
@@ -103,6 +104,7 @@ class Task(TaskHooks, Generic[P, R_co]):
     time_limit: float | None = None
     soft_time_limit: float | None = None
     rate_limit: float | str | None = None
+    cluster_rate_limit: float | str | None = None
     typing: bool = True
     pydantic: bool = True
     pydantic_strict: bool = False

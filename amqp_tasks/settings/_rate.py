@@ -6,9 +6,14 @@ import math
 
 from amqp_tasks.clock import MAX_SECONDS
 
-__all__ = ("RATE_FORM", "per_second")
+__all__ = ("CLUSTER_RATE_FORM", "RATE_FORM", "is_cluster_rate", "per_second")
 
 RATE_FORM = "'10/s', '10/m', '10/h' or a number of tasks per second; 0 for no limit"
+CLUSTER_RATE_FORM = "'10/s', '10/m', '10/h' or a number of tasks per second, at most 1000 in a second and at least one in 11 days; 0 for no limit"
+_MAX_CLUSTER_RATE = 1000.0
+"""Tasks per second: each start costs the broker some four operations."""
+_MAX_INTERVAL = 1_000_000.0
+"""Seconds that a queue keeps a token, well below the two months that RabbitMQ can."""
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -34,3 +39,8 @@ def per_second(rate: float | str | None) -> float:
     if not math.isfinite(found) or 0 < found < 1 / MAX_SECONDS or found < 0:
         raise ValueError(rate)
     return found
+
+
+def is_cluster_rate(rate: float) -> bool:
+    """Whether so many tasks per second can be a limit of all nodes together; 0 is none."""
+    return rate == 0 or 1 / _MAX_INTERVAL <= rate <= _MAX_CLUSTER_RATE

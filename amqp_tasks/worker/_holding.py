@@ -93,6 +93,30 @@ class Holding:
         if is_resized:
             self._effects.resize()
 
+    def count_of(self, release: Release) -> int:
+        """Those that are held for this release."""
+        with self._lock:
+            return sum(each is release for _, _, _, each in self._held)
+
+    def take(self, release: Release) -> Job | None:
+        """The one that is held for this release for the longest time, which is not held any more; None: there is none."""
+        with self._lock:
+            while found := min((entry for entry in self._held if entry[3] is release), default=None):
+                self._held.remove(found)
+                heapq.heapify(self._held)
+                if not self._ledger.is_lost(found[2].delivery):
+                    return found[2]
+        return None
+
+    def hand_back(self, is_unwanted: Callable[[Job], bool]) -> None:
+        """Hand back some of them."""
+        with self._lock:
+            unwanted = [entry[2] for entry in self._held if is_unwanted(entry[2])]
+            self._held = [entry for entry in self._held if not is_unwanted(entry[2])]
+            heapq.heapify(self._held)
+        if unwanted:
+            self._effects.hand_back(unwanted)
+
     def tick(self) -> None:
         """Give up room that is not needed any more; to be called a few times a second."""
         if not self.room:

@@ -20,7 +20,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from amqp_tasks.errors import MalformedMessage
-from amqp_tasks.message import DeadLetterReason
+from amqp_tasks.message import DeadLetterReason, TokenPlan, token_plan
 from amqp_tasks.settings._rate import per_second
 from amqp_tasks.worker._bucket import Bucket
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from amqp_tasks.clock import Clock
     from amqp_tasks.message import JournalEntry
 
-__all__ = ("NOT_NOW", "RateLimitChanges", "RateLimits", "rates_of")
+__all__ = ("NOT_NOW", "RateLimitChanges", "RateLimits", "rates_of", "token_plans_of")
 
 NOT_NOW = 0.05
 """Seconds after which to ask again when the lock was not to be had: its holder was stopped or starved at a bad moment."""
@@ -217,7 +217,30 @@ def rates_of(app: App, *, clock: Clock) -> RateLimits:
         name: per_second(default if task.rate_limit is None else task.rate_limit)
         for name, task in app.tasks.items()
     }
+    if _is_one_process(app):
+        rates = {name: _stricter(rate, app.tasks[name].cluster_rate_limit) for name, rate in rates.items()}
     return RateLimits(rates, clock=clock)
+
+
+def token_plans_of(app: App) -> tuple[TokenPlan, ...]:
+    """The tokens of an app's tasks that have a limit for all nodes together. Where all is one process, the node's own will do.
+
+    Args:
+        app: finalized.
+    """
+    if app.settings.worker.disable_rate_limits or _is_one_process(app):
+        return ()
+    rates = {name: per_second(task.cluster_rate_limit) for name, task in app.tasks.items()}
+    return tuple(token_plan(name, rate) for name, rate in rates.items() if rate)
+
+
+def _is_one_process(app: App) -> bool:
+    scheme: str = app.settings.broker.url[0].scheme
+    return scheme == "memory"
+
+
+def _stricter(rate: float, other: float | str | None) -> float:
+    return min(filter(None, (rate, per_second(other))), default=0.0)
 
 
 def _memory_file() -> int:

@@ -311,6 +311,11 @@ def _paced_killer(key: str) -> None:
 app.task(name="paced", bind=True, rate_limit="10/s", max_retries=0)(_paced)
 app.task(name="paced_slowly", bind=True, rate_limit="24/m", max_retries=0)(_paced)
 app.task(name="paced_killer", rate_limit="24/m")(_paced_killer)
+# The same for all nodes together: four in a second, one in 1.5 seconds, a hundred in a second.
+app.task(name="shared", bind=True, cluster_rate_limit="4/s", max_retries=0)(_paced)
+app.task(name="shared_slowly", bind=True, cluster_rate_limit="40/m", max_retries=0)(_paced)
+app.task(name="shared_both", bind=True, rate_limit="2/s", cluster_rate_limit="10/s", max_retries=0)(_paced)
+app.task(name="shared_fast", bind=True, cluster_rate_limit="100/s", max_retries=0)(_paced)
 app.task(name="paced_again", bind=True, rate_limit="2/s", max_retries=1)(_paced)
 
 

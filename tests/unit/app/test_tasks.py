@@ -126,6 +126,21 @@ def test_a_value_of_a_wrong_type_is_refused(option: str, value: Any, said: str) 
         task.apply_async((1, 2), **{option: value})
 
 
+@pytest.mark.parametrize("rate", ["1001/s", "1/d", 1e-7, -1, True, "often"])
+def test_a_limit_for_all_nodes_that_tokens_cannot_keep_is_refused(rate: Any) -> None:
+    task: Any = App("proj").task
+
+    with pytest.raises(ConfigurationError, match=r"'cluster_rate_limit' must be .*at most 1000 in a second"):
+        task(cluster_rate_limit=rate)(add)
+
+
+def test_a_limit_for_all_nodes_belongs_to_a_task() -> None:
+    task: Any = App("proj").task(add)
+
+    with pytest.raises(ConfigurationError, match=r"@app.task\(cluster_rate_limit"):
+        task.apply_async((1, 2), cluster_rate_limit="1/s")
+
+
 def test_a_task_option_of_a_wrong_type_is_refused() -> None:
     task: Any = App("proj").task
 

@@ -15,6 +15,7 @@ from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._pacing import MOST_HELD, Pacing
 from amqp_tasks.worker._rates import RateLimits
+from amqp_tasks.worker._tokens import Tokens
 from support.fake_deliveries import FakeClock, job_of
 
 _app = App("pacing", broker="memory://pacing/")
@@ -31,7 +32,12 @@ class Fixture:
         self.holding = Holding(
             ledger=Ledger(in_flight=10), effects=self, call_later=self._call_later, clock=self.clock
         )
-        self.pacing = Pacing(limits=self.limits, holding=self.holding, effects=self, clock=self.clock)
+        self.tokens = Tokens(
+            (), transport=_app.transport, holding=self.holding, effects=self, clock=self.clock
+        )
+        self.pacing = Pacing(
+            limits=self.limits, tokens=self.tokens, holding=self.holding, effects=self, clock=self.clock
+        )
 
     def _call_later(self, delay: float, callback: Callable[[], None]) -> None:
         self.timers.append((self.clock.seconds + delay, callback))
@@ -110,6 +116,38 @@ def test_a_process_holds_a_bounded_number(fix: Fixture) -> None:
 
     assert fix.holding.count == MOST_HELD
     assert fix.log == [("later", (str(number), 1)) for number in range(MOST_HELD + 1, MOST_HELD + 100)]
+
+
+def test_those_that_are_held_for_one_purpose_are_taken_in_their_order_and_not_released_any_more(
+    fix: Fixture,
+) -> None:
+    released: list[str] = []
+
+    def release(jobs: Sequence[Job]) -> None:
+        released.extend(job.key for job in jobs)
+
+    for name, seconds in (("second", 20.0), ("first", 10.0), ("third", 30.0)):
+        fix.holding.hold(job_of(name), seconds, release)
+    fix.holding.hold(job_of("other"), 1.0, print)
+
+    taken = fix.holding.take(release)
+
+    assert taken is not None
+    assert taken.key == "first"
+    assert fix.holding.count_of(release) == 2
+    fix.wait(15.0)
+    fix.wait(20.0)
+    assert released == ["second", "third"]
+    assert fix.holding.take(release) is None
+
+
+def test_some_of_those_that_are_held_can_be_handed_back(fix: Fixture) -> None:
+    for name in ("a", "b", "c"):
+        fix.holding.hold(job_of(name), 10.0, print)
+
+    fix.holding.hand_back(lambda job: job.key != "b")
+
+    assert (fix.log, fix.holding.count) == ([("hand back", ["a", "c"])], 1)
 
 
 def test_those_without_a_limit_pass(fix: Fixture) -> None:

@@ -14,7 +14,7 @@ from amqp_tasks import App
 from amqp_tasks.message import JournalEntry
 from amqp_tasks.settings._rate import per_second
 from amqp_tasks.worker._journal import JournalState
-from amqp_tasks.worker._rates import NOT_NOW, RateLimitChanges, RateLimits, rates_of
+from amqp_tasks.worker._rates import NOT_NOW, RateLimitChanges, RateLimits, rates_of, token_plans_of
 from support.fake_deliveries import FakeClock
 
 
@@ -79,6 +79,34 @@ def test_c052_c069_a_task_has_its_own_limit_or_that_of_the_setting_or_none() -> 
     assert rates(task_default_rate_limit="4/s") == [0.5, 0.0, 4.0]
     assert rates(task_annotations={"unset": {"rate_limit": "2/s"}}) == [0.5, 0.0, 2.0]
     assert rates(task_default_rate_limit="4/s", worker_disable_rate_limits=True) == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("own", "of_all", "rate"), [(None, "4/s", 4.0), ("2/s", "4/s", 2.0), ("8/s", "4/s", 4.0), ("8/s", 0, 8.0)]
+)
+def test_where_all_is_one_process_the_stricter_limit_is_its_own_and_takes_no_tokens(
+    own: str | None, of_all: str | int, rate: float
+) -> None:
+    with App("one", broker="memory://one/") as app:
+        app.task(name="act", rate_limit=own, cluster_rate_limit=of_all)(print)
+        app.finalize()
+        limits = rates_of(app, clock=FakeClock())
+
+        assert (limits.rate("act"), token_plans_of(app)) == (rate, ())
+        limits.close()
+
+
+def test_tasks_with_a_limit_for_all_nodes_have_tokens_unless_limits_are_switched_off() -> None:
+    def plans(**settings: Any) -> list[tuple[str, int, int]]:
+        with App("plans", broker="amqp://nowhere/", **settings) as app:
+            for name, rate in (("a", "20/s"), ("b", None), ("c", 0)):
+                app.task(name=name, rate_limit="1/s", cluster_rate_limit=rate)(print)
+            app.finalize()
+            return [(plan.task_name, plan.count, plan.interval_ms) for plan in token_plans_of(app)]
+
+    assert plans() == [("a", 2, 100)]
+    assert plans(task_annotations={"b": {"cluster_rate_limit": "1/s"}}) == [("a", 2, 100), ("b", 1, 1000)]
+    assert plans(worker_disable_rate_limits=True) == []
 
 
 def test_a_start_in_one_process_counts_in_all(limits: RateLimits, clock: FakeClock) -> None:
