@@ -102,6 +102,7 @@ def _same_connections(old: Settings, new: Settings) -> bool:
         old.broker == new.broker
         and old.result == new.result
         and old.app == new.app
+        and old.security == new.security
         and old.task.delayed_index == new.task.delayed_index
     )
 
@@ -129,6 +130,8 @@ def _backend(settings: Settings, transport: Transport) -> ResultBackend:
         cache_max=result.cache_max,
         limits=Limits(max_message_bytes=settings.app.max_message_bytes),
         is_replicated=_is_replicated(settings),
+        idle_timeout=settings.broker.idle_timeout,
+        keys=transport.keys,
     )
     return RpcBackend(lambda: transport, options)
 

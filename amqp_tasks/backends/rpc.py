@@ -32,7 +32,7 @@ from amqp_tasks.errors import (
     ClosedError,
     ResultUnavailable,
 )
-from amqp_tasks.message import DEFAULT_LIMITS, Limits, ResultRecord, build_result, write_result
+from amqp_tasks.message import DEFAULT_LIMITS, KeyRing, Limits, ResultRecord, build_result, write_result
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, ConsumerState, TopologyMode, Transport
 
 __all__ = ("REPLY_PREFIX", "RpcBackend", "RpcOptions", "new_reply_name")
@@ -51,6 +51,8 @@ _REVIVE_TIMEOUT = 3.0
 # Between two attempts to bring it back: one ends at once where nothing listens at the broker's address.
 _REDECLARE_PAUSE = 1.0
 _EXIT_TIMEOUT = 1.0
+# Looks in `idle_timeout`: the consumer stays at most one look longer.
+_LOOKS = 4
 # RabbitMQ 4 drops what came back 20 times unless it is told otherwise; here each lost connection counts.
 _DELIVERY_LIMIT = 1_000_000
 _NOT_FOUND = 404
@@ -70,6 +72,8 @@ class RpcOptions:
             reply queue until somebody asks.
         limits: bounds of a received result.
         is_replicated: the reply queue is a quorum queue, which outlives a node of a cluster.
+        idle_timeout: seconds without results to wait for after which the queue is not consumed until the next call; None: it always is.
+        keys: by which results are checked; None: they are not.
     """
 
     expires: float = 86400.0
@@ -80,6 +84,8 @@ class RpcOptions:
     cache_max: int = 10_000
     limits: Limits = DEFAULT_LIMITS
     is_replicated: bool = False
+    idle_timeout: float | None = None
+    keys: KeyRing | None = None
 
 
 class RpcBackend(ResultBackend):
@@ -91,7 +97,7 @@ class RpcBackend(ResultBackend):
         self._is_closed = False
         # Ends the pauses of `_declare_again`.
         self._closing = threading.Event()
-        self._inbox = Inbox(options.accept, options.limits, options.cache_max)
+        self._inbox = self._new_inbox()
         # Written under the lock; read without: an empty name means that there is no queue yet.
         self._queue_name = ""
         # What was declared, consumed or not: it is tried again, and deleted at the end. Written under the lock.
@@ -100,7 +106,14 @@ class RpcBackend(ResultBackend):
         self._is_consumed = False
         # How often the queue was lost, and how often that was as it cannot be consumed; written by the I/O thread only.
         self._losses = self._failures = 0
+        # Whether the declared queue is not consumed, as no result was waited for. Written under the lock.
+        self._rests = False
+        self._is_watched = False
         _alive.add(self)
+
+    def _new_inbox(self) -> Inbox:
+        options = self._options
+        return Inbox(options.accept, options.limits, options.cache_max, options.keys)
 
     def reply_to(self, *, timeout: float) -> str:
         """See `ResultBackend.reply_to`. One caller sets it up, the others wait for it.
@@ -162,7 +175,8 @@ class RpcBackend(ResultBackend):
         options = ConsumerOptions(prefetch=_PREFETCH, settle_delay=_SETTLE_DELAY)
         consumer = transport.consume([name], options, on_deliveries=self._inbox.take, on_event=self._on_event)
         self._inbox.attach(consumer, name)
-        self._is_consumed = True
+        self._is_consumed, self._rests = True, False
+        self._watch()
         if failures != self._failures:
             # Perhaps before it was noted. As in `_present`: either we see that, or the I/O thread sees the note.
             self._give_up_consumer()
@@ -171,6 +185,50 @@ class RpcBackend(ResultBackend):
         # In this order: who sees that there is none attaches another one, which is not to be closed here.
         self._inbox.detach(timeout=_EXIT_TIMEOUT)
         self._is_consumed = False
+
+    def _watch(self) -> None:
+        """Have the consumer closed while no result is waited for; under the lock. Once, and only where that was asked for."""
+        timeout = self._options.idle_timeout
+        if timeout is not None and not self._is_watched:
+            self._is_watched = True
+            threading.Thread(
+                target=self._rest_when_idle, args=(timeout,), name="amqp-tasks-reply-rest", daemon=True
+            ).start()
+
+    def _rest_when_idle(self, timeout: float) -> None:
+        uses, used_at = -1, 0.0
+        while not self._closing.wait(timeout / _LOOKS):
+            taken, now = self._inbox.taken, time.monotonic()
+            if taken != uses or self._inbox.is_awaited:
+                uses, used_at = taken, now
+            elif now - used_at >= timeout:
+                self._rest()
+
+    def _rest(self) -> None:
+        """Close the consumer, unless a result is waited for."""
+        with self._lock:
+            losses, name = self._losses, self._queue_name
+            if not name or self._is_closed:
+                return
+            # The name goes before this look, and `expect` makes its entry before it reads the name: so either we see the entry, or
+            # it sees that the name is gone, and asks under the lock.
+            self._queue_name = ""
+            if self._inbox.is_awaited:
+                self._queue_name = name
+                if losses != self._losses:  # as in `_present`
+                    self._queue_name = ""
+                return
+            self._rests = True
+            self._give_up_consumer()
+
+    def _is_at_hand(self, name: str) -> bool:
+        """Whether results of a call that was given this name will be read, although it was not found in use without the lock."""
+        with self._lock:
+            if self._rests and name == self._declared_name and not self._is_closed:
+                # It was there a moment ago. If it is not any more, the consumer says so.
+                self._queue_name = name
+                self._consume(self._transport(), name)
+            return name == self._queue_name
 
     def _ensure(self, name: str, timeout: float) -> None:
         options = self._options
@@ -184,6 +242,8 @@ class RpcBackend(ResultBackend):
         )
 
     def _on_event(self, event: ConsumerEvent) -> None:
+        if event.is_queue_there:
+            return  # it is consumed anew, and what lies in it comes
         if event.state is ConsumerState.CANCELLED:
             # Calls made from now on wait in `reply_to` until the queue is back.
             self._losses += 1
@@ -221,7 +281,7 @@ class RpcBackend(ResultBackend):
     def expect(self, task_id: str, *, reply_to: str) -> ExpectedResult:
         """See `ResultBackend.expect`."""
         entry = self._inbox.expect(task_id)
-        if reply_to != self._queue_name:
+        if reply_to != self._queue_name and not (self._is_watched and self._is_at_hand(reply_to)):
             # The queue went between the caller's `reply_to` and here.
             self._inbox.lose(entry)
         return entry
@@ -316,9 +376,9 @@ class RpcBackend(ResultBackend):
         """In a forked child: the parent keeps its queue and its waiters, and a lock may be held by its threads."""
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._queue_name = self._declared_name = ""
-        self._is_consumed = False
+        self._is_consumed = self._rests = self._is_watched = False
         self._inbox.abandon()
-        self._inbox = Inbox(self._options.accept, self._options.limits, self._options.cache_max)
+        self._inbox = self._new_inbox()
 
 
 def _is_out_of_reach(error: BrokerOperationError | BrokerUnreachable) -> bool:

@@ -67,6 +67,11 @@ class BrokerSettings(Section):
         description="Seconds between heartbeats: a dead connection is noticed after two. Cannot be switched off; below"
         " 5 gives false alarms.",
     )
+    idle_timeout: PositiveSeconds | None = Field(
+        default=None,
+        description="Seconds without use after which the connections of a process that calls tasks are closed: the one that publishes, and"
+        " that for results, while none is waited for. The next call opens them again. None: they stay open, held by heartbeats.",
+    )
     consumer_timeout: PositiveSeconds | None = Field(
         default=1800.0,
         description="Seconds that the broker is configured to wait for an acknowledgement (its own `consumer_timeout`,"

@@ -2,7 +2,7 @@
 
 Life: `need` starts connecting (idempotent); `on_open` is called with each new connection, `on_lost` when an open one
 is gone, `on_refused` when connecting ended for good (final errors at every address, retries used up or forbidden; the next `need`
-starts anew). `close` is final. All of it on the I/O thread; see `docs/explanation/connections.md`.
+starts anew). `rest` closes one that is not used, until the next `need`. `close` is final. All of it on the I/O thread; see `docs/explanation/connections.md`.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Link:
         self._finals = 0
         self._attempt = 0  # tells a late report of an abandoned attempt from the present one
         self._opening: FastConnection | None = None
+        self._leaving: set[FastConnection] = set()  # say goodbye, as they were not used
         self._timer: Any = None
         self._down_since: float | None = None
         self._logged_at = 0.0
@@ -198,6 +199,7 @@ class Link:
         self._on_open(connection)
 
     def _on_connection_closed(self, connection: Any, reason: Any) -> None:
+        self._leaving.discard(connection)
         if connection is not self.connection:
             return
         self.connection = None
@@ -261,16 +263,44 @@ class Link:
             self._loop.remove_timeout(self._timer)
             self._timer = None
 
+    def hand_to(
+        self,
+        *,
+        on_open: Callable[[FastConnection], None],
+        on_lost: Callable[[BrokerConnectionError], None],
+        on_refused: Callable[[BrokerConnectionError], None],
+    ) -> None:
+        """Tell another owner from now on."""
+        self._on_open, self._on_lost, self._on_refused = on_open, on_lost, on_refused
+
     def drop(self, why: str) -> None:
         """Cut an open connection that does not behave; it is made again."""
         if self.connection is not None:
             discard(self.connection, why)
+
+    def rest(self) -> None:
+        """Close an open connection politely. The next `need` makes another one, whatever becomes of this one."""
+        assert self.state is LinkState.OPEN
+        assert self.connection is not None
+        connection, self.connection = self.connection, None
+        self._leaving.add(connection)
+        self.state = LinkState.IDLE
+        self._backoff.reset()
+        self._loop.call_guarded(self._options.setup_timeout, partial(self._end_goodbye, connection))
+        connection.close()
+
+    def _end_goodbye(self, connection: FastConnection) -> None:
+        if connection in self._leaving:
+            self._leaving.remove(connection)
+            discard(connection)
 
     def close(self) -> None:
         """Close politely and for good; the caller bounds the time and then calls `cut`."""
         self.state = LinkState.CLOSED
         self._stop_timer()
         self._drop_attempt()
+        for connection in tuple(self._leaving):
+            self._end_goodbye(connection)
         if self.connection is not None and self.connection.is_open:
             self.connection.close()
 
@@ -279,12 +309,13 @@ class Link:
         self.state = LinkState.CLOSED
         self._stop_timer()
         self._drop_attempt()
-        if self.connection is not None:
-            discard(self.connection)
+        for connection in (self.connection, *self._leaving):
+            if connection is not None:
+                discard(connection)
 
     def abandon(self) -> None:
         """Close the descriptors and nothing else; see `FastConnection.abandon`."""
-        for connection in (self.connection, self._opening):
+        for connection in (self.connection, self._opening, *self._leaving):
             if connection is not None:
                 connection.abandon()
 

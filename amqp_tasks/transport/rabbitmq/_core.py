@@ -27,6 +27,8 @@ from amqp_tasks.transport.rabbitmq._consumer import RabbitConsumer
 from amqp_tasks.transport.rabbitmq._counts import CountReports
 from amqp_tasks.transport.rabbitmq._errors import is_not_running
 from amqp_tasks.transport.rabbitmq._fastwire import FastConnection
+from amqp_tasks.transport.rabbitmq._idle import IdleWatch
+from amqp_tasks.transport.rabbitmq._kept import KeptLink
 from amqp_tasks.transport.rabbitmq._loop import IOThread, Waiter
 from amqp_tasks.transport.rabbitmq._operations import Operation, Script
 from amqp_tasks.transport.rabbitmq._options import TransportOptions
@@ -155,12 +157,25 @@ class Core:
         self._counts = CountReports(
             self.loop, self.publisher, tally, clock=clock, is_at_hand=self._can_connect_at_once
         )
+        self.idle = IdleWatch(
+            options.idle_timeout,
+            loop=self.loop,
+            link=self.link,
+            publisher=self.publisher,
+            operations=lambda: self._operations,
+            is_needed=lambda: bool(
+                self._requests or self._under_way or self.consumers or self._close_waiter or self.is_closing
+            ),
+            clock=clock,
+        )
+        self._operations = 0  # that were begun
         self.declared = Remembered()
         self._requests: list[Request] = []  # waiting for a connection
         self._under_way: set[Request] = set()  # asking the broker
         self._declaring: Request | None = None  # the last one of the timer wheel
         self._repairs: dict[tuple[str, str], list[Callable[[bool], None]]] = {}
         self.consumers: set[RabbitConsumer] = set()
+        self._kept = KeptLink(self.loop, close_timeout=options.setup_timeout, on_gone=self._check_closed)
         self._had_broker = False  # the last one of them, to its end
         self._past = [0, 0, 0]  # delivered, stale settlements, connects of consumers that are gone
         self.is_closing = False
@@ -178,6 +193,7 @@ class Core:
         self.wheel.forget()
         self.publisher.on_open(connection)
         self._counts.begin()
+        self.idle.begin(connection)
         requests, self._requests = self._requests, []
         for request in requests:
             self._run(request)
@@ -195,11 +211,14 @@ class Core:
             request.finish(None, error)
 
     def _can_connect_at_once(self) -> bool:
-        """Whether consumers have the broker and nothing was published so far, as in a worker whose tasks have no results."""
+        """Whether there is no connection only because nothing uses it.
+
+        Nothing was published so far, and consumers have the broker, as in a worker whose tasks have no results; or it was closed.
+        """
         has_broker = (
             any(_is_well(each.link) for each in self.consumers) if self.consumers else self._had_broker
         )
-        return self.link.state is LinkState.IDLE and has_broker
+        return self.link.state is LinkState.IDLE and (has_broker or _is_well(self.link))
 
     # --- operations ---
 
@@ -256,6 +275,7 @@ class Core:
                 request.finish(result, error)
 
         self._under_way.add(request)
+        self._operations += 1
         left = request.deadline - self.clock.monotonic()
         request.operation = Operation(self.loop, connection, script, timeout=left, on_done=on_done)
         request.operation.start()
@@ -338,6 +358,7 @@ class Core:
             on_event=on_event,
             declare=declare,
             on_closed=self._forget,
+            keep=self._kept.keep,
         )
         self.loop.put(self._start_consumer, consumer)
         return consumer
@@ -348,14 +369,14 @@ class Core:
             return
         self.consumers.add(consumer)
         self._counts.begin()
-        consumer.start()
+        consumer.start(self._kept.take() if consumer.is_brief else None)
 
     def _forget(self, consumer: RabbitConsumer) -> None:
         self.consumers.discard(consumer)
         self._had_broker = _is_well(consumer.link)
         self._past[0] += consumer.delivered
         self._past[1] += consumer.stale_settlements
-        self._past[2] += consumer.link.connects
+        self._past[2] += consumer.connects
         self._check_closed()
 
     def statistics(self) -> TransportStatistics:
@@ -369,9 +390,7 @@ class Core:
             resent=counters.resent,
             delivered=self._past[0] + sum(consumer.delivered for consumer in consumers),
             stale_settlements=self._past[1] + sum(consumer.stale_settlements for consumer in consumers),
-            connects=self.link.connects
-            + self._past[2]
-            + sum(consumer.link.connects for consumer in consumers),
+            connects=self.link.connects + self._past[2] + sum(consumer.connects for consumer in consumers),
         )
 
     # --- the end ---
@@ -392,6 +411,7 @@ class Core:
         self.is_closing = True
         for consumer in tuple(self.consumers):
             consumer._do_close(None)
+        self._kept.close()
         requests, self._requests = self._requests, []
         for request in requests:
             request.finish(None, ClosedError("the transport is closed"))
@@ -402,7 +422,8 @@ class Core:
         self._check_closed()
 
     def _check_closed(self) -> None:
-        if self.is_closing and not self.consumers and self.link.is_gone and self._close_waiter is not None:
+        is_gone = self.link.is_gone and not self.consumers and not self._kept.links
+        if self.is_closing and is_gone and self._close_waiter is not None:
             waiter, self._close_waiter = self._close_waiter, None
             waiter.succeed()
 
@@ -415,6 +436,7 @@ class Core:
             request.finish(None, ClosedError("the transport is closed"))
         for consumer in tuple(self.consumers):
             consumer._cut(None)
+        self._kept.cut()
         self.link.cut()
 
     def on_end(self, by_error: bool) -> None:
@@ -448,7 +470,7 @@ class Core:
 
     @property
     def _links(self) -> list[Link]:
-        return [self.link, *(consumer.link for consumer in self.consumers)]
+        return [self.link, *(consumer.link for consumer in self.consumers), *self._kept.links]
 
 
 def _is_well(link: Link) -> bool:

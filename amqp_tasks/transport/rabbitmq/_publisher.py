@@ -128,6 +128,11 @@ class Publisher:
         return self._is_ready and self.blocked_reason is None
 
     @property
+    def is_unused(self) -> bool:
+        """Whether a message would go out at once, and none waits for anything, a late confirm included."""
+        return self.is_flowing and not (self._waiting or self._unconfirmed or self._repairing)
+
+    @property
     def confirmed_exchanges(self) -> Collection[str]:
         """Those that have taken a message of ours."""
         return self._confirmed_exchanges
@@ -218,6 +223,13 @@ class Publisher:
         self._patience.rest()
         self._schedule_pump()
 
+    def rest(self) -> None:
+        """The connection is closed, as nothing uses it; the next message has another one opened."""
+        assert self._connection is not None
+        self._connection.sinks.pop(PUBLISH_CHANNEL, None)
+        self._connection = self._channel = None
+        self._is_ready = False
+
     def note_failure(self, error: BrokerConnectionError) -> None:
         """An attempt to connect failed; another will be made."""
         self.last_error = error
@@ -256,12 +268,14 @@ class Publisher:
             pending.returned = ""
         self._waiting.extendleft(reversed(again))
 
-    def _on_blocked(self, _connection: Any, frame: Any) -> None:
-        self.blocked_reason = str(frame.method.reason)
+    def _on_blocked(self, connection: Any, frame: Any) -> None:
+        if connection is self._connection:  # one that says goodbye has no say in the next one's affairs
+            self.blocked_reason = str(frame.method.reason)
 
-    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
-        self.blocked_reason = None
-        self._schedule_pump()
+    def _on_unblocked(self, connection: Any, _frame: Any) -> None:
+        if connection is self._connection:
+            self.blocked_reason = None
+            self._schedule_pump()
 
     # --- writing ---
 

@@ -12,6 +12,8 @@ from amqp_tasks.cli import ExitCode, main
 from amqp_tasks.errors import SendUnknown
 from amqp_tasks.message import DELAYED_NAME
 from amqp_tasks.transport import TopologyMode
+from amqp_tasks.transport.rabbitmq import RabbitTransport
+from amqp_tasks.transport.rabbitmq._connection import LinkState
 from support import Ledger, TcpProxy, Vhost, WorkerProcesses, eventually
 from support.worker_client import WorkerClient
 
@@ -82,6 +84,19 @@ def test_the_last_word_counts_what_was_confirmed_while_the_caller_ended(
             caller.send_task("one", ignore_result=True, confirm=False)
 
     assert counted(vhost.url) == {"accepted": 11}
+
+
+def test_the_last_word_is_said_by_a_caller_whose_connection_was_closed_as_it_was_not_used(
+    vhost: Vhost,
+) -> None:
+    with App("caller", broker=vhost.url, broker_idle_timeout=0.1) as caller:
+        declare_account(caller.transport, TopologyMode.DECLARE)
+        caller.send_task("one", ignore_result=True)
+        transport = caller.transport
+        assert isinstance(transport, RabbitTransport)
+        eventually(lambda: transport._started().link.state is LinkState.IDLE)
+
+    assert counted(vhost.url) == {"accepted": 1}
 
 
 def test_a_process_that_lives_on_tells_by_and_by(vhost: Vhost) -> None:
