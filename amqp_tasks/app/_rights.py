@@ -15,7 +15,7 @@ from amqp_routing import DestinationKind
 from amqp_tasks.app._destination import Destinations
 from amqp_tasks.backends.rpc import REPLY_PREFIX, new_reply_name
 from amqp_tasks.events import EVENTS_NAME
-from amqp_tasks.message import JOIN_PREFIX, JOURNAL_NAME, new_task_id
+from amqp_tasks.message import JOIN_PREFIX, JOURNAL_NAME, RATE_PREFIX, new_task_id
 from amqp_tasks.transport import Permission, Right, TopologyMode
 from amqp_tasks.transport._delay import WHEEL_PREFIX
 from amqp_tasks.transport._rights import DEFAULT_EXCHANGE, rights_to_bind, rights_to_delay
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Need", "Role", "Use", "least_patterns", "needs_of")
 
-_FAMILIES = (REPLY_PREFIX, WHEEL_PREFIX, JOIN_PREFIX)
+_FAMILIES = (REPLY_PREFIX, WHEEL_PREFIX, JOIN_PREFIX, RATE_PREFIX)
 """Beginnings of names of which there are many, that come and go: one stands for all."""
 _SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|()]")
 
@@ -139,6 +139,11 @@ def _of_worker(
         join = _join_name()
         yield "make and delete the queues of chords", [_queue(Permission.CONFIGURE, join)]
         yield "read the queues of chords", [_queue(Permission.READ, join)]
+    limited = [name for name, task in app.tasks.items() if task.cluster_rate_limit]
+    if limited:
+        tokens = f"{RATE_PREFIX}{limited[0]}"
+        yield "make the tokens of cluster_rate_limit", [_queue(Permission.CONFIGURE, tokens)]
+        yield "read the tokens of cluster_rate_limit", [_queue(Permission.READ, tokens)]
     if wanted & {Use.DELAYS, Use.CHORDS}:
         for name in queue_names:
             # A retry goes straight to the queue that the task came from, and so does the watch of a chord.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from amqp_routing import Queue, Topology
 from amqp_tasks.app._destination import Destination
+from amqp_tasks.app._given import OF_ITEMS
 from amqp_tasks.app._group_result import GroupResult
 from amqp_tasks.app._options import CallOptions, check_call_options
 from amqp_tasks.app._part_checks import PartChecks
@@ -77,7 +78,7 @@ _TELL_WITHIN = 1.0
 _JUST_ENDED = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Seconds before each look at an id's joins: the last one's queue goes a moment after the result that it has brought about."""
 _MORE_BEFORE = 8
-"""By so many joins a workflow may have shrunk since it was sent with the same id. Each costs a question to the broker."""
+"""By so many joins a workflow may have shrunk since it was sent with the same id. They are asked for together with its own."""
 _NO_OPTIONS: CallOptions = {}
 _NEVER = 2**31 - 1
 """A delivery limit that never comes: whoever finds a join incomplete hands its messages back."""
@@ -130,6 +131,8 @@ class Workflows:
         if part.subtask_type is None:
             task = calls.named(part.task)
             given = part.clone(args, kwargs)
+            if part.task in OF_ITEMS:
+                PartChecks(calls).check_items(given)
             check_option_names(options)
             return calls.send(task, given.args, given.kwargs, call_options(options))
         publishing = cast(CallOptions, {name: value for name, value in options.items() if name != "group_id"})
@@ -172,7 +175,8 @@ class Workflows:
         workflow_id = workflow.id or self._app.calls.new_id()
         with unsent_without_broker():
             reply_to = self._app.backend.reply_to(timeout=seconds_left(deadline))
-        frozen = freeze_steps(steps, workflow_id, self._app.calls.new_id, self._further(reply_to))
+        run = "" if workflow.id is None else calls.new_id()
+        frozen = freeze_steps(steps, workflow_id, calls.new_id, self._further(reply_to), run=run)
         results = {step.name: self._single(step.call, None, reply_to) for step in frozen}
         plan = list(launch_steps(frozen, workflow_id, args, kwargs))
         if workflow.id is not None:
@@ -191,7 +195,7 @@ class Workflows:
         queues = join_queues(workflow_id, count + _MORE_BEFORE)
         for pause in _JUST_ENDED:
             time.sleep(pause)
-            if all(self._app.transport.queue_status(queue) is None for queue in queues):
+            if not any(self._app.transport.queue_statuses(queues)):
                 return
         raise ConfigurationError(
             f"a workflow with the id {workflow_id!r} is running or has failed: wait for it, resume it, or give it up"
@@ -423,7 +427,7 @@ class Workflows:
         message = definition_message(item.queue, definition)
         return _Definition(
             exchange=message.exchange, routing_key=message.routing_key, body=message.body,
-            properties=message.properties,
+            properties=message.properties, signed_as=message.signed_as,
             watch=self._watch(item.queue, definition, destination),
         )  # fmt: skip
 

@@ -217,8 +217,10 @@ def freeze_steps(
     workflow_id: str,
     new_id: Callable[[], str],
     options: Callable[[Signature], Mapping[str, Any]],
+    *,
+    run: str = "",
 ) -> tuple[Step, ...]:
-    """Copies that have their ids, and say which step of which workflow they are; see `freeze`.
+    """Copies that have their ids, and say which step of which workflow they are; see `freeze`, and `StepMark` for `run`.
 
     Raises:
         ConfigurationError: two have the same id.
@@ -228,7 +230,7 @@ def freeze_steps(
     frozen: list[Step] = []
     seen: dict[str | None, str] = {}
     for step in steps:
-        mark = StepMark(workflow_id=workflow_id, step=step.name, joins=count)
+        mark = StepMark(workflow_id=workflow_id, step=step.name, joins=count, run=run)
         headers: dict[str, Any] = {**(step.call.options.get("headers") or {}), **mark.header}
         call = freeze(step.call.set(headers=headers), new_id, options)
         if call.id in seen:

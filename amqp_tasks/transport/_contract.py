@@ -18,11 +18,12 @@ from typing import Any
 
 from amqp_routing import Binding, Topology
 from amqp_tasks.errors import BrokerOperationError, PublishError
-from amqp_tasks.message import OutgoingMessage, Properties
+from amqp_tasks.message import KeyRing, OutgoingMessage, Properties
 from amqp_tasks.transport._rights import Right
 from amqp_tasks.transport._tally import Tally
 
 __all__ = (
+    "ConsumedQueues",
     "Consumer",
     "ConsumerEvent",
     "ConsumerOptions",
@@ -101,6 +102,8 @@ class ConsumerEvent:
     error: Exception | None = None
     is_broken: bool = False
     """With FAILED: nobody need change anything, as the transport's own thread has ended by an error."""
+    is_queue_there: bool = False
+    """With CANCELLED: only the consumer was lost, not what lies in the queue, which is consumed anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,9 @@ class ConsumerOptions:
             handed out. Settling gives the broker leave to send more and nothing else. `x-consumer-timeout` is left out where
             the broker does not take it (RabbitMQ before 4.3).
         exclusive: refuse other consumers. Who asks for that has rivals, so a lost queue is told by its event, and logged as DEBUG only.
+        is_brief: it consumes for a moment, again and again, as looks do: it is alone on its connection, but takes over that of a brief one before
+            it, while this is kept, and leaves it to the next. A queue that is not there, or goes, is told as CANCELLED and need not be looked for again.
+        streams: names of those of which the broker counts no consumers, as far as they are known.
         paused_queues: names of those that are not consumed at first, see `Consumer.pause_queues`.
         settle_delay: seconds for which settlements may be gathered while they are fewer than a quarter of the prefetch.
     """
@@ -123,9 +129,27 @@ class ConsumerOptions:
     prefetch: int
     no_ack: bool = False
     exclusive: bool = False
+    is_brief: bool = False
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    streams: Collection[str] = ()
     paused_queues: Collection[str] = ()
     settle_delay: float = 0.002
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumedQueues:
+    """What a consumer has of what it wants. One that is paused by name is in neither.
+
+    Attributes:
+        consumed: the broker has confirmed their consumers, on the present channel, and has not cancelled them. What `pause`
+            holds back, or a new prefetch replaces, counts as consumed.
+        missing: the others.
+        absent: those of the missing that the broker says it has not, or cannot give now; they are looked for again and again.
+    """
+
+    consumed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 class Consumer(ABC):
@@ -133,6 +157,11 @@ class Consumer(ABC):
 
     Thread safety: every method may be called from any thread; callbacks run on the I/O thread and must not block.
     """
+
+    @property
+    @abstractmethod
+    def queues(self) -> ConsumedQueues:
+        """Which of its queues are consumed now; when it has failed all are missing, and none is anything when it is closed."""
 
     @abstractmethod
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
@@ -220,6 +249,11 @@ class Transport(ABC):
     @abstractmethod
     def tally(self) -> Tally:
         """What this process counts: itself what the broker has accepted; the worker adds how tasks end."""
+
+    @property
+    def keys(self) -> KeyRing | None:
+        """By which it signs what is published, and whoever reads is to check what he got; None: nothing is signed."""
+        return None
 
     @abstractmethod
     def open(self, *, timeout: float) -> ServerInfo:
@@ -313,6 +347,16 @@ class Transport(ABC):
         Raises:
             QueueNotRunning: it exists, and its node is down or has not brought it up yet.
             BrokerOperationError: permission is missing (403).
+        """
+
+    @abstractmethod
+    def queue_statuses(
+        self, queue_names: Sequence[str], *, timeout: float | None = None
+    ) -> list[QueueStatus | None]:
+        """`queue_status` of each, in their order; the broker is asked for many of them at once.
+
+        Raises:
+            QueueNotRunning, BrokerOperationError: as `queue_status`, of one of them.
         """
 
     @abstractmethod

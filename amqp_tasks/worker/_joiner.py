@@ -1,9 +1,9 @@
 """Looking at joins: whoever sees that all outcomes are there takes them, and starts what waits for them.
 
-1. An outcome was published and confirmed. 2. The queue is asked how much it holds; less than needed: somebody else's outcome
-will be the last, and its worker looks; somebody consumes it: looked at again later. 3. Else the queue is taken: read without acks, up
-to all that it held. Of two who come at once the second reads nothing, or what is left, and looks again later (quorum queues let in a
-second consumer, `exclusive` or not). Duplicates are left out. 4. All there: what follows is published and confirmed, then the queue is deleted. 5. Not all there (some came
+1. An outcome was published and confirmed. 2. The queue is asked how much it holds. Somebody consumes it: it is looked at again later, as
+what that one holds is not counted and may all come back. Less than needed: somebody else's outcome will be the last, and its worker
+looks. 3. Else the queue is taken: read without acks, up to all that it held. Of two who come at once the second reads nothing, or what is
+left, and looks again later (quorum queues let in a second consumer, `exclusive` or not). Duplicates are left out. 4. All there: what follows is published and confirmed, then the queue is deleted. 5. Not all there (some came
 twice), or a named step has failed and may be resumed: everything goes back, and if more came meanwhile the look begins anew, as
 whoever brought it saw too few.
 Only then the task that the outcome is of is settled, so that a crash anywhere leads to another look.
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqp_tasks.canvas import Join
@@ -35,6 +34,7 @@ from amqp_tasks.message import (
 )
 from amqp_tasks.message._printable import failed_repr
 from amqp_tasks.worker._accounts import error_text
+from amqp_tasks.worker._aside import Aside
 from amqp_tasks.worker._named_steps import (
     emptied_steps,
     ids_in,
@@ -68,6 +68,10 @@ _LAST_DOUBT = 4.0
 
 class _NothingCounted(AmqpTasksError):
     """Another holds all of a join, or the broker has come back and does not count its messages yet."""
+
+
+class _Held(AmqpTasksError):
+    """Another consumes a join, and what it holds is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +121,8 @@ class Joiner:
     ) -> None:
         self._app, self._maker, self._sending = app, maker, sending
         self._limits, self._call_later, self._keeps_failures = limits, call_later, keeps_failures
-        self._todo: SimpleQueue[_Item | None] = SimpleQueue()
-        self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._aside: Aside[_Item] = Aside("amqp-tasks-joins", self._work)
+        self._todo, self._closing = self._aside.todo, self._aside.closing
         # Of the task that brought the outcome, or the watch, that is being dealt with. That thread alone writes and reads it.
         self._queue_name = ""
 
@@ -134,7 +136,7 @@ class Joiner:
         """
         first, *others = joins
         following = partial(self.look, others, queue_name, then) if others else then
-        self._put(_Look(first, queue_name, following))
+        self._aside.put(_Look(first, queue_name, following))
 
     def watch(
         self,
@@ -169,23 +171,11 @@ class Joiner:
 
     def run(self, work: Callable[[], None]) -> None:
         """Do something that may wait for the broker, aside. Any thread; returns at once."""
-        self._put(work)
+        self._aside.put(work)
 
     def close(self, *, timeout: float) -> None:
         """Begin nothing more. What was not looked at by now stays unsettled, so that its redelivery is."""
-        self._closing.set()
-        with self._lock:
-            thread = self._thread
-        if thread is not None:
-            self._todo.put(None)
-            thread.join(timeout)
-
-    def _put(self, item: _Item) -> None:
-        self._todo.put(item)
-        with self._lock:
-            if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(target=self._work, name="amqp-tasks-joins", daemon=True)
-                self._thread.start()
+        self._aside.close(timeout=timeout)
 
     def _work(self) -> None:
         while not self._closing.is_set():
@@ -209,47 +199,54 @@ class Joiner:
     def _look_for(self, queue: str, waiting: Sequence[_Look]) -> None:
         """A join that cannot be looked at now is looked at later: others do not wait for it."""
         pause = max(look.pause for look in waiting)
+        is_early = pause <= _LAST_DOUBT
         self._queue_name = waiting[0].queue_name
         try:
-            self._look_through(queue, waiting[0].join.size, doubts=_FIRST_PAUSE < pause <= _LAST_DOUBT)
+            self._look_through(
+                queue, waiting[0].join.size, doubts=is_early and pause > _FIRST_PAUSE, waits=is_early
+            )
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - the outcome is stored; the look must not be forgotten
             _log_again(queue, pause, exc)
             # Two that have each read a part of it are not to do so again and again.
             soon = pause * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
             for look in waiting:
                 again = replace(look, pause=min(_MAX_PAUSE, pause * 2))
-                self._call_later(soon, partial(self._put, again))
+                self._call_later(soon, partial(self._aside.put, again))
         else:
             for look in waiting:
                 _safely(look.then)
 
-    def _look_through(self, queue: str, size: int, *, doubts: bool = False) -> None:
+    def _look_through(self, queue: str, size: int, *, doubts: bool = False, waits: bool = False) -> None:
         """Look at a join, and at those that wait for it if it tells them something, however far that goes.
 
         One that has told others goes after them: a death in between has its look begin anew, and theirs with it.
         """
-        self._follow(queue, self._look_at(queue, size, doubts=doubts))
+        self._follow(queue, self._look_at(queue, size, doubts=doubts, waits=waits), waits=waits)
 
-    def _follow(self, queue: str, found: _Found | None) -> None:
+    def _follow(self, queue: str, found: _Found | None, *, waits: bool = False) -> None:
         told: list[str] = []
         looked = [(queue, found)]
         for name, seen in looked:  # grows
             if seen is not None:
-                looked += [(join.queue, self._look_at(join.queue, join.size)) for join in seen.joins]
+                looked += [
+                    (join.queue, self._look_at(join.queue, join.size, waits=waits)) for join in seen.joins
+                ]
                 if seen.is_over and seen.joins:
                     told.append(name)
         for name in reversed(told):
             self._app.transport.delete_queue(name)
 
-    def _look_at(self, queue: str, size: int, *, doubts: bool = False) -> _Found | None:
+    def _look_at(self, queue: str, size: int, *, doubts: bool = False, waits: bool = False) -> _Found | None:
         """Take a join if all may be there.
 
         Args:
             queue: its queue.
             size: how many outcomes it waits for, at least.
             doubts: its broker may have come back just now.
+            waits: while another consumes it, nothing is said of it: who discards a workflow hands all back and looks no more.
 
         Raises:
+            _Held: another consumes it, and `waits`, or more is counted in it than needed.
             _NothingCounted: with `doubts`, not even the outcome is counted that was confirmed before.
             AmqpTasksError: it cannot be taken now.
         """
@@ -260,10 +257,12 @@ class Joiner:
             status = transport.queue_status(queue)
             if status is not None and doubts and not status.messages:
                 raise _NothingCounted("nothing is counted in it")
-            if status is None or status.messages <= seen:
+            if status is None:
                 return found
-            if status.consumers and seen == size:
-                raise AmqpTasksError("another has it")  # and may be about to delete it
+            if status.consumers and seen == size and (waits or status.messages > size):
+                raise _Held("another has it")  # and may be about to delete it
+            if status.messages <= seen:
+                return found
             with Taking(transport, queue, status.messages, self._limits) as taking:
                 try:
                     taking.read()
@@ -296,8 +295,8 @@ class Joiner:
             known = taking.definition
             if known is not None and ids_in(known) != ids_in(watch.definition):
                 return None  # of a later workflow with the same id, which has a watch of its own
-            taking.definition = known or dict(watch.definition)
-            missing, count = list(taking.missing()), taking.definition["size"] + taking.added
+            definition = known or taking.define(dict(watch.definition))
+            missing, count = list(taking.missing()), definition["size"] + taking.added
             why = f"{count - len(missing)} of {count} outcomes are there, and {why}"
             if not missing:
                 found = self._conclude(watch.queue, taking)
@@ -306,7 +305,7 @@ class Joiner:
                 return again  # others held a part of it at the looks before
             elif known is None or "steps" not in known:
                 _log_given_up(watch.queue, why)
-                found = self._end(taking, self._lost(taking.definition, why))
+                found = self._end(taking, self._lost(definition, why))
             elif any(map(self._is_there, joins_before(known, missing))):
                 return replace(again, since=time.time())
             else:
@@ -388,7 +387,9 @@ class Joiner:
 
 
 def _log_again(queue: str, pause: float, error: BaseException) -> None:
-    is_usual = pause <= _FIRST_PAUSE or isinstance(error, _NothingCounted)  # another worker has it
+    # Another worker has it, perhaps for as long as it takes to read thousands of outcomes.
+    is_usual = pause <= _FIRST_PAUSE or isinstance(error, _NothingCounted)
+    is_usual = is_usual or (isinstance(error, _Held) and pause <= _LAST_DOUBT)
     logger.log(
         logging.DEBUG if is_usual else logging.WARNING,
         "join %s cannot be looked at yet, trying again in %.1f s: %s",

@@ -37,6 +37,7 @@ from amqp_tasks.message import (
     StepMark,
     bounded_repr,
     derived_ids,
+    first_step,
     outcome_message,
     printable,
     read_mark,
@@ -69,6 +70,7 @@ class Whose:
         nesting: how often a task under its id was replaced, with what is started.
         snoozes: of its run; what takes its place counts one more, which tells their runs apart.
         mark: which named step it is, if it is one.
+        of_run: where it is a join of named steps: see `StepMark.run`.
         kept_as: where it is a step that failed and is kept in the dead letters: see `JoinOutcome.kept_as`.
         queue_name: the queue that brought it; what cannot be sent is kept in its dead letters.
     """
@@ -81,17 +83,25 @@ class Whose:
     nesting: int = 0
     snoozes: int = 0
     mark: StepMark | None = None
+    of_run: str = ""
     kept_as: str = ""
     queue_name: str = ""
 
     @classmethod
     def of_join(cls, definition: Mapping[str, Any], queue_name: str) -> Whose:
         """What a join starts follows the task that had sent it; `queue_name` is that of the task that brought its last outcome."""
+        first = first_step(definition)
         return cls(
             task_id=str(definition.get("parent_id") or ""),
             root_id=definition.get("root_id"),
+            of_run=first.run if first is not None else "",
             queue_name=queue_name,
         )
+
+    @property
+    def run(self) -> str:
+        """Of the workflow of named steps; empty where it is not known."""
+        return self.mark.run if self.mark is not None else self.of_run
 
     @property
     def parent_id(self) -> str | None:
@@ -331,7 +341,9 @@ class StepMaker:
         except Exception:  # noqa: BLE001 - it came in a message, and may be anything
             logger.warning("a part of a workflow is no signature", extra={"action": "follow_up_refused"})
         mark = _mark_of(part)
-        lost = Whose(task_id=first_id, root_id=whose.root_id, mark=mark, queue_name=whose.queue_name)
+        lost = Whose(
+            task_id=first_id, root_id=whose.root_id, mark=mark, of_run=whose.run, queue_name=whose.queue_name
+        )
         passed = lost.passed_on(error)
         self._end_members(steps, part, error)
         for step in reversed(rest):
@@ -394,8 +406,9 @@ class StepMaker:
     def _outcome(self, whose: Whose, join: Join, value: Any, error: Exception | None) -> OutgoingMessage:
         """One that cannot be sent becomes a failure that says so."""
         tell = partial(
-            outcome_message, join.queue, join.index, whose.task_id, added=whose.added, kept_as=whose.kept_as
-        )
+            outcome_message, join.queue, join.index, whose.task_id, added=whose.added, kept_as=whose.kept_as,
+            run=whose.run,
+        )  # fmt: skip
         try:
             message = tell(value=value, error=error)
         except AmqpTasksError as exc:

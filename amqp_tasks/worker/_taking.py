@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from amqp_tasks.canvas import added_index
 from amqp_tasks.errors import AmqpTasksError, MalformedMessage
-from amqp_tasks.message import JoinOutcome, JoinTold, Limits, OutgoingMessage, printable, read_join
+from amqp_tasks.message import (
+    JoinOutcome,
+    JoinTold,
+    Limits,
+    OutgoingMessage,
+    first_step,
+    printable,
+    read_join,
+)
 from amqp_tasks.transport import ConsumerOptions, ConsumerState
 
 if TYPE_CHECKING:
@@ -46,13 +54,18 @@ class Taking:
     count: int = 0
     added: int = 0
     own: int = 0
+    _run: str = ""
+    _early: list[JoinOutcome] = field(default_factory=list[JoinOutcome])
+    """Those that were read before the definition, which tells whose they must be."""
     _inbox: SimpleQueue[Any] = field(default_factory=SimpleQueue[Any])
     _consumer: Any = None
 
     def __enter__(self) -> Self:
         self._consumer = self.transport.consume(
             [self.queue],
-            ConsumerOptions(prefetch=min(_MAX_PREFETCH, max(1, self.expected)), exclusive=True),
+            ConsumerOptions(
+                prefetch=min(_MAX_PREFETCH, max(1, self.expected)), exclusive=True, is_brief=True
+            ),
             on_deliveries=self._inbox.put,
             on_event=self._on_event,
         )
@@ -166,10 +179,13 @@ class Taking:
 
     def note(self, messages: Iterable[Delivery | OutgoingMessage]) -> None:
         """Count what lies in the queue."""
+        keys = self.transport.keys
         for delivery in messages:
             self.count += 1
             try:
-                found = read_join(delivery.properties, delivery.body, limits=self.limits)
+                found = read_join(
+                    delivery.properties, delivery.body, limits=self.limits, queue=self.queue, keys=keys
+                )
             except MalformedMessage as exc:
                 logger.warning(
                     "a message in join %s is not understood: %s",
@@ -183,10 +199,30 @@ class Taking:
                 case JoinTold():
                     self.told |= found.failures
                 case _:
-                    self.definition = found
+                    # A later one was published twice, or is a copy of that of an earlier workflow with the same id.
+                    if self.definition is None:
+                        self.define(found)
+
+    def define(self, definition: dict[str, Any]) -> dict[str, Any]:
+        """Say what the join is for; what was read before counts from now on. Returns the definition."""
+        first = first_step(definition)
+        self.definition, self._run = definition, first.run if first is not None else ""
+        early, self._early = self._early, []
+        for found in early:
+            self._note_outcome(found)
+        return definition
 
     def _note_outcome(self, found: JoinOutcome) -> None:
         """The first counts; but a failure that is kept gives way to whatever comes of the task when it is resumed."""
+        if self.definition is None:
+            self._early.append(found)
+            return
+        if found.run and self._run and found.run != self._run:
+            logger.info(
+                "an outcome in join %s is passed over: it is of an earlier workflow with the same id",
+                printable(self.queue),
+            )
+            return
         known = self.outcomes.get(found.index)
         if found.kept_as:
             self.kept.setdefault(found.index, set()).add(found.kept_as)

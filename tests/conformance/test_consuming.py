@@ -8,7 +8,7 @@ import pytest
 
 from amqp_routing import Queue, QueueType, Topology
 from amqp_tasks.errors import BrokerOperationError
-from amqp_tasks.transport import ConsumerState, Settlement, TopologyMode, Transport
+from amqp_tasks.transport import ConsumedQueues, ConsumerState, Settlement, TopologyMode, Transport
 from support import eventually
 from support.conformance import Consume, Door, Message
 
@@ -367,6 +367,59 @@ def test_a_queue_that_is_paused_keeps_its_deliveries_and_stays_so(
     assert collector.wait_deliveries(2)[1].body == b"other"
     assert has_no_consumer(transport, "a")
     assert depth(transport, "a") == 1
+
+
+def test_it_tells_what_it_consumes_and_what_it_misses(
+    door: Door, transport: Transport, consume: Consume
+) -> None:
+    two_queues(transport)
+    consumer, collector = consume("a", "b", "c", "d", paused_queues=["d"])
+    eventually(
+        lambda: consumer.queues == ConsumedQueues(consumed=("a", "b"), missing=("c",), absent=("c",)),
+        within=10,
+    )
+
+    transport.delete_queue("b")
+    eventually(
+        lambda: consumer.queues == ConsumedQueues(consumed=("a",), missing=("b", "c"), absent=("b", "c")),
+        within=10,
+    )
+    consumer.pause_queues(["b", "c", "d"])
+    eventually(lambda: consumer.queues == ConsumedQueues(consumed=("a",)))
+    consumer.pause()
+    eventually(lambda: has_no_consumer(transport, "a"))
+    assert consumer.queues == ConsumedQueues(consumed=("a",))
+    consumer.resume()
+    consumer.pause_queues([])
+    transport.ensure_topology(Topology(queues=tuple(map(Queue, "bcd"))), mode=DECLARE)
+    eventually(lambda: consumer.queues == ConsumedQueues(consumed=("a", "b", "c", "d")), within=10)
+
+    consumer.close(timeout=5)
+    assert consumer.queues == ConsumedQueues()
+    assert not collector.events_of(ConsumerState.FAILED)
+
+
+def test_one_whose_connection_is_lost_misses_all_until_it_is_back(
+    door: Door, transport: Transport, queue: str, consume: Consume
+) -> None:
+    consumer, collector = consume(queue)
+    seen: list[ConsumedQueues] = []
+    collector.wait_event(ConsumerState.CONSUMING)
+    collector.during_events = lambda: seen.append(consumer.queues)
+
+    door.drop_connections()
+
+    collector.wait_event(ConsumerState.CONSUMING, count=2)
+    eventually(lambda: seen == [ConsumedQueues(missing=(queue,)), ConsumedQueues(consumed=(queue,))])
+
+
+def test_one_that_has_failed_misses_all(classic: str, consume: Consume) -> None:
+    consume(classic)[1].wait_event(ConsumerState.CONSUMING)
+    second, failed = consume(classic, exclusive=True)
+
+    failed.wait_event(ConsumerState.FAILED)
+
+    eventually(lambda: second.queues == ConsumedQueues(missing=(classic,)))
 
 
 def test_a_queue_that_is_not_there_yet_is_waited_for(

@@ -169,3 +169,17 @@ def test_a_binding_of_what_is_not_there_is_refused_and_its_removal_is_not(transp
             transport.bind((loose,))
         assert caught.value.reply_code == 404
         transport.unbind((loose,))
+
+
+def test_many_queues_are_asked_for_in_their_order(transport: Transport, message: Message) -> None:
+    """More than are asked for at once."""
+    there = [f"q{number}" for number in range(0, 40, 3)]
+    transport.ensure_topology(Topology(queues=tuple(map(Queue, there))), mode=DECLARE)
+    transport.publish(message(b"", "q3"))
+    names = [f"q{number}" for number in range(40)]
+
+    found = transport.queue_statuses(names)
+
+    expected = [QueueStatus(name=name, messages=int(name == "q3"), consumers=0) for name in names]
+    assert found == [status if status.name in there else None for status in expected]
+    assert transport.queue_statuses([]) == []

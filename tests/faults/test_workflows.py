@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from support.workflow_app import (
     gated,
     gather,
     hold_join,
+    hold_look,
     lose_join,
     named,
     replaced,
@@ -147,6 +149,95 @@ def test_a_join_that_cannot_be_looked_at_keeps_no_other_waiting(
         app.resources.close(timeout=5.0)
 
 
+def _chords(count: int) -> None:
+    for _ in range(count):
+        assert chord([add.s(1, 1), add.s(2, 2)], gather.s())().get(timeout=30) == [2, 4]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_looks_at_joins_share_a_connection(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, proxy: TcpProxy, pool: str
+) -> None:
+    app.conf.update(broker_url=vhost.url)
+    worker_process("-c", "1", "-P", pool, app=APP, env={"AMQP_TASKS_BROKER_URL": proxy.url_for()})
+    try:
+        _chords(1)
+        accepted = proxy.accepted
+        _chords(5)
+        assert proxy.accepted == accepted
+    finally:
+        app.resources.close(timeout=5.0)
+
+
+@pytest.mark.parametrize("fault", ["cut", "closed by the admin"])
+def test_a_connection_that_is_lost_between_looks_costs_no_chord(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, proxy: TcpProxy, fault: str
+) -> None:
+    app.conf.update(broker_url=vhost.url)
+    worker_process("-c", "1", app=APP, env={"AMQP_TASKS_BROKER_URL": proxy.url_for()})
+    try:
+        _chords(1)
+        if fault == "cut":
+            proxy.cut()
+        else:
+            vhost.close_connections(at_least=5)
+        _chords(2)
+        eventually(lambda: _no_joins(vhost), within=15)
+    finally:
+        app.resources.close(timeout=5.0)
+
+
+@pytest.mark.parametrize("fault", ["cut", "half-open", "closed by the admin", "stop", "kill"])
+def test_a_look_that_is_under_way_is_taken_again_whatever_ends_it(
+    vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses, proxy: TcpProxy, tmp_path: Path, fault: str
+) -> None:
+    app.conf.update(broker_url=vhost.url)
+    looking, go = tmp_path / "looking", tmp_path / "go"
+    env = {"AMQP_TASKS_BROKER_URL": proxy.url_for(), "AMQP_TASKS_BROKER_HEARTBEAT": "2"}
+    worker = worker_process("-c", "1", app=APP, env=env)
+    try:
+        _chords(1)  # so that the next look has its connection from the one before
+        result = chord([add.s(1, 1), hold_look.s(5, str(looking), str(go))], gather.s("it"))()
+        eventually(lambda: _is(looking.exists(), True), within=20)
+        match fault:
+            case "cut":
+                proxy.cut()
+            case "half-open":
+                proxy.half_open()
+            case "closed by the admin":
+                vhost.close_connections(at_least=4)
+            case "stop":
+                worker.signal(signal.SIGTERM)
+                worker.wait_output("warm stop")
+                worker_process("-c", "1", app=APP)
+            case _:
+                worker.kill_all()
+                worker_process("-c", "1", app=APP)
+        go.touch()
+        if fault == "half-open":
+            proxy.resume()
+
+        assert result.get(timeout=40) == [2, 5]
+        eventually(lambda: _no_joins(vhost), within=15)
+    finally:
+        app.resources.close(timeout=5.0)
+    assert ledger.keys("gather").count("it") == 1
+
+
+def test_looks_go_on_after_a_restart_of_the_broker(
+    private_node: PrivateNode, ledger: Ledger, worker_process: WorkerProcesses
+) -> None:
+    app.conf.update(broker_url=private_node.url)
+    worker_process("-c", "1", app=APP)
+    try:
+        _chords(2)
+        private_node.restart()
+        _chords(2)
+        eventually(lambda: _no_joins(private_node.vhost), within=15)
+    finally:
+        app.resources.close(timeout=5.0)
+
+
 @pytest.mark.parametrize("outage", ["restart", "kill"])
 def test_a_chord_outlives_its_broker(
     private_node: PrivateNode, ledger: Ledger, worker_process: WorkerProcesses, outage: str
@@ -206,6 +297,10 @@ def test_a_worker_that_stops_while_its_broker_is_away_waits_no_longer_for_what_f
         private_node.start()
         with running(own, pool="solo", queues=[own.settings.task.default_queue, "other"]):
             assert result.get(timeout=30) == 4
+
+
+def _is(found: object, expected: object) -> None:
+    assert found == expected
 
 
 def _no_joins(vhost: Vhost) -> None:

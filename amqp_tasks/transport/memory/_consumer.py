@@ -15,6 +15,7 @@ from amqp_routing import Topology
 from amqp_tasks.errors import BrokerOperationError, BrokerUnreachable
 from amqp_tasks.message import Properties
 from amqp_tasks.transport._contract import (
+    ConsumedQueues,
     Consumer,
     ConsumerEvent,
     ConsumerOptions,
@@ -96,7 +97,7 @@ class MemoryConsumer(Consumer):
         self.no_ack = options.no_ack
         self.delivered = self.stale_settlements = 0
         self.connects = 0
-        self.is_over = False
+        self.is_over = self._has_failed = False
         self._broker, self._thread, self._options = broker, thread, options
         self._places = StreamPlaces(options.arguments)
         self._queue_names = tuple(dict.fromkeys(queue_names))
@@ -125,6 +126,23 @@ class MemoryConsumer(Consumer):
         }
 
     # --- what callers do
+
+    @property
+    def queues(self) -> ConsumedQueues:
+        """See `Consumer.queues`."""
+        with self._broker.lock:
+            if self.is_over:
+                return ConsumedQueues(missing=self._queue_names if self._has_failed else ())
+            active = [name for name in self._queue_names if name not in self._paused_queues]
+            missing = tuple(name for name in active if not self._has(name))
+            return ConsumedQueues(
+                consumed=tuple(name for name in active if name not in missing),
+                missing=missing,
+                absent=tuple(name for name in missing if name in self._absent),
+            )
+
+    def _has(self, name: str) -> bool:
+        return name not in self._absent if self._is_paused else name in self._subscriptions
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
         """See `Consumer.settle`."""
@@ -306,7 +324,7 @@ class MemoryConsumer(Consumer):
 
     def _end(self, state: ConsumerState, error: Exception | None = None) -> None:
         if not self.is_over:
-            self.is_over = True
+            self.is_over, self._has_failed = True, state is ConsumerState.FAILED
             self._broker.watchers.pop(self, None)
             self._give_back()
             self._tell(state, error=error)

@@ -221,6 +221,12 @@ class MemoryTransport(Transport):
         """See `Transport.queue_status`."""
         return self._waiting_broker().status(queue_name)
 
+    def queue_statuses(
+        self, queue_names: Sequence[str], *, timeout: float | None = None
+    ) -> list[QueueStatus | None]:
+        """See `Transport.queue_statuses`."""
+        return [self.queue_status(name) for name in queue_names]
+
     def purge_queue(self, queue_name: str, *, timeout: float | None = None) -> int:
         """See `Transport.purge_queue`."""
         return self._waiting_broker().purge(queue_name)

@@ -31,7 +31,7 @@ def _value(value: object, path: str) -> HeaderValue:
         case None | bool() | float() | Decimal():
             return value
         case str():
-            return str(value)
+            return str.__str__(value)  # of an enumeration, its value
         case int() if -MAX_LONG <= value < MAX_LONG:
             return int(value)
         case bytes() | bytearray():

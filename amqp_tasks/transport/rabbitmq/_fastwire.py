@@ -250,6 +250,11 @@ class FastConnection(PikaConnection):
         return number
 
     @property
+    def has_channels(self) -> bool:
+        """Whether any channel is open on it, or about to open or close."""
+        return bool(self._channels)
+
+    @property
     def body_max(self) -> int:
         """The largest body part of one frame, as negotiated."""
         return int(self._body_max_length)

@@ -48,6 +48,7 @@ class TransportOptions:
     connection_timeout: float = 5.0
     connection_retry: bool = True
     connection_max_retries: int | None = None
+    idle_timeout: float | None = None
     heartbeat: int = 15
     login_method: str = "PLAIN"
     use_ssl: Mapping[str, str | None] = field(default_factory=dict[str, str | None], repr=False)

@@ -68,6 +68,8 @@ GRACE = 2.0
 EXIT_TIMEOUT = 5.0
 # Seconds that a delayed message may be on its way to the broker, where many are sent, before no other follows it.
 _DELAYED_AHEAD = 0.15
+# Operations of one call that are under way at once: each has a channel, of which a broker may allow few.
+_ASKED_AT_ONCE = 16
 
 _live: weakref.WeakSet[RabbitTransport] = weakref.WeakSet()
 
@@ -233,17 +235,30 @@ class RabbitTransport(Transport):
     def _ask(
         self, script: Callable[[], Script[Any]] | None, timeout: float | None, *, awaits_queues: bool = False
     ) -> Any:
+        return self._ask_all([script], timeout, awaits_queues=awaits_queues)[0]
+
+    def _ask_all(
+        self,
+        scripts: Iterable[Callable[[], Script[Any]] | None],
+        timeout: float | None,
+        *,
+        awaits_queues: bool = False,
+    ) -> list[Any]:
+        """What each answers, all of them under way at once; raises for the first that fails."""
         core = self._waiting_core()
         seconds = self._options.publish_timeout if timeout is None else timeout
-        waiter = Waiter()
         deadline = self._clock.monotonic() + seconds
-        core.loop.put(core.request, Request(script, deadline, waiter, awaits_queues=awaits_queues))
-        if not waiter.wait(seconds + GRACE):
-            raise BrokerUnreachable("the I/O thread did not answer in time")
-        if waiter.error is not None:
-            # The link's last error goes to all who wait: without this each raise would lengthen its traceback.
-            raise waiter.error.with_traceback(None)
-        return waiter.value
+        waiters: list[Waiter] = []
+        for script in scripts:
+            waiters.append(Waiter())
+            core.loop.put(core.request, Request(script, deadline, waiters[-1], awaits_queues=awaits_queues))
+        for waiter in waiters:
+            if not waiter.wait(deadline - self._clock.monotonic() + GRACE):
+                raise BrokerUnreachable("the I/O thread did not answer in time")
+            if waiter.error is not None:
+                # The link's last error goes to all who wait: without this each raise would lengthen its traceback.
+                raise waiter.error.with_traceback(None)
+        return [waiter.value for waiter in waiters]
 
     def ensure_topology(
         self, topology: Topology, *, mode: TopologyMode, timeout: float | None = None, is_lasting: bool = True
@@ -276,6 +291,16 @@ class RabbitTransport(Transport):
         """See `Transport.queue_status`."""
         status: QueueStatus | None = self._ask(lambda: status_script(queue_name), timeout)
         return status
+
+    def queue_statuses(
+        self, queue_names: Sequence[str], *, timeout: float | None = None
+    ) -> list[QueueStatus | None]:
+        """See `Transport.queue_statuses`. Each on a channel of its own, as a missing queue closes the channel."""
+        found: list[QueueStatus | None] = []
+        for at in range(0, len(queue_names), _ASKED_AT_ONCE):
+            names = queue_names[at : at + _ASKED_AT_ONCE]
+            found += self._ask_all([partial(status_script, name) for name in names], timeout)
+        return found
 
     def purge_queue(self, queue_name: str, *, timeout: float | None = None) -> int:
         """See `Transport.purge_queue`."""

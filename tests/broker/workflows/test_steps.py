@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from amqp_tasks import App, Workflow, WorkflowResult
+from amqp_tasks.app import _leftovers
 from amqp_tasks.errors import (
     ConfigurationError,
     NotRegistered,
@@ -18,7 +21,9 @@ from amqp_tasks.errors import (
     TimeLimitExceeded,
     WorkflowFailed,
 )
+from amqp_tasks.worker._joiner import Joiner
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
+from support.inside import running
 from support.steps_app import held, node, swapped
 from support.workflow_app import QUEUE, told
 
@@ -298,3 +303,45 @@ def test_a_value_that_cannot_be_passed_on_ends_what_needs_it(
 
     assert isinstance(result["both"].get(timeout=20, propagate=False), StepNotRun)
     eventually(lambda: _assert(joins_of(vhost) == []), within=10)
+
+
+def test_a_discard_that_reads_the_joins_of_a_workflow_that_runs_stalls_none(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what a join has while the last outcome comes, whose worker then counts too few, and hands all back."""
+    go, looked, looks = threading.Event(), threading.Event(), list[int]()
+    read, look_at = _leftovers._deliveries, Joiner._look_at
+
+    def held_for_a_look(own: App, queue: str, count: int) -> Iterator[Any]:
+        for number, delivery in enumerate(read(own, queue, count), 1):
+            yield delivery
+            if number == count:
+                go.set()
+                assert looked.wait(15)
+
+    def noted(self: Joiner, *args: Any, **more: Any) -> Any:
+        try:
+            return look_at(self, *args, **more)
+        finally:
+            looks.append(1)
+            if len(looks) == 2:
+                looked.set()
+
+    monkeypatch.setattr(_leftovers, "_deliveries", held_for_a_look)
+    monkeypatch.setattr(Joiner, "_look_at", noted)
+    with App("discarded", broker_url=vhost.url) as own:
+
+        @own.task(name="give")
+        def give(*values: int, is_last: bool = False) -> int:
+            assert not is_last or go.wait(15)
+            return sum(values)
+
+        workflow = Workflow(id="nightly").step("a", give.s(1)).step("b", give.s(2, is_last=True))
+        workflow.step("both", give.s(), after=["a", "b"])
+        with running(own, pool="solo"):
+            result = workflow.delay()
+            eventually(lambda: _assert(looks), within=10)
+
+            assert own.workflows.discard("nightly") == 0
+
+            assert result.get(timeout=15)["both"] == 3

@@ -42,6 +42,18 @@ def test_an_exchange_needs_its_own_rights_and_those_to_bind_it_again() -> None:
     }
 
 
+def test_a_worker_makes_and_reads_tokens_where_a_task_has_a_limit_for_all_nodes() -> None:
+    app = App("proj", task_queues=["mail"])
+    before = patterns(app, Role.WORKER, "mail")
+    app.task(name="sms", cluster_rate_limit="10/m")(print)
+
+    assert before["configure"] == "^$"
+    assert patterns(app, Role.WORKER, "mail") == before | {
+        "configure": r"^amqp_tasks\.rate\..*$",
+        "read": r"^(amqp_tasks\.journal|amqp_tasks\.rate\..*|mail)$",
+    }
+
+
 def test_bindings_that_are_not_declared_take_no_rights() -> None:
     app = App("proj", task_queues=WEATHER, topology="check")
 

@@ -16,6 +16,7 @@ from amqp_tasks.message import DEFAULT_LIMITS, JoinWatch
 from amqp_tasks.transport import QueueStatus, Transport
 from amqp_tasks.worker._joiner import Joiner
 from amqp_tasks.worker._taking import Taking
+from support.eventually import wait_until
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
@@ -139,3 +140,41 @@ def test_a_join_is_consumed_no_more_when_it_is_deleted() -> None:
 def _joiner_at(broker: MagicMock, again: SimpleQueue[Callable[[], None]]) -> Joiner:
     app, nobody = MagicMock(transport=broker), cast("Any", None)
     return Joiner(app, nobody, nobody, DEFAULT_LIMITS, lambda _, later: again.put(later), keeps_failures=True)
+
+
+@pytest.mark.parametrize("messages", [0, 2], ids=["all", "a part"])
+def test_a_join_of_which_another_holds_what_is_missing_is_looked_at_until_it_is_left(
+    again: SimpleQueue[Callable[[], None]], messages: int
+) -> None:
+    """Who discards a workflow reads its joins, hands all back and looks no more: nobody else would."""
+    held = QueueStatus(name="a join", messages=messages, consumers=1)
+    left = QueueStatus(name="a join", messages=2, consumers=0)
+    broker = MagicMock(spec_set=Transport)
+    broker.queue_status.side_effect = [held, held, held, left]
+    joiner, looked = _joiner_at(broker, again), threading.Event()
+
+    joiner.look([Join(queue="a join", index=0, size=2)], "work", looked.set)
+    for _ in range(3):
+        assert not looked.is_set()
+        again.get(timeout=10)()
+
+    assert looked.wait(10)
+    joiner.close(timeout=5)
+    assert not broker.consume.called
+
+
+def test_a_join_that_somebody_consumes_for_ever_keeps_no_delivery_open(
+    again: SimpleQueue[Callable[[], None]],
+) -> None:
+    broker = MagicMock(spec_set=Transport)
+    broker.queue_status.return_value = QueueStatus(name="a join", messages=2, consumers=1)
+    joiner, looked = _joiner_at(broker, again), threading.Event()
+
+    joiner.look([Join(queue="a join", index=0, size=2)], "work", looked.set)
+    while not looked.is_set() and broker.queue_status.call_count < 20:
+        wait_until(lambda: looked.is_set() or not again.empty(), within=10)
+        if not again.empty():
+            again.get()()
+
+    joiner.close(timeout=5)
+    assert looked.is_set()
