@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,14 @@ from amqp_tasks.canvas import (
     with_options,
 )
 from amqp_tasks.errors import ChordError
-from amqp_tasks.message import exception_to_data, new_task_id, told_outcome
+from amqp_tasks.message import exception_to_data, new_task_id, printable, told_outcome
 
 if TYPE_CHECKING:
     from amqp_tasks.app._app import App
 
 __all__ = ("run_follow_ups", "run_workflow")
+
+logger = logging.getLogger(__name__)
 
 
 def run_workflow(
@@ -132,11 +135,23 @@ class _Run:
     def _call_errbacks(
         self, errbacks: Sequence[Any], request: Request, error: Exception, traceback: str | None = None
     ) -> None:
-        for errback in map(signature, separate(errbacks)):
-            if takes_exception(self._app, errback):
-                run_errback(errback.bound_to(self._app.sender), request, error, traceback)
-            else:
-                self.part(errback, (request.id,), {})
+        """Each for itself, as workers do: one that raises, or cannot be called at all, stops none after it."""
+        for errback in separate(errbacks):
+            try:
+                self._call_errback(signature(errback), request, error, traceback)
+            except (Exception, SystemExit):
+                logger.exception(
+                    "an errback of task %s failed", printable(request.id or ""),
+                    extra={"action": "errback_failed", "task_id": request.id},
+                )  # fmt: skip
+
+    def _call_errback(
+        self, errback: Signature, request: Request, error: Exception, traceback: str | None
+    ) -> None:
+        if takes_exception(self._app, errback):
+            run_errback(errback.bound_to(self._app.sender), request, error, traceback)
+        else:
+            self.part(errback, (request.id,), {})
 
 
 def _hang(result: Any, before: Any) -> None:

@@ -41,7 +41,9 @@ def separate(errbacks: Iterable[Any]) -> Iterator[Any]:
 def _members(errback: Any) -> list[Any] | None:
     try:
         part = signature(errback)
-        return [_alone(part, each) for each in part.kwargs["tasks"]] if isinstance(part, group) else None
+        if not isinstance(part, group) or part.is_lazy:  # a generator can be read once, by who sends it
+            return None
+        return [_alone(part, each) for each in part.kwargs["tasks"]]
     except Exception:  # noqa: BLE001 - it came in a message, and may be anything
         return None
 

@@ -11,10 +11,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.app._arguments import UNKNOWN
-from amqp_tasks.app._errbacks import takes_exception
+from amqp_tasks.app._errbacks import separate, takes_exception
 from amqp_tasks.app._given import OF_ITEMS, item_task
 from amqp_tasks.app._signature_options import call_options, check_option_names
-from amqp_tasks.canvas import freeze, group, placed_in, signature, signatures
+from amqp_tasks.canvas import freeze, placed_in, signature, signatures
 from amqp_tasks.errors import ConfigurationError, InvalidArguments, UnknownQueue
 from amqp_tasks.message import check_task_id
 
@@ -53,6 +53,8 @@ class PartChecks:
             self._check_call(call)
             if given is not None:
                 self._check_arguments(call, given, place)
+            elif call.task in OF_ITEMS:
+                self.check_items(call, place)
             self.check_links(call.options)
 
     def check_links(self, options: Mapping[str, Any]) -> None:
@@ -70,13 +72,13 @@ class PartChecks:
     def _check_link(self, name: str, link: Signature) -> None:
         if name == "link":
             self.check(link, (UNKNOWN,), "callback: ")
-        elif isinstance(link, group):
-            self.check(link)  # what an errback gets, each member says for itself
-        elif takes_exception(self._calls.app, link):
-            self.check(link)
-            self._check_called(link)
-        else:
-            self.check(link, (UNKNOWN,), "errback: ")
+            return
+        for errback in map(signature, separate((link,))):
+            if takes_exception(self._calls.app, errback):
+                self.check(errback)
+                self._check_called(errback)
+            else:
+                self.check(errback, (UNKNOWN,), "errback: ")
 
     def _check_called(self, errback: Signature) -> None:
         # It is called as a function, which no type is checked of.
@@ -95,6 +97,17 @@ class PartChecks:
                 self._check_items(call)
         except InvalidArguments as exc:
             raise InvalidArguments(f"{where}{exc}{'' if call.immutable else _PASSED_ON}") from None
+
+    def check_items(self, call: Signature, where: str = "") -> None:
+        """Check the items of a call that runs a task for each of many, where it is sent first; see `OF_ITEMS`.
+
+        Raises:
+            InvalidArguments: the task cannot take as many arguments as an item is.
+        """
+        try:
+            self._check_items(call)
+        except InvalidArguments as exc:
+            raise InvalidArguments(f"{where}{exc}") from None
 
     def _check_fit(self, call: Signature, before: Sequence[Any]) -> None:
         task, kwargs = self._calls.named(call.task), call.kwargs

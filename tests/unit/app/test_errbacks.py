@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from amqp_tasks import App, Task, chain, group
+from amqp_tasks import App, Task, chain, chord, group
 from amqp_tasks.app._errbacks import separate
 from amqp_tasks.message import OutgoingMessage, Properties
 from support import eventually
@@ -42,6 +42,14 @@ def app() -> Iterator[App]:
         @made.task(name="bound", bind=True)
         def bound(self: Task[..., Any], task_id: str, tag: str = "") -> None:
             told.append(("bound", task_id))
+
+        @made.task(name="angry")
+        def angry(request: Any, error: Exception, traceback: str | None) -> None:
+            raise KeyError("angry")
+
+        @made.task(name="leaving")
+        def leaving(request: Any, error: Exception, traceback: str | None) -> None:
+            raise SystemExit
 
         class Written(Task[..., Any]):
             name = "written"
@@ -121,6 +129,27 @@ def test_the_members_of_a_group_are_errbacks_each_by_its_own_rule(app: App, is_e
 
     called = [*[("explain", task_id)] * 2, ("note", task_id, "a"), ("bound", task_id), ("note", task_id, "b")]
     eventually(lambda: _are(sorted(told), sorted(called)))
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+@pytest.mark.parametrize("name", ["angry", "leaving", "fail", "nobody.knows"])
+def test_an_errback_that_fails_stops_no_other(app: App, name: str, is_eager: bool) -> None:
+    note, explain = app.tasks["note"], app.tasks["explain"]
+    errbacks = [app.signature(name), note.s(tag="a"), group(app.signature(name), explain.s())]
+
+    task_id = _failed(app, errbacks, is_eager=is_eager)
+
+    called = [("explain", task_id), ("note", task_id, "a")]
+    eventually(lambda: _are(sorted(told), called))
+
+
+def test_an_errback_of_an_eager_chord_that_fails_stops_no_other(app: App) -> None:
+    add, angry, explain = (app.tasks[name] for name in ("add", "angry", "explain"))
+    body = app.tasks["total"].s().on_error(angry.s()).on_error(explain.s())
+
+    result = chord([add.s(1, 1), app.tasks["fail"].s()], body).apply()
+
+    assert told == [("explain", result.id)]
 
 
 def test_a_group_of_errbacks_gives_its_members_its_options(app: App) -> None:

@@ -173,6 +173,39 @@ WRONG: dict[str, tuple[Make, str]] = {
         lambda app: _add(app, 1, 1).on_error(_s(app, "any") | _add(app)),
         "^errback: step 2 of a chain: task 'add': missing",
     ),
+    "a member of a group of errbacks": (
+        lambda app: _add(app, 1, 1).on_error(group(_s(app, "by_id"), _s(app, "by_id", 1, 2))),
+        "^errback: task 'by_id': too many",
+    ),
+    "a member of a group of errbacks that gets the exception": (
+        lambda app: _add(app, 1, 1).on_error(group(_s(app, "by_id"), _s(app, "explain", "k", "more"))),
+        "^errback: task 'explain': too many .*; first it gets request, exception and traceback",
+    ),
+    "a chain among the members of a group in a group of errbacks": (
+        lambda app: _add(app, 1, 1).on_error(group(group(_s(app, "any") | _add(app)), _s(app, "any"))),
+        "^errback: step 2 of a chain: task 'add': missing",
+    ),
+    "an argument that an errback has from its group": (
+        lambda app: _add(app, 1, 1).on_error(group(_s(app, "by_id")).changed(args=[1])),
+        "^errback: task 'by_id': too many",
+    ),
+    "a map that is sent alone": (lambda app: app.tasks["add"].map([1]), "^task 'add': missing"),
+    "an item of a starmap that is sent alone": (
+        lambda app: app.tasks["add"].starmap([(1, 2), (1, 2, 3)]),
+        "^task 'add': too many",
+    ),
+    "an item of a starmap that comes first": (
+        lambda app: app.tasks["add"].starmap([(1, 2), (1, 2, 3)]) | _s(app, "any"),
+        "^step 1 of a chain: task 'add': too many",
+    ),
+    "an item of chunks that come first": (
+        lambda app: app.tasks["add"].chunks([(1, 2), (1,)], 1),
+        "^member 2 of a group: task 'add': missing",
+    ),
+    "an item of the first of named steps": (
+        lambda app: Workflow().step("a", app.tasks["add"].starmap([(1,)])),
+        "^step 'a': task 'add': missing",
+    ),
     "a type of a named step": (
         lambda app: Workflow().step("a", _add(app, 1, 1)).step("b", _add(app, "one"), after="a"),
         "^step 'b': task 'add': argument 'y': expected int, got str.*; first it gets what a gave",
@@ -223,6 +256,14 @@ RIGHT: dict[str, Make] = {
     "an errback whose types nobody checks": lambda app: _add(app, 1, 1).on_error(_s(app, "explain", 5)),
     "a group of errbacks, which are called as each of them is": lambda app: _add(app, 1, 1).on_error(
         group(_s(app, "by_id"), _s(app, "explain"))
+    ),
+    "a group of errbacks from a generator, whose members are not read": lambda app: _add(app, 1, 1).on_error(
+        group(_s(app, "by_id") for _ in range(2))
+    ),
+    "a map, a starmap and chunks that are sent first": lambda app: group(
+        app.tasks["bound"].map([1]),
+        app.tasks["add"].starmap([(1, 2)]),
+        app.tasks["add"].chunks([(1, 2), (3, 4)], 1),
     ),
     "an immutable errback": lambda app: _add(app, 1, 1).on_error(app.tasks["add"].si(1, 1)),
     "what is link and errback": lambda app: (

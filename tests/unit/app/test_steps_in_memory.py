@@ -281,3 +281,47 @@ def held(app: App, workflow_id: str, names: Iterable[str]) -> None:
 
 def ran(expected: list[Any]) -> None:
     assert sorted(runs) == expected
+
+
+def test_a_step_of_an_earlier_workflow_with_the_same_id_gives_nothing_to_the_later_one(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker had died before it acked, so it is delivered once more."""
+    go = threading.Event()
+
+    @app.task(name="give")
+    def give(value: int) -> int:
+        assert value != 100 or go.wait(10)
+        return value
+
+    def nightly(value: int) -> Workflow:
+        workflow = Workflow(id="nightly").step("a", give.s(value)).step("b", give.s(10))
+        return workflow.step("sum", app.tasks["add"].s(), after=["a", "b"])
+
+    sent: list[OutgoingMessage] = []
+    publish_many = app.transport.publish_many
+
+    def noted(messages: Iterable[OutgoingMessage], **more: Any) -> Sequence[Any]:
+        sent.extend(found := list(messages))
+        return publish_many(found, **more)
+
+    monkeypatch.setattr(app.transport, "publish_many", noted)
+    assert nightly(1).delay().get(timeout=10)["sum"] == 11
+    (late,) = (each for each in sent if each.body.startswith(b"[[1]"))
+
+    result = nightly(100).delay()
+    app.transport.publish(late)
+    # The definition, the outcome of the later `b`, and that of the earlier `a`.
+    eventually(lambda: _is(depth_of(app, "amqp_tasks.join.nightly.0"), 3))
+    go.set()
+
+    assert result.get(timeout=10)["sum"] == 110
+
+
+def depth_of(app: App, queue: str) -> int | None:
+    status = app.transport.queue_status(queue)
+    return None if status is None else status.messages
+
+
+def _is(found: object, expected: object) -> None:
+    assert found == expected
