@@ -87,7 +87,7 @@ class ProcessRecords:
 
     def reclaim(self, is_open: Callable[[str], bool]) -> None:
         """See `Records.reclaim`."""
-        # Clearing leaves the key where it is; a slot that has run nothing yet may hold that of a process before: not open here.
+        # Clearing leaves the key where it is; a slot that has run nothing yet has none.
         for at in self._places():
             if self._memory[at + _FLAG] == _FREE and any(is_open(key) for key in self._keys((at,))):
                 self._memory[at + _FLAG] = _RUNNING
@@ -101,8 +101,10 @@ class ProcessRecords:
         _TIME.pack_into(self._memory, self._sign_at, now)
 
     def reset(self) -> None:
-        """Clear all; by the supervisor, before the place is given to another process."""
+        """Forget all; by the supervisor, before the place is given to another process."""
         for slot in range(self._slots):
+            # Its last key, too: the next process is not to be charged in the name of the one before (`reclaim`).
+            self.mark(slot, "")
             self.clear(slot)
             self.limit(slot, 0.0)
         self.give_sign(0.0)

@@ -52,6 +52,17 @@ def test_a_free_slot_is_marked_again_with_what_it_ran_last_while_that_is_open() 
     assert records.running() == ("open", "runs")
 
 
+def test_a_slot_that_has_run_nothing_yet_is_not_marked_with_what_the_process_before_ran() -> None:
+    """The redelivery of what ended that process is open here while it is given up, and no slot runs it."""
+    records = RecordTable(processes=1, slots=1).of_process(0)
+    records.mark(0, "killer")
+    records.reset()
+
+    records.reclaim({"killer"}.__contains__)
+
+    assert records.running() == ()
+
+
 def test_a_run_is_overdue_from_its_time_on() -> None:
     records = RecordTable(processes=2, slots=2).of_process(1)
     records.mark(0, "free")
