@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from amqp_tasks.cli._globals import Globals, Group, global_options, pass_globals
+from amqp_tasks.cli._globals import Globals, Group, global_options, import_tasks, pass_globals
 from amqp_tasks.cli._help import command_epilog
 from amqp_tasks.cli._options import json_option
 from amqp_tasks.cli._output import print_json, print_table
@@ -26,9 +26,11 @@ def config() -> None:
 def show(state: Globals, changed: bool, as_json: bool) -> None:
     """Print every setting with its value and origin; secrets are masked.
 
-    All settings are validated first, so this is also the way to check a configuration.
+    The modules of `imports` and `include` are imported, as a worker does, and all settings validated first, so this is also the way to
+    check a configuration.
     """
     app = state.load_app()
+    import_tasks(app)  # they may change settings, or not exist
     # Routes and annotations are validated where they are used; nothing connects by this.
     _ = app.resources
     conf = app.conf

@@ -22,7 +22,7 @@ from amqp_tasks.settings import mask_secrets
 
 __all__ = ("dlq",)
 
-_SHOWN = 100
+_SHOWN, _SHOWN_WHOLE = 100, 10
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -43,9 +43,9 @@ def _selection(command: F) -> F:
     )
 
 
-def _limit(default: int | None) -> Callable[[F], F]:
-    told = "At most so many, oldest first." + ("" if default else " [default: no limit]")
-    return count_option("--limit", told, default=default)
+def _limit(default: int | None, *, told: str = "no limit") -> Callable[[F], F]:
+    shown = "" if default else f" [default: {told}]"
+    return count_option("--limit", f"At most so many, oldest first.{shown}", default=default)
 
 
 @click.group(cls=Group, short_help="Look at dead letters, put them back or remove them.")
@@ -88,7 +88,7 @@ def list_(
 )
 @click.argument("ids", nargs=-1)
 @_selection
-@_limit(10)
+@_limit(None, told=f"{_SHOWN_WHOLE}; of IDS no limit")
 @json_option
 @global_options
 @pass_globals
@@ -97,7 +97,7 @@ def show(
     ids: tuple[str, ...],
     queues: tuple[str, ...] | None,
     where: DeadLetterFilter,
-    limit: int,
+    limit: int | None,
     as_json: bool,
 ) -> int:
     """Print all that is known of dead letters: those with IDS, or those that fit. They stay where they are.
@@ -106,6 +106,8 @@ def show(
     the task's own or those of what follows it in a workflow.
     """
     chosen = _narrowed(where, ids)
+    if limit is None and not ids:
+        limit = _SHOWN_WHOLE
     with state.connected_app() as app:
         import_tasks(app)  # they say which arguments are sensitive
         found = app.dead_letters.find(queues, chosen, limit=limit, bodies=True)
