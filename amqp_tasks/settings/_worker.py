@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from amqp_tasks.settings._base import PositiveSeconds, Seconds, Section, expected, no_bool
+from amqp_tasks.settings._base import PositiveSeconds, Seconds, Section, expected, no_bool, split_text
+from amqp_tasks.settings._names import did_you_mean
 
-__all__ = ("LevelName", "Pool", "WorkerSettings")
+__all__ = ("Command", "LevelName", "Pool", "WorkerSettings")
 
 _POOL_ALIASES = {"processes": "prefork", "process": "prefork", "thread": "threads"}
 _GREENLET_POOLS = ("eventlet", "gevent")
@@ -29,6 +30,26 @@ def _writes_lines(text: str) -> str:
     return text
 
 
+Command = Literal["revoke", "terminate", "pause", "rate_limit"]
+COMMANDS: tuple[Command, ...] = get_args(Command)
+
+
+def _commands(value: object) -> object:
+    names = () if value is None else split_text(value)
+    if not isinstance(names, list | tuple | set | frozenset):
+        return names
+    given = list(cast("Iterable[object]", names))
+    for name in given:
+        if name not in COMMANDS:
+            near = did_you_mean(name, COMMANDS) if isinstance(name, str) else None
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise expected(f"a list of some of {', '.join(map(repr, COMMANDS))}{hint}")
+    if "terminate" in given and "revoke" not in given:
+        raise expected("'revoke' beside 'terminate'; what is terminated is revoked, so add it")
+    return tuple(given)
+
+
+Commands = Annotated[tuple[Command, ...], BeforeValidator(_commands)]
 Pool = Literal["prefork", "threads", "solo"]
 LevelName = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Weight = Annotated[float, Field(gt=0)]
@@ -88,6 +109,21 @@ class WorkerSettings(Section):
         default=30 * 86_400.0,
         description="Seconds for which workers heed what was said to all of them, such as a revocation; entries leave the"
         " stream `amqp_tasks.journal` after about that time.",
+    )
+    enable_remote_control: bool = Field(
+        default=True,
+        description="Whether the worker heeds what `app.control` and the commands of the command line tell all workers. False: none of"
+        " it. What nodes tell each other for safety, such as crashes, is heeded always.",
+    )
+    accept_commands: Commands = Field(
+        default=COMMANDS,
+        description="Which of these it heeds: `revoke` (and taking it back; by ids and by stamps), `terminate` (of running tasks; without"
+        " it they are only revoked), `pause` (and `resume`), `rate_limit`. One that is refused is logged with its sender.",
+    )
+    health_file: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Path of a small file in which a worker says twice a second how it is, for `amqp-tasks health`; each worker"
+        " needs one of its own. None: it says nothing.",
     )
     log_format: LogFormat = Field(
         default="[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",

@@ -4,16 +4,26 @@
 """
 
 import sys
+from typing import TYPE_CHECKING, Any
 
-from amqp_tasks.errors import ConfigurationError
+from amqp_tasks.worker._platform import check_platform
 
-if sys.platform == "win32":
-    # Before anything of it is imported: what it is made of is not there.
-    raise ConfigurationError(
-        "workers cannot run on Windows, where processes cannot be forked: run them on Linux or macOS, in WSL or in a"
-        " container; tasks can be called from here"
-    )
-
-from amqp_tasks.worker._worker import Worker
+if TYPE_CHECKING:
+    from amqp_tasks.worker._worker import Worker
 
 __all__ = ("Worker",)
+
+
+def __getattr__(name: str) -> Any:
+    """`Worker` when it is asked for: commands that only read need no worker, and run where there can be none.
+
+    Raises:
+        ConfigurationError: workers cannot run on this system.
+    """
+    if name != "Worker":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_platform(sys.platform)
+    from amqp_tasks.worker._worker import Worker
+
+    globals()[name] = Worker
+    return Worker

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from amqp_tasks.message import entry_from_data
@@ -22,7 +22,7 @@ from amqp_tasks.worker._verdicts import Answer, Verdict
 
 if TYPE_CHECKING:
     from amqp_tasks.app import App
-    from amqp_tasks.transport import ConsumerEvent
+    from amqp_tasks.transport import ConsumedQueues, ConsumerEvent
     from amqp_tasks.worker._options import WorkerOptions
     from amqp_tasks.worker._rates import RateLimits
     from amqp_tasks.worker._records import RecordTable
@@ -105,6 +105,7 @@ class _Child:
             rate_limits=shared.rate_limits,
             reports=ProcessReports(
                 event=self._on_event,
+                queues=self._on_queues,
                 recycling=self._on_recycling,
                 ended=self._on_ended,
                 ran=self._check_link,
@@ -167,6 +168,9 @@ class _Child:
         if event.state is ConsumerState.FAILED:
             # The supervisor sets the deadline: whom it cuts is not taken for crashed.
             self._process.stop(float("inf"))
+
+    def _on_queues(self, queues: ConsumedQueues) -> None:
+        self._send({"kind": "queues", **asdict(queues)})
 
     def _on_broken(self, why: str) -> None:
         _exit(1)

@@ -153,15 +153,17 @@ class Dispatcher:
                 self._restart_prefetch(plan)
         self._carry_out(plan)
 
-    def drop(self, is_lost: Callable[[Job], bool]) -> None:
-        """Forget ready jobs whose connection is lost: the broker has them."""
+    def drop(self, is_lost: Callable[[Job], bool]) -> list[Job]:
+        """Forget ready jobs whose connection is lost: the broker has them. Returns those."""
         plan = _Plan()
         with self._lock:
-            self._ready.remove_if(is_lost)
+            dropped = self._ready.remove_if(is_lost)
             if self._alone is not None and not self._is_alone_running and is_lost(self._alone):
+                dropped.append(self._alone)
                 self._alone = None
                 self._turn(Flow.OPEN, plan)
         self._carry_out(plan)
+        return dropped
 
     def pause_queues(self, queue_names: frozenset[str]) -> None:
         """Hand back what came from these queues, and what still comes, until another call says otherwise."""

@@ -42,14 +42,15 @@ from amqp_tasks.worker._redeliveries import Redeliveries
 from amqp_tasks.worker._runner import Runner, RunRules
 from amqp_tasks.worker._runs import Runs
 from amqp_tasks.worker._settler import Settler, SettlerParts
+from amqp_tasks.worker._tokens import Tokens
 
 if TYPE_CHECKING:
     from amqp_routing import Topology
     from amqp_tasks.app import App
     from amqp_tasks.backend import ResultBackend
     from amqp_tasks.clock import Clock
-    from amqp_tasks.message import Envelope, OutgoingMessage, ResultRecord
-    from amqp_tasks.transport import Consumer, ConsumerEvent, Delivery, Transport
+    from amqp_tasks.message import Envelope, OutgoingMessage, ResultRecord, TokenPlan
+    from amqp_tasks.transport import ConsumedQueues, Consumer, ConsumerEvent, Delivery, Transport
     from amqp_tasks.worker._prefetch import Prefetch
     from amqp_tasks.worker._rates import RateLimits
     from amqp_tasks.worker._records import Records
@@ -72,6 +73,7 @@ class EngineRules:
         crash_limit: `task_crash_limit`.
         dead_letter_queues: whether refused messages go to `<queue>.dead`; else the broker drops them.
         consumer_arguments: by queue.
+        streams: names of the queues that are streams.
         in_flight: how many acks a broken connection can lose.
         breaker: when a queue is left alone because its tasks fail.
     """
@@ -82,6 +84,7 @@ class EngineRules:
     crash_limit: int
     dead_letter_queues: bool
     consumer_arguments: Mapping[str, Mapping[str, Any]]
+    streams: frozenset[str]
     in_flight: int
     breaker: BreakerRules
 
@@ -110,6 +113,7 @@ class EngineParts:
     records: Records
     verdicts: Verdicts
     rate_limits: RateLimits
+    token_plans: Sequence[TokenPlan]
     clock: Clock
     on_event: Callable[[ConsumerEvent], None]
     on_ran: Callable[[], None]
@@ -140,15 +144,29 @@ class Engine:
         self._holding = Holding(
             ledger=self._ledger, effects=self, call_later=parts.call_later, clock=parts.clock
         )
+        self._tokens = Tokens(
+            parts.token_plans,
+            transport=parts.transport,
+            holding=self._holding,
+            effects=self,
+            clock=parts.clock,
+        )
         self._pacing = Pacing(
-            limits=parts.rate_limits, holding=self._holding, effects=self, clock=parts.clock
+            limits=parts.rate_limits,
+            tokens=self._tokens,
+            holding=self._holding,
+            effects=self,
+            clock=parts.clock,
         )
         self._follow_ups = FollowUps(
             parts.app, parts.call_later, accept=parts.run_rules.accept, limits=parts.run_rules.limits,
             hostname=parts.run_rules.hostname, has_dead_letters=rules.dead_letter_queues,
         )  # fmt: skip
         self._ends = Ends(parts.app.events, parts.run_rules.hostname, parts.call_later)
-        self._once = Once(parts.app.idempotency_store, seconds=parts.app.settings.task.idempotency_expires)
+        self._once = Once(
+            parts.app.idempotency_store, seconds=parts.app.settings.task.idempotency_expires,
+            is_for_all=parts.guards.keys is not None,
+        )  # fmt: skip
         self._runs = Runs()
         self._breakers = Breakers(rules.breaker, call_later=parts.call_later, on_change=self._follow_breakers)
         self._runner = Runner(
@@ -211,6 +229,7 @@ class Engine:
                     prefetch=self._prefetch.value,
                     paused_queues=self._paused_queues,
                     arguments=self._rules.consumer_arguments,
+                    streams=self._rules.streams,
                 ),
                 on_deliveries=self._on_deliveries,
                 on_event=self._on_event,
@@ -236,12 +255,19 @@ class Engine:
             self._consumer.pause_queues(queue_names)
         # After that, or the broker would send them right back.
         self._dispatcher.pause_queues(queue_names)
+        self._holding.hand_back(lambda job: job.delivery.queue_name in queue_names)
+
+    @property
+    def queues(self) -> ConsumedQueues | None:
+        """What it has of what it wants to consume; None before it has begun. Any thread."""
+        return self._consumer.queues if self._consumer is not None else None
 
     def tick(self) -> None:
         """Hand back what waits behind long tasks, ask again about what is held."""
         self._dispatcher.tick()
         self._redeliveries.tick()
         self._holding.tick()
+        self._tokens.tick()
 
     def drain(self) -> None:
         """Take nothing more; idempotent."""
@@ -264,6 +290,7 @@ class Engine:
         """Flush settlements and close the consuming connection; what is not settled goes back to the broker."""
         self._follow_ups.close(timeout=timeout)
         self._once.close(timeout=timeout)
+        self._tokens.close(timeout=timeout)
         if self._consumer is not None:
             self._consumer.close(timeout=timeout)
 
@@ -273,7 +300,9 @@ class Engine:
         # One that has failed gives up its connection, and all that came by it.
         if event.state in {ConsumerState.LOST, ConsumerState.FAILED}:
             still_open, maybe_lost = self._ledger.lose(event.epoch)
-            self._dispatcher.drop(self._is_lost)
+            for job in self._dispatcher.drop(self._is_lost):
+                if job.turn:
+                    self._pacing.ended(job)
             self._redeliveries.drop(self._is_lost)
             self._holding.drop(self._is_lost)
             self._tell(still_open, maybe_lost)
@@ -316,6 +345,7 @@ class Engine:
         guards, envelope = self._parts.guards, None
         try:
             guards.check_size(delivery)
+            guards.check_signature(delivery)
             envelope = guards.read(delivery)
             if envelope.task == WATCH_TASK:
                 self._watch(Job(delivery, envelope))
@@ -418,6 +448,8 @@ class Engine:
             self._settler.acknowledge(job)
 
     def _done(self, job: Job, duration: float, is_short_of_memory: bool) -> None:
+        if job.turn:
+            self._pacing.ended(job)
         # Asked before the slot is free, or it would be filled once more.
         if self._parts.on_done(is_short_of_memory):
             self._dispatcher.close()
@@ -458,6 +490,8 @@ class Engine:
     def hand_back(self, jobs: Sequence[Job]) -> None:
         """See `Effects.hand_back`."""
         for job in jobs:
+            if job.turn:
+                self._pacing.ended(job)
             self._settler.hand_back(job)
 
     def set_flow(self, is_open: bool) -> None:
@@ -536,7 +570,7 @@ def _log_refusal(job: Job, error: MalformedMessage, *, is_unwanted: bool) -> Non
     logger.log(
         logging.INFO if is_unwanted else logging.ERROR,
         "message %s of queue %s is not run: %s",
-        printable(envelope.id) if envelope is not None else "without a readable id",
+        printable(envelope.id if envelope is not None else error.task_id or "without a readable id"),
         printable(job.delivery.queue_name),
         printable(f"{error.reason}: {error.detail}", 1024),
         extra={"action": "refused", "reason": str(error.reason), "queue": job.delivery.queue_name},

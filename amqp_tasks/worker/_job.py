@@ -45,6 +45,7 @@ class Job:
         task: None when it is refused.
         key: see `key_of`.
         crashes: how often its process died; above zero it runs alone.
+        has_awaited_news: it was held until other nodes could have told of more crashes.
         is_acked: acked before it ran (`acks_late=False`).
         is_kept: it lies elsewhere as well, as a dead letter or as its next run, or is about to.
         is_refused: its end is no ack; the queue's own dead-letter exchange, if any, gets the message.
@@ -59,6 +60,7 @@ class Job:
         "delivery",
         "end",
         "envelope",
+        "has_awaited_news",
         "is_acked",
         "is_kept",
         "is_refused",
@@ -80,7 +82,7 @@ class Job:
         self.task = task
         self.key = key_of(envelope.id, envelope.retries, envelope.snoozes) if envelope is not None else ""
         self.crashes = 0
-        self.is_acked = self.is_kept = self.is_refused = False
+        self.is_acked = self.is_kept = self.is_refused = self.has_awaited_news = False
         self.end = "done"
         self.last_step: Callable[[Callable[[], None]], None] | None = None
         self.turn = 0.0

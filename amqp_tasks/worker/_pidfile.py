@@ -10,7 +10,7 @@ from pathlib import Path
 
 from amqp_tasks.errors import ConfigurationError
 
-__all__ = ("holding_pidfile",)
+__all__ = ("holding_pidfile", "lives")
 
 _MAX_SIZE = 32
 
@@ -71,7 +71,7 @@ def _refuse_living(path: str, fd: int) -> None:
         raise ConfigurationError(
             f"pidfile {path!r} holds {text!r:.40}, which is no process id: name another file"
         )
-    if int(text) != os.getpid() and _lives(int(text)):
+    if int(text) != os.getpid() and lives(int(text)):
         raise _refusal(path, text)
 
 
@@ -79,7 +79,8 @@ def _read(fd: int) -> str:
     return os.pread(fd, _MAX_SIZE, 0).decode("utf-8", "replace").strip()
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether there is a process with this id."""
     try:
         os.kill(pid, 0)
     except PermissionError:

@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amqp_routing import DelayedRetryType
+from amqp_routing import DelayedRetryType, QueueType
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.message import Limits
 from amqp_tasks.serialization import content_types
-from amqp_tasks.transport import ConsumerEvent, ConsumerState, TopologyMode
+from amqp_tasks.transport import ConsumedQueues, ConsumerEvent, ConsumerState, TopologyMode
 from amqp_tasks.worker._breaker import BreakerRules
 from amqp_tasks.worker._engine import Engine, EngineParts, EngineRules
 from amqp_tasks.worker._guards import Guards
@@ -33,7 +33,7 @@ from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import WorkerOptions
 from amqp_tasks.worker._paused import PausedQueues
 from amqp_tasks.worker._prefetch import Prefetch
-from amqp_tasks.worker._rates import RateLimitChanges, RateLimits
+from amqp_tasks.worker._rates import RateLimitChanges, RateLimits, token_plans_of
 from amqp_tasks.worker._records import Records
 from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._revoked_stamps import RevokedStamps
@@ -65,6 +65,7 @@ class ProcessReports:
 
     Attributes:
         event: what the consumer does (I/O thread).
+        queues: which queues are consumed and which are missing, after each change.
         recycling: it has begun to end itself and wants a successor; the text says why.
         ended: all is closed; True when nothing was left unfinished.
         ran: a task's function has ended (its slot, which is still marked).
@@ -72,6 +73,7 @@ class ProcessReports:
     """
 
     event: Callable[[ConsumerEvent], None]
+    queues: Callable[[ConsumedQueues], None]
     recycling: Callable[[str], None]
     ended: Callable[[bool], None]
     ran: Callable[[], None]
@@ -114,6 +116,7 @@ class WorkerProcess:
         )
         self._records = records
         self._engine = _build_engine(app, options, records, verdicts, rate_limits, self)
+        self._queues: ConsumedQueues | None = None  # as told last
         self._tasks_left = options.max_tasks
         self._is_stopping = False
         self._is_ended = False
@@ -126,6 +129,11 @@ class WorkerProcess:
     def pool(self) -> object:
         """Its pool."""
         return self._pool
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it takes nothing more. Any thread."""
+        return self._is_stopping
 
     def run(self) -> bool:
         """Consume and run tasks until stopped; lends the calling thread to the pool. True: nothing was left unfinished."""
@@ -225,7 +233,14 @@ class WorkerProcess:
         self.loop.call_later(_TICK, self._tick)
         self._records.give_sign(SYSTEM_CLOCK.monotonic())
         self._engine.tick()
+        self._tell_queues()
         self._end_if_due()
+
+    def _tell_queues(self) -> None:
+        now = self._engine.queues
+        if now is not None and now != self._queues:
+            self._queues = now
+            self._reports.queues(now)
 
     def _begin_stop(self, timeout: float) -> None:
         deadline = SYSTEM_CLOCK.monotonic() + timeout
@@ -350,11 +365,13 @@ def _build_engine(
             max_message_bytes=settings.app.max_message_bytes,
             now=SYSTEM_CLOCK.now,
             is_revoked=process.is_revoked,
+            keys=app.transport.keys,
         ),
         run_rules=run_rules(settings, options),
         records=records,
         verdicts=verdicts,
         rate_limits=rate_limits,
+        token_plans=token_plans_of(app),
         clock=SYSTEM_CLOCK,
         on_event=process.on_event,
         on_ran=process._reports.ran,
@@ -370,6 +387,7 @@ def _build_engine(
         crash_limit=settings.task.crash_limit,
         dead_letter_queues=settings.task.dead_letter_queues,
         consumer_arguments=consumer_arguments(app, options),
+        streams=frozenset(queue.name for queue in options.topology.queues if queue.type is QueueType.STREAM),
         in_flight=in_flight,
         breaker=BreakerRules(
             ratio=settings.worker.breaker_ratio,

@@ -170,6 +170,14 @@ class Redeliveries:
                 self._effects.time_out(job)
             elif verdict.crashes >= self._crash_limit:
                 self._effects.give_up(job, verdict)
+            elif self._may_have_crashed_more(job, verdict):
+                logger.info(
+                    "task %s may have crashed more often than is known here; its redelivery is held for a moment",
+                    job.key,
+                    extra=_about(job),
+                )
+                job.has_awaited_news = True
+                held.append(job)
             else:
                 free.append(job)
         if held:
@@ -177,6 +185,12 @@ class Redeliveries:
         self._make_room()
         if free:
             self._effects.proceed(free)
+
+    def _may_have_crashed_more(self, job: Job, verdict: Verdict) -> bool:
+        """Whether it has been delivered as often as it may crash, one crash is known, and the news of others may be on their way."""
+        if not verdict.crashes or job.has_awaited_news or job.envelope is None:
+            return False
+        return job.envelope.delivery_count >= self._crash_limit
 
     def _hold(self, jobs: list[Job]) -> None:
         with self._lock:
@@ -188,7 +202,7 @@ class Redeliveries:
             self._effects.hand_back(jobs)
             return
         for job in jobs:
-            if job not in self._asked_again:
+            if job not in self._asked_again and not job.has_awaited_news:
                 logger.info(
                     "task %s still runs in another process; its redelivery is held",
                     job.key,

@@ -47,7 +47,7 @@ class SettlerParts:
         call_later: runs something on the control thread after some seconds.
         on_settled: called after each settlement.
         count: told of each end, see `Job.end`.
-        keep: sets a job aside whose failure can be told to nobody, see `Settler.set_aside`.
+        keep: sets a job aside whose failure can be told to nobody, see `Settler.set_aside`; or with the record that is stored after.
     """
 
     transport: Transport
@@ -57,7 +57,7 @@ class SettlerParts:
     call_later: Callable[[float, Callable[[], None]], object]
     on_settled: Callable[[], None]
     count: Callable[[str], None]
-    keep: Callable[[Job, Exception, str | None], None]
+    keep: Callable[[Job, Exception, str | None, ResultRecord | None], None]
 
 
 class Settler:
@@ -118,17 +118,40 @@ class Settler:
 
     def set_aside(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
         """Publish a dead letter, then tell who waits, then ack."""
-        self.forward(job, message, record)
+        # What cannot be published is left to the queue's own dead-letter exchange, as it is.
+        self._forward(job, message, record, lambda _: self.drop(job, record))
 
     def forward(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
         """Publish the message of the task's next run, then store the outcome if there is one, then ack.
 
-        A crash in between leaves the task twice, under one id, and never not at all.
+        A crash in between leaves the task twice, under one id, and never not at all. A message that can never be published ends
+        the task as a dead letter.
         """
+        self._forward(job, message, record, partial(self._keep_instead, job, record))
+
+    def _forward(
+        self,
+        job: Job,
+        message: OutgoingMessage,
+        record: ResultRecord | None,
+        instead: Callable[[Exception], None],
+    ) -> None:
+        """`instead` gets the error when the message can never be published."""
         job.is_kept, job.end = True, ""
         if record is not None:
             record = self.written(job, record)
-        self._set_aside(job, message, record, _FIRST_PAUSE)
+        self._set_aside(job, message, record, instead, _FIRST_PAUSE)
+
+    def _keep_instead(self, job: Job, record: ResultRecord | None, error: Exception) -> None:
+        """It has no next run: its failure is what has come of it, unless it has an outcome already."""
+        envelope = job.envelope
+        if job.task is None or envelope is None:
+            self.drop(job, record)
+            return
+        failed = ResultRecord(
+            task_id=envelope.id, status=State.FAILURE, result=error, retries=envelope.retries
+        )
+        self._parts.keep(job, error, None, record or failed)
 
     def give_back(self, job: Job, copy: OutgoingMessage) -> None:
         """Leave it to the queue when the delivery comes again; `copy` takes its place where that is not possible any more."""
@@ -215,14 +238,19 @@ class Settler:
         """Nobody can be told of the outcome. A failure is always somewhere: then among the dead letters."""
         is_somewhere = record.status != State.FAILURE or job.is_kept or job.is_refused
         if not is_somewhere and isinstance(record.result, Exception):
-            self._parts.keep(job, record.result, record.traceback)
+            self._parts.keep(job, record.result, record.traceback, None)
         else:
             self._close(job)
 
     def _set_aside(
-        self, job: Job, message: OutgoingMessage, record: ResultRecord | None, pause: float
+        self,
+        job: Job,
+        message: OutgoingMessage,
+        record: ResultRecord | None,
+        instead: Callable[[Exception], None],
+        pause: float,
     ) -> None:
-        report = partial(self._was_set_aside, job, message, record, pause)
+        report = partial(self._was_set_aside, job, message, record, instead, pause)
         try:
             self._parts.transport.publish_nowait(message, report)
         except Exception as exc:  # noqa: BLE001 - kept and tried again, and never thrown into the I/O thread
@@ -233,6 +261,7 @@ class Settler:
         job: Job,
         message: OutgoingMessage,
         record: ResultRecord | None,
+        instead: Callable[[Exception], None],
         pause: float,
         error: Exception | None,
     ) -> None:
@@ -241,13 +270,20 @@ class Settler:
             self._store(job, record, _FIRST_PAUSE)
         elif error is None:
             self._close(job)
+        elif isinstance(error, MessageTooLarge | EncodeError):
+            logger.error(
+                "a message of queue %r can never be published to %r: %s",
+                job.delivery.queue_name, message.routing_key, error,
+                extra={"action": "publish_refused", "queue": job.delivery.queue_name},
+            )  # fmt: skip
+            instead(error)
         else:
             logger.error(
                 "cannot publish a message of queue %r to %r, trying again in %.1f s: %s",
                 job.delivery.queue_name, message.routing_key, pause, error,
                 extra={"action": "publish_again", "queue": job.delivery.queue_name},
             )  # fmt: skip
-            again = partial(self._set_aside, job, message, record, min(MAX_PAUSE, pause * 2))
+            again = partial(self._set_aside, job, message, record, instead, min(MAX_PAUSE, pause * 2))
             self._parts.call_later(pause, again)
 
 

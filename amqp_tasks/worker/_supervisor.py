@@ -20,6 +20,7 @@ from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.worker._asks import Answers
 from amqp_tasks.worker._children import ChildProcess, Restarts
 from amqp_tasks.worker._claims import Claims
+from amqp_tasks.worker._health import State
 from amqp_tasks.worker._journal import JournalState
 from amqp_tasks.worker._link import Link, LinkClosed, Message, journal_news
 from amqp_tasks.worker._loop import Loop
@@ -31,6 +32,7 @@ from amqp_tasks.worker._verdicts import Verdict, describe_status
 if TYPE_CHECKING:
     from amqp_tasks.app._journal import JournalWriter
     from amqp_tasks.message import JournalEntry
+    from amqp_tasks.worker._health import Health
     from amqp_tasks.worker._journal import Register
     from amqp_tasks.worker._records import RecordTable
 
@@ -92,6 +94,7 @@ class Supervisor:
         prepare: connects, checks the topology, reads the journal and prints the banner; on a helper thread, after the
             template was forked.
         on_ready: called once, when all processes consume.
+        health: told how all stands, at the start and at each look of the patrol; None: nobody wants to know.
     """
 
     def __init__(
@@ -105,9 +108,10 @@ class Supervisor:
         is_terminated: Callable[[str], bool],
         prepare: Callable[[], None],
         on_ready: Callable[[], None],
+        health: Health | None = None,
     ) -> None:
         self._rules, self._records, self._child_main = rules, records, child_main
-        self._prepare, self._on_ready = prepare, on_ready
+        self._prepare, self._on_ready, self._health = prepare, on_ready, health
         self._processes: dict[int, ChildProcess] = {}
         self._serial = 0
         self._state = StopState.RUNNING
@@ -130,6 +134,7 @@ class Supervisor:
             answers=self._answers,
             news=self._news,
             loop=self.loop,
+            on_look=self._tell_health,
         )
         self._is_review_planned = False
 
@@ -149,6 +154,7 @@ class Supervisor:
         try:
             self.loop.add_reader(self._template.socket.fileno(), self._on_template)
             threading.Thread(target=self._prepare_aside, name="amqp-tasks-prepare", daemon=True).start()
+            self._tell_health()
             self._patrol.start()
             self.loop.run()
         finally:
@@ -248,6 +254,24 @@ class Supervisor:
         if self._error is None:
             self._error = error
         self._begin_warm(self._rules.stop_timeout)
+
+    # What others are told of it.
+
+    def _tell_health(self) -> None:
+        if self._health is None:
+            return
+        now, is_stopping = SYSTEM_CLOCK.monotonic(), self._state is not StopState.RUNNING
+        reports = [
+            process.standing.report(
+                process.pid,
+                self._records.of_process(process.index),
+                now,
+                is_stopping=is_stopping or process.is_recycling,
+            )
+            for process in self._processes.values()
+        ]
+        state = State.RUNNING if self._is_ready else State.STARTING
+        self._health.tell(State.STOPPING if is_stopping else state, reports, now)
 
     # Messages.
 
@@ -449,6 +473,7 @@ class Supervisor:
             return
         self._state = StopState.WARM
         logger.info("%s: warm stop, running tasks may end", self._rules.node, extra={"action": "warm_stop"})
+        self._tell_health()
         for process in self._processes.values():
             process.send({"kind": "stop", "timeout": timeout})
         # A little later than the processes' own deadline, which is the better one: it closes in order.
@@ -461,6 +486,7 @@ class Supervisor:
         self._state = StopState.COLD
         self._is_clean = False
         logger.warning("%s: cold stop", self._rules.node, extra={"action": "cold_stop"})
+        self._tell_health()
         for process in self._processes.values():
             process.is_killed = True
             process.send({"kind": "cut"})

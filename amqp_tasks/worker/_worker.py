@@ -23,6 +23,17 @@ from amqp_tasks.transport import ConsumerState, TopologyMode
 from amqp_tasks.transport._connect import connect
 from amqp_tasks.worker._alone import Alone
 from amqp_tasks.worker._child import Shared, make_child_main
+from amqp_tasks.worker._commands import Commands
+from amqp_tasks.worker._health import (
+    MAX_AGE,
+    Health,
+    HealthFile,
+    NodeFacts,
+    Standing,
+    State,
+    keeping_health_file,
+    telling,
+)
 from amqp_tasks.worker._introduction import introduce, warn_of_root
 from amqp_tasks.worker._journal import JournalFollower, JournalState
 from amqp_tasks.worker._logs import LogSetup
@@ -38,6 +49,7 @@ from amqp_tasks.worker._revocations import Revocations
 from amqp_tasks.worker._revoked_stamps import RevokedStamps
 from amqp_tasks.worker._signals import acting_on_signals, is_term_cold, noting_signals
 from amqp_tasks.worker._supervisor import Supervisor, SupervisorRules
+from amqp_tasks.worker._systemd import service_manager
 from amqp_tasks.worker._titles import set_title
 from amqp_tasks.worker._unacked import claim_after
 
@@ -45,6 +57,7 @@ if TYPE_CHECKING:
     from amqp_tasks.app import App
     from amqp_tasks.message import JournalEntry
     from amqp_tasks.transport import ConsumerEvent, Transport
+    from amqp_tasks.worker._records import ProcessRecords
 
 __all__ = ("Worker",)
 
@@ -52,6 +65,8 @@ logger = logging.getLogger(__name__)
 
 _RETRY_PAUSE = 1.0
 _SLICE = 0.1
+_HUNG_AFTER = 60.0
+"""Seconds without a sign of life after which a node without a supervisor is said to hang, where `worker_hung_timeout` is None."""
 
 
 class _StoppedEarly(Exception):
@@ -132,6 +147,9 @@ class Worker:
         self._was_started = False
         self._is_stopping = False
         self._releases = Releases()
+        # What is told of the node's health besides; set once by whoever follows the journal.
+        self._paused: PausedQueues | None = None
+        self._follower: JournalFollower | None = None
 
     @property
     def is_consuming(self) -> bool:
@@ -191,9 +209,10 @@ class Worker:
             raise ConfigurationError(
                 "memory:// lives in one process, so the pool cannot be prefork: use threads or solo, or RabbitMQ"
             )
-        if options.layout.processes and not is_embedded:
-            return self._supervise(options)
-        return self._run_here(options)
+        with keeping_health_file(settings.worker.health_file) as health_file:
+            if options.layout.processes and not is_embedded:
+                return self._supervise(options, health_file)
+            return self._run_here(options, health_file)
 
     def _default_pool(self, is_embedded: bool) -> str:
         """The pool when no argument names one."""
@@ -206,7 +225,7 @@ class Worker:
 
     # With worker processes.
 
-    def _supervise(self, options: WorkerOptions) -> int:
+    def _supervise(self, options: WorkerOptions, health_file: HealthFile | None) -> int:
         if threading.current_thread() is not threading.main_thread():
             raise ConfigurationError(
                 f"the pool {options.pool.name!r} forks, which only the main thread can do safely: start the worker "
@@ -249,6 +268,7 @@ class Worker:
             is_terminated=revocations.is_terminated if options.pool.capabilities.end_a_task else _never,
             prepare=lambda: self._prepare_aside(options, supervisor, writer, transport),
             on_ready=partial(self._announce, options),
+            health=self._health(health_file, options),
         )
         self._offer_stop(supervisor.stop, lambda: supervisor.is_consuming)
         try:
@@ -289,7 +309,7 @@ class Worker:
 
     # In this process.
 
-    def _run_here(self, options: WorkerOptions) -> int:
+    def _run_here(self, options: WorkerOptions, health_file: HealthFile | None) -> int:
         loop = Loop()
         failure: list[Exception] = []
         consuming = threading.Event()
@@ -313,6 +333,7 @@ class Worker:
             alone.close()
             self._ended_here(is_clean)
 
+        standing = Standing(SYSTEM_CLOCK.monotonic())
         rate_limits = rates_of(self.app, clock=SYSTEM_CLOCK)
         records = RecordTable(1, options.layout.slots).of_process(0)
         transport = self.app.transport
@@ -325,14 +346,20 @@ class Worker:
             verdicts=alone,
             rate_limits=rate_limits,
             reports=ProcessReports(
-                event=on_event, recycling=_ignore, ended=on_ended, ran=_nothing, broken=on_broken
+                event=on_event,
+                queues=standing.take,
+                recycling=_ignore,
+                ended=on_ended,
+                ran=_nothing,
+                broken=on_broken,
             ),
             loop=loop,
             owns_transport=False,
             registers=alone.registers,
         )
         try:
-            with noting_signals(self._note_stop):
+            tell = self._teller(health_file, options, process, standing, records)
+            with noting_signals(self._note_stop), telling(tell):
                 self._prepare(transport, options)
                 self._follow_journal(transport, writer, options, loop, process.learn)
                 self._offer_stop(partial(self._stop_here, process, options.node), consuming.is_set)
@@ -348,6 +375,29 @@ class Worker:
         if failure and not self.ready.is_set():
             raise failure[0]
         return 0 if is_clean and not failure else 1
+
+    def _teller(
+        self,
+        health_file: HealthFile | None,
+        options: WorkerOptions,
+        process: WorkerProcess,
+        standing: Standing,
+        records: ProcessRecords,
+    ) -> Callable[[], None] | None:
+        """What is called now and then for the node's health; None: nobody wants to know."""
+        # What hangs with the interpreter does not even write, and may work in C code.
+        hung_after = self.app.settings.worker.hung_timeout or _HUNG_AFTER
+        health = self._health(health_file, options, hung_after=hung_after)
+        if health is None:
+            return None
+
+        def tell() -> None:
+            now, is_stopping = SYSTEM_CLOCK.monotonic(), process.is_stopping or self._is_stopping
+            state = State.RUNNING if self.ready.is_set() else State.STARTING
+            report = standing.report(os.getpid(), records, now, is_stopping=is_stopping)
+            health.tell(State.STOPPING if is_stopping else state, [report], now)
+
+        return tell
 
     def _note_stop(self) -> None:
         self._is_stopping = True
@@ -373,6 +423,30 @@ class Worker:
             os._exit(1)
 
     # Both.
+
+    def _health(
+        self, file: HealthFile | None, options: WorkerOptions, *, hung_after: float | None = None
+    ) -> Health | None:
+        manager = service_manager(os.environ)
+        tellers = [each.tell for each in (file, manager) if each is not None]
+        if not tellers:
+            return None
+        facts = NodeFacts(
+            node=options.node,
+            queue_names=options.queue_names,
+            processes=options.layout.processes or 1,
+            max_age=max(MAX_AGE, hung_after or 0.0),
+            hung_after=hung_after,
+            paused=self._paused_names,
+            is_connected=self._is_connected,
+        )
+        return Health(tellers, facts)
+
+    def _paused_names(self) -> Collection[str]:
+        return self._paused.names if self._paused is not None else ()
+
+    def _is_connected(self) -> bool:
+        return self._follower is not None and self._follower.is_connected
 
     def _prepare(self, transport: Transport, options: WorkerOptions) -> None:
         """Connect, see to the topology, and purge the queues if that was asked for."""
@@ -407,7 +481,14 @@ class Worker:
             seen.learn(entries)
             on_entries(entries)
 
-        follower = JournalFollower(transport, writer, on_entries=on_read, call_later=loop.call_later)
+        follower = JournalFollower(
+            transport,
+            writer,
+            on_entries=on_read,
+            call_later=loop.call_later,
+            commands=Commands.of(self.app.settings.worker),
+        )
+        self._paused, self._follower = paused, follower
         self._releases.add(follower.close)
         follower.start()
         follower.wait_until_read(is_over=lambda: self._is_over)

@@ -20,6 +20,8 @@ class Collector:
         self.threads: set[str] = set()
         self.consumer: Consumer | None = None
         self.settle_at_once: Settlement | None = None
+        self.during_events: Callable[[], object] = bool
+        """Called within each event that comes from now on, before it is collected."""
 
     def on_deliveries(self, batch: Sequence[Delivery]) -> None:
         """Collect; settle at once where the test wants that."""
@@ -33,6 +35,7 @@ class Collector:
 
     def on_event(self, event: ConsumerEvent) -> None:
         """Collect."""
+        self.during_events()
         with self.changed:
             self.events.append(event)
             self.threads.add(threading.current_thread().name)

@@ -89,8 +89,8 @@ class Seat:
 
     @property
     def erl_arguments(self) -> str:
-        """What makes RabbitMQ join the others at its first start."""
-        return f"-rabbit cluster_nodes {{[{','.join(self.members)}],disc}}"
+        """What makes RabbitMQ join the others at its first start, and wait a second for one whose machine is gone, not seven."""
+        return f"-kernel net_setuptime 1 -rabbit cluster_nodes {{[{','.join(self.members)}],disc}}"
 
 
 class Node(ABC):

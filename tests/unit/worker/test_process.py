@@ -36,7 +36,9 @@ def process() -> Iterator[WorkerProcess]:
             records=records,
             verdicts=Alone(writer, records, claim_after=60.0, loop=loop),
             rate_limits=rate_limits,
-            reports=ProcessReports(event=print, recycling=print, ended=print, ran=print, broken=print),
+            reports=ProcessReports(
+                event=print, queues=print, recycling=print, ended=print, ran=print, broken=print
+            ),
             loop=loop,
             owns_transport=False,
         )

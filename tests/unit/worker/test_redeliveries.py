@@ -112,6 +112,39 @@ def test_what_is_given_up_by_another_process_just_now_is_held(it: Fixture, verdi
     assert it.fates.log == [("resize", None)]
 
 
+def often_delivered(task_id: str, count: int) -> Job:
+    return job_of(task_id, headers={"x-delivery-count": count})
+
+
+def test_what_may_have_crashed_elsewhere_too_waits_once_for_the_news(it: Fixture) -> None:
+    it.redeliveries.take([often_delivered("crasher", 3), often_delivered("unlucky", 3)])
+    it.asked.answer(crasher=Verdict(crashes=1), unlucky=Verdict(crashes=1))
+    assert it.redeliveries.held == 2
+    it.clock.seconds += ASK_AGAIN_AFTER
+    it.redeliveries.tick()
+
+    it.asked.answer(crasher=Verdict(crashes=3), unlucky=Verdict(crashes=1))
+
+    assert [fate for fate in it.fates.log if fate[0] != "resize"] == [
+        ("give up", ("crasher", 3)),
+        ("proceed", [("unlucky", 1)]),
+    ]
+    assert it.redeliveries.count == it.redeliveries.held == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "crashes"), [(2, 1), (3, 0), (0, 1)], ids=["seldom", "handed back only", "not counted"]
+)
+def test_what_cannot_have_crashed_too_often_does_not_wait_for_news(
+    it: Fixture, count: int, crashes: int
+) -> None:
+    it.redeliveries.take([often_delivered("a", count)])
+
+    it.asked.answer(a=Verdict(crashes=crashes))
+
+    assert it.fates.log == [("proceed", [("a", crashes)])]
+
+
 def test_what_runs_here_is_adopted_without_asking(it: Fixture) -> None:
     running = job_of("a", epoch=1)
     it.ledger.open(running)

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -26,6 +27,7 @@ from amqp_tasks.transport.memory._consumer import MemoryConsumer
 from amqp_tasks.worker import Worker
 from amqp_tasks.worker._loop import Loop
 from support import eventually
+from support.health import Health
 from support.inside import running
 
 
@@ -73,6 +75,18 @@ def test_a_worker_whose_control_thread_dies_ends_with_an_error(
 
     assert codes.get(timeout=15) == 1
     thread.join(15)
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_one_says_how_it_is(broker: str, tmp_path: Path, pool: str) -> None:
+    health = Health(tmp_path / "health.json")
+    with App("well", broker=broker, worker_health_file=str(health.path)) as app:
+        with running(app, pool=pool, concurrency=1):
+            eventually(lambda: health.is_ready)
+            eventually(lambda: health.report["state"] == "running")
+            assert health.is_live
+            assert [each["consumed"] for each in health.report["processes"]] == [["default"]]
+        assert not health.path.exists()
 
 
 @pytest.mark.parametrize("pool", [None, "threads", "solo"])

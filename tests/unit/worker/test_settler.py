@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -94,7 +94,7 @@ class Fixture:
                 call_later=lambda delay, callback: self.later.append((delay, callback)),
                 on_settled=lambda: None,
                 count=self.counted.append,
-                keep=lambda job, error, traceback: self.kept.append((job.key, error, traceback)),
+                keep=lambda job, error, traceback, _: self.kept.append((job.key, error, traceback)),
             )
         )
         self.settler.consumer = self.consumer  # type: ignore[assignment]  # only what a settler uses
@@ -306,6 +306,30 @@ def test_the_ack_follows_the_confirmed_retry_however_often_it_is_refused(it: Fix
     assert message is NEXT
     assert it.settlements == [Settlement.ACK]
     assert it.ledger.count == 0
+
+
+@pytest.mark.parametrize("error", [EncodeError("a header"), MessageTooLarge("17 MB")], ids=str)
+@pytest.mark.parametrize("is_known", [True, False], ids=["task", "unknown task"])
+def test_a_run_that_can_never_be_published_is_not_tried_again(
+    it: Fixture, error: Exception, is_known: bool
+) -> None:
+    it.job.task = cast("Any", object()) if is_known else None
+    it.settler.forward(it.job, NEXT, None)
+
+    it.door.sent.pop()[1](error)
+
+    assert it.later == []
+    assert it.kept == ([("a", error, None)] if is_known else [])
+    assert it.settlements == ([] if is_known else [Settlement.DROP])
+
+
+def test_a_dead_letter_that_can_never_be_published_is_left_to_the_queue(it: Fixture) -> None:
+    it.settler.set_aside(it.job, NEXT, FAILURE)
+    it.door.sent.pop()[1](EncodeError("a header"))
+    it.backend.stored.pop()[1](None)
+
+    assert (it.later, it.kept) == ([], [])
+    assert it.settlements == [Settlement.DROP]
 
 
 def test_the_outcome_of_a_task_that_went_on_after_its_retry_is_stored_between(it: Fixture) -> None:
