@@ -25,6 +25,7 @@ TITLES = {
     "task": "Tasks",
     "result": "Results",
     "worker": "Workers",
+    "security": "Signed messages",
 }
 INTRODUCTION = """\
 # Settings
@@ -119,7 +120,7 @@ def _name(annotation: object) -> str:
 
 def _class(annotation: object) -> str:
     name = getattr(annotation, "__name__", "")
-    return {"BrokerUrl": "URL", "ResultUrl": "URL"}.get(name, "mapping")
+    return {"BrokerUrl": "URL", "ResultUrl": "URL", "SigningKey": "keys"}.get(name, "mapping")
 
 
 if __name__ == "__main__":
