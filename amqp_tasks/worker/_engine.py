@@ -419,6 +419,8 @@ class Engine:
             self._ends.of_failure(job.envelope, error)
         if self._parts.run_rules.keeps(job.task, error):
             self._settler.drop(job, record)
+        elif record is not None:
+            self._settler.store(job, record)
         else:
             self._settler.acknowledge(job)
 

@@ -148,6 +148,7 @@ class Settler:
         if job.task is None or envelope is None:
             self.drop(job, record)
             return
+        job.is_kept, job.end = False, "failed"
         failed = ResultRecord(
             task_id=envelope.id, status=State.FAILURE, result=error, retries=envelope.retries
         )

@@ -17,13 +17,16 @@ from amqp_tasks import App
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import (
     ConfigurationError,
+    EncodeError,
     Reject,
     SoftTimeLimitExceeded,
     TaskError,
     TaskRevokedError,
 )
+from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery, Settlement
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
+from amqp_tasks.transport.memory._transport import MemoryTransport
 from amqp_tasks.worker import Worker
 from amqp_tasks.worker._loop import Loop
 from support import eventually
@@ -219,6 +222,33 @@ def test_without_dead_letter_queues_a_failure_that_goes_to_nobody_is_acked(broke
         # What was not acked would be back by now.
         assert _depth(app, "default") == 0
         assert app.transport.queue_status("default.dead") is None
+
+
+@pytest.mark.parametrize("has_dead_letters", [True, False])
+def test_who_waits_is_told_that_a_next_run_can_never_be_published(
+    broker: str, settled: list[Settlement], monkeypatch: pytest.MonkeyPatch, has_dead_letters: bool
+) -> None:
+    publish = MemoryTransport.publish_nowait
+
+    def refuse(transport: MemoryTransport, message: OutgoingMessage, *args: Any, **options: Any) -> None:
+        if message.properties.headers.get("retries") == 1 and message.routing_key == "default":
+            raise EncodeError("a header of the next run")
+        publish(transport, message, *args, **options)
+
+    monkeypatch.setattr(MemoryTransport, "publish_nowait", refuse)
+    with App("inside", broker=broker, task_dead_letter_queues=has_dead_letters) as app:
+
+        @app.task(bind=True)
+        def again(self: Any) -> None:
+            raise self.retry(countdown=0)
+
+        with running(app), pytest.raises(EncodeError, match="a header of the next run"):
+            again.delay().get(timeout=10)
+
+        assert len(app.dead_letters.find()) == has_dead_letters
+        # A dead letter is no end; what has ended and lies nowhere must be counted, or it is missing.
+        assert app.transport.tally.has_ends is not has_dead_letters
+    assert settled == [Settlement.ACK]
 
 
 @pytest.mark.parametrize(("acks_on_failure", "end"), [(True, Settlement.ACK), (False, Settlement.DROP)])
