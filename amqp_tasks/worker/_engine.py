@@ -139,6 +139,7 @@ class Engine:
                 on_settled=parts.on_settled,
                 count=parts.transport.tally.add,
                 keep=self._keep_failure,
+                end_instead=self._end_instead,
             )
         )
         self._holding = Holding(
@@ -423,6 +424,10 @@ class Engine:
             self._settler.store(job, record)
         else:
             self._settler.acknowledge(job)
+
+    def _end_instead(self, job: Job, error: Exception, record: ResultRecord) -> None:
+        """What follows it was left to its next run: that is told of the failure first."""
+        self._follow_ups.after_refusal(job, error, partial(self._keep_failure, job, error, None, record))
 
     def _set_aside(
         self, job: Job, error: MalformedMessage, record: ResultRecord | None, traceback: str | None = None

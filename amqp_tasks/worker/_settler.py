@@ -47,7 +47,8 @@ class SettlerParts:
         call_later: runs something on the control thread after some seconds.
         on_settled: called after each settlement.
         count: told of each end, see `Job.end`.
-        keep: sets a job aside whose failure can be told to nobody, see `Settler.set_aside`; or with the record that is stored after.
+        keep: sets a job aside whose failure can be told to nobody, see `Settler.set_aside`.
+        end_instead: ends a job that has failed because its next run can never be published; with what whoever waits is told.
     """
 
     transport: Transport
@@ -57,7 +58,8 @@ class SettlerParts:
     call_later: Callable[[float, Callable[[], None]], object]
     on_settled: Callable[[], None]
     count: Callable[[str], None]
-    keep: Callable[[Job, Exception, str | None, ResultRecord | None], None]
+    keep: Callable[[Job, Exception, str | None], None]
+    end_instead: Callable[[Job, Exception, ResultRecord], None]
 
 
 class Settler:
@@ -127,7 +129,7 @@ class Settler:
         A crash in between leaves the task twice, under one id, and never not at all. A message that can never be published ends
         the task as a dead letter.
         """
-        self._forward(job, message, record, partial(self._keep_instead, job, record))
+        self._forward(job, message, record, partial(self._end_instead, job, record))
 
     def _forward(
         self,
@@ -142,7 +144,7 @@ class Settler:
             record = self.written(job, record)
         self._set_aside(job, message, record, instead, _FIRST_PAUSE)
 
-    def _keep_instead(self, job: Job, record: ResultRecord | None, error: Exception) -> None:
+    def _end_instead(self, job: Job, record: ResultRecord | None, error: Exception) -> None:
         """It has no next run: its failure is what has come of it, unless it has an outcome already."""
         envelope = job.envelope
         if job.task is None or envelope is None:
@@ -152,7 +154,7 @@ class Settler:
         failed = ResultRecord(
             task_id=envelope.id, status=State.FAILURE, result=error, retries=envelope.retries
         )
-        self._parts.keep(job, error, None, record or failed)
+        self._parts.end_instead(job, error, record or failed)
 
     def give_back(self, job: Job, copy: OutgoingMessage) -> None:
         """Leave it to the queue when the delivery comes again; `copy` takes its place where that is not possible any more."""
@@ -239,7 +241,7 @@ class Settler:
         """Nobody can be told of the outcome. A failure is always somewhere: then among the dead letters."""
         is_somewhere = record.status != State.FAILURE or job.is_kept or job.is_refused
         if not is_somewhere and isinstance(record.result, Exception):
-            self._parts.keep(job, record.result, record.traceback, None)
+            self._parts.keep(job, record.result, record.traceback)
         else:
             self._close(job)
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from amqp_tasks import App
+from amqp_tasks import App, chord
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.errors import (
+    ChordError,
     ConfigurationError,
     EncodeError,
     Reject,
@@ -224,10 +225,9 @@ def test_without_dead_letter_queues_a_failure_that_goes_to_nobody_is_acked(broke
         assert app.transport.queue_status("default.dead") is None
 
 
-@pytest.mark.parametrize("has_dead_letters", [True, False])
-def test_who_waits_is_told_that_a_next_run_can_never_be_published(
-    broker: str, settled: list[Settlement], monkeypatch: pytest.MonkeyPatch, has_dead_letters: bool
-) -> None:
+@pytest.fixture
+def refuses_next_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No first retry can be published to the default queue."""
     publish = MemoryTransport.publish_nowait
 
     def refuse(transport: MemoryTransport, message: OutgoingMessage, *args: Any, **options: Any) -> None:
@@ -236,6 +236,13 @@ def test_who_waits_is_told_that_a_next_run_can_never_be_published(
         publish(transport, message, *args, **options)
 
     monkeypatch.setattr(MemoryTransport, "publish_nowait", refuse)
+
+
+@pytest.mark.usefixtures("refuses_next_runs")
+@pytest.mark.parametrize("has_dead_letters", [True, False])
+def test_who_waits_is_told_that_a_next_run_can_never_be_published(
+    broker: str, settled: list[Settlement], has_dead_letters: bool
+) -> None:
     with App("inside", broker=broker, task_dead_letter_queues=has_dead_letters) as app:
 
         @app.task(bind=True)
@@ -249,6 +256,25 @@ def test_who_waits_is_told_that_a_next_run_can_never_be_published(
         # A dead letter is no end; what has ended and lies nowhere must be counted, or it is missing.
         assert app.transport.tally.has_ends is not has_dead_letters
     assert settled == [Settlement.ACK]
+
+
+@pytest.mark.usefixtures("refuses_next_runs")
+@pytest.mark.parametrize("has_dead_letters", [True, False])
+def test_the_rest_of_a_workflow_is_told_that_a_next_run_can_never_be_published(
+    broker: str, has_dead_letters: bool
+) -> None:
+    with App("inside", broker=broker, task_dead_letter_queues=has_dead_letters) as app:
+
+        @app.task(bind=True)
+        def again(self: Any) -> None:
+            raise self.retry(countdown=0)
+
+        @app.task
+        def total(values: list[int]) -> int:
+            return sum(values)
+
+        with running(app), pytest.raises(ChordError, match="a header of the next run"):
+            chord([again.s()], total.s()).delay().get(timeout=10)
 
 
 @pytest.mark.parametrize(("acks_on_failure", "end"), [(True, Settlement.ACK), (False, Settlement.DROP)])

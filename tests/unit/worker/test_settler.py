@@ -84,6 +84,7 @@ class Fixture:
         self.ledger = Ledger(in_flight=10)
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.kept: list[tuple[str, Exception, str | None]] = []
+        self.ended: list[tuple[str, Exception, ResultRecord]] = []
         self.counted: list[str] = []
         self.settler = Settler(
             SettlerParts(
@@ -94,7 +95,8 @@ class Fixture:
                 call_later=lambda delay, callback: self.later.append((delay, callback)),
                 on_settled=lambda: None,
                 count=self.counted.append,
-                keep=lambda job, error, traceback, _: self.kept.append((job.key, error, traceback)),
+                keep=lambda job, error, traceback: self.kept.append((job.key, error, traceback)),
+                end_instead=lambda job, error, record: self.ended.append((job.key, error, record)),
             )
         )
         self.settler.consumer = self.consumer  # type: ignore[assignment]  # only what a settler uses
@@ -319,7 +321,7 @@ def test_a_run_that_can_never_be_published_is_not_tried_again(
     it.door.sent.pop()[1](error)
 
     assert it.later == []
-    assert it.kept == ([("a", error, None)] if is_known else [])
+    assert [told[:2] for told in it.ended] == ([("a", error)] if is_known else [])
     assert it.settlements == ([] if is_known else [Settlement.DROP])
 
 
