@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.message import entry_from_data
 from amqp_tasks.transport import ConsumerState
+from amqp_tasks.worker._exits import exit_now
 from amqp_tasks.worker._link import Link, LinkClosed, Message
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._process import ProcessReports, WorkerProcess
@@ -173,7 +172,7 @@ class _Child:
         self._send({"kind": "queues", **asdict(queues)})
 
     def _on_broken(self, why: str) -> None:
-        _exit(1)
+        exit_now(1)
 
     def _on_recycling(self, why: str) -> None:
         self._send({"kind": "recycling", "why": why})
@@ -188,12 +187,4 @@ class _Child:
         self._process.let_clean_up()
         if not is_clean or self._process.has_ended_a_task:
             # Slots still run something; nothing waits for it any more, so nor do we.
-            _exit(0 if is_clean else 1)
-
-
-def _exit(code: int) -> NoReturn:
-    """End whatever other threads do."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+            exit_now(0 if is_clean else 1)

@@ -36,6 +36,7 @@ from amqp_tasks.worker._accounts import (
 )
 from amqp_tasks.worker._again import message_of, requeued
 from amqp_tasks.worker._ends import Ends
+from amqp_tasks.worker._exits import exit_if_forked
 from amqp_tasks.worker._follow_ups import FollowUps
 from amqp_tasks.worker._guards import check_chord
 from amqp_tasks.worker._job import Job
@@ -259,6 +260,7 @@ class Runner:
         try:
             if error is not None:
                 self._last_words.say(job, error)
+                exit_if_forked(self._pid)
         except BaseException:
             # Users' code may raise anything. What follows still has to be done, or each process that gets it would end so.
             logger.exception(
@@ -313,6 +315,7 @@ class Runner:
             outcome, again = self._prepare_again(job, task, payload, outcome)
         if task.hooks and outcome.was_run:
             run_hooks(task, request, outcome)
+            exit_if_forked(self._pid)
         self._once.after(task, envelope, outcome)
         if outcome.state == State.REVOKED:
             raise MalformedMessage(
@@ -351,7 +354,8 @@ class Runner:
             self._settler.tell(job, started_record(job, pid=self._pid, hostname=rules.hostname))
         if not rules.is_acked_late(task):
             self._settler.acknowledge_early(job)
-        return request, payload, _execute(task, request, payload, watch, partial(self._is_revoked, envelope))
+        is_revoked = partial(self._is_revoked, envelope)
+        return request, payload, _execute(task, request, payload, watch, is_revoked, self._pid)
 
     def _watch(self, job: Job, slot: int) -> Watch | None:
         """What looks after the run's limits; None when it has none."""
@@ -540,17 +544,21 @@ def _execute(
     payload: Payload,
     watch: Watch | None,
     is_revoked: Callable[[], bool],
+    pid: int,
 ) -> Outcome:
     """Run it; a task that asks the process to exit has failed, and the process goes on."""
     try:
-        return execute(task, request, payload, guard=watch, is_revoked=is_revoked)
+        outcome = execute(task, request, payload, guard=watch, is_revoked=is_revoked)
     except BaseException as exc:  # noqa: BLE001 - nothing a task raises may leave its delivery open
+        exit_if_forked(pid, exc)
         error = RuntimeError(
             f"the task raised {type(exc).__name__}({error_text(exc)}); a task cannot end its worker this way"
         )
         frames = exc.__traceback__
         told = exc.with_traceback(frames and frames.tb_next)  # without this one, as for any other failure
         return Outcome(state=State.FAILURE, exception=error, traceback_text=format_traceback(told))
+    exit_if_forked(pid, outcome.exception)
+    return outcome
 
 
 def _delivery_info(job: Job, envelope: Envelope) -> DeliveryInfo:

@@ -195,6 +195,42 @@ def test_the_death_of_the_template_ends_the_node_with_an_error(
     assert worker.survivors(within=2.0) == []
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), (3, 3), (None, 0), ("why", 1)])
+def test_a_child_that_a_task_forks_ends_there_and_answers_for_nothing(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    pool: str,
+    how: str | int | None,
+    code: int,
+) -> None:
+    worker = worker_process("-P", pool, "-c", "1", app=APP)
+
+    assert client.act("forks", "fork", how).get(timeout=10) == code
+    assert client.act("next").get(timeout=10) == "next"
+
+    assert worker.stop() == 0
+    assert raw_client.depth(f"{QUEUE}.dead") == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_child_that_a_hook_forks_ends_there(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, pool: str
+) -> None:
+    worker = worker_process("-P", pool, "-c", "1", app=APP)
+
+    assert client.app.send_task("act_forking", ("alive",)).get(timeout=10) == "alive"
+    dead = client.app.send_task("act_forking", ("dead", "exit", 1))
+    with pytest.raises(TaskDied, match="3 times"):
+        dead.get(timeout=20)
+    assert client.act("next").get(timeout=10) == "next"
+
+    assert worker.stop() == 0
+    assert raw_client.depth(f"{QUEUE}.dead") == 1
+
+
 def test_as_process_1_a_worker_reaps_what_tasks_leave_behind(
     client: WorkerClient, ledger: Ledger, raw_client: RawClient, vhost: Vhost, tmp_path: Path
 ) -> None:

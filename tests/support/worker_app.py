@@ -152,6 +152,19 @@ def _orphan(key: str, argument: Any) -> Any:
     return key
 
 
+def _fork(key: str, argument: Any) -> Any:
+    """Have a child that ends as scripts end, and go on when it is gone."""
+    child = os.fork()
+    if not child:
+        if argument == "raise":
+            raise ValueError("of the child")
+        if argument == "return":
+            return "of the child"
+        sys.exit(argument)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
 _before_fork: set[str] = set()
 os.register_at_fork(after_in_child=lambda: _before_fork.update(sys.modules))
 
@@ -226,6 +239,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "print": _print,
     "return": _return,
     "orphan": _orphan,
+    "fork": _fork,
     "revoked-error": _revoked_error,
     "until-cancelled": _until_cancelled,
     "imported": _imported,
@@ -283,6 +297,26 @@ class _Lingering(Task[..., Any]):
 @app.task(name="act_lingering", base=_Lingering)
 def act_lingering(key: str, gate: str, action: str = "ok", argument: Any = None) -> Any:
     """As `act`; its hook takes longer."""
+    return act(key, action, argument)
+
+
+class _Forking(Task[..., Any]):
+    """Its hooks have a child that returns from there, and end when it is gone."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        self._fork()
+
+    def on_dead(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        self._fork()
+
+    def _fork(self) -> None:
+        if child := os.fork():
+            os.waitpid(child, 0)
+
+
+@app.task(name="act_forking", base=_Forking)
+def act_forking(key: str, action: str = "ok", argument: Any = None) -> Any:
+    """As `act`; its hooks fork."""
     return act(key, action, argument)
 
 
