@@ -137,11 +137,12 @@ class ProcessRecords:
         return range(self._offset, self._offset + self._slots * _RECORD, _RECORD)
 
     def _keys(self, places: Iterable[int]) -> tuple[str, ...]:
-        found: list[str] = []
+        # Once each: where two slots are marked with one task, its process still dies once.
+        found: dict[str, None] = {}
         for at in places:
             length = self._memory[at + _LENGTH] * 256 + self._memory[at + _LENGTH + 1]
             raw = self._memory[at + _HEAD : at + _HEAD + length]
             with contextlib.suppress(UnicodeDecodeError):
                 # A living process may be writing it just now; then it names nothing.
-                found.append(raw.decode("utf-8", "surrogatepass"))
+                found[raw.decode("utf-8", "surrogatepass")] = None
         return tuple(found)

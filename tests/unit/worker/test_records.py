@@ -63,6 +63,18 @@ def test_a_slot_that_has_run_nothing_yet_is_not_marked_with_what_the_process_bef
     assert records.running() == ()
 
 
+def test_a_task_that_runs_and_was_the_last_one_of_a_free_slot_too_is_charged_once() -> None:
+    """Its id was sent again, or it went back to its queue and has come again."""
+    records = RecordTable(processes=1, slots=2).of_process(0)
+    records.mark(0, "again")
+    records.clear(0)
+    records.mark(1, "again")
+
+    records.reclaim({"again"}.__contains__)
+
+    assert records.running() == ("again",)
+
+
 def test_a_run_is_overdue_from_its_time_on() -> None:
     records = RecordTable(processes=2, slots=2).of_process(1)
     records.mark(0, "free")
