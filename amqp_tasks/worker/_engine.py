@@ -442,7 +442,7 @@ class Engine:
             logger.exception(
                 "a message cannot be rewritten as a dead letter", extra={"action": "dead_letter"}
             )
-            self._settler.drop(job, None)
+            self._settler.drop(job, record)
         else:
             self._settler.set_aside(job, message, record)
 

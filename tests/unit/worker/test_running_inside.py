@@ -308,6 +308,25 @@ def test_without_dead_letter_queues_what_is_refused_is_left_to_the_broker(
     assert settled == [Settlement.DROP]
 
 
+def test_who_waits_is_told_of_a_refusal_that_cannot_be_written_as_a_dead_letter(
+    broker: str, settled: list[Settlement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any, **_options: Any) -> OutgoingMessage:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("amqp_tasks.worker._engine.dead_letter_of", fail)
+    with App("inside", broker=broker) as app:
+
+        @app.task
+        def reject() -> None:
+            raise Reject("not ours")
+
+        with running(app), pytest.raises(TaskError, match="not ours"):
+            reject.delay().get(timeout=10)
+
+    assert settled == [Settlement.DROP]
+
+
 def test_an_exception_without_a_text_is_kept_all_the_same(broker: str) -> None:
     class Mute(Exception):
         def __str__(self) -> str:
