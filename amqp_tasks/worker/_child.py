@@ -107,7 +107,7 @@ class _Child:
                 queues=self._on_queues,
                 recycling=self._on_recycling,
                 ended=self._on_ended,
-                ran=self._check_link,
+                ran=self._on_ran,
                 broken=self._on_broken,
             ),
             loop=self._loop,
@@ -145,13 +145,20 @@ class _Child:
             elif message["kind"] == "cut":
                 self._process.cut()
 
-    def _check_link(self) -> None:
+    def _on_ran(self) -> None:
+        # In its slot, which is still marked: no neighbour whose outcome is on its way has closed anything.
+        self._check_link(by_running=True)
+
+    def _check_link(self, *, by_running: bool = False) -> None:
         """End when a task closed our end, as what makes itself a daemon closes all there is: no thread of ours would last."""
         try:
             # After each task, so not by what lets go of the interpreter: another thread would take it each time.
             os.get_inheritable(self._link.socket.fileno())
         except OSError:
-            self._process.fail("a task has closed its descriptors; close only those that it has opened")
+            self._process.fail(
+                "a task has closed its descriptors; close only those that it has opened",
+                by_running=by_running,
+            )
 
     def _orphaned(self) -> None:
         self._check_link()

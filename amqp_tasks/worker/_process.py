@@ -185,12 +185,19 @@ class WorkerProcess:
         """Stop cold: close the connections now; the broker requeues what is not acked."""
         self.loop.call_soon(lambda: self._end(_CUT_TIMEOUT))
 
-    def fail(self, why: str, error: BaseException | None = None) -> None:
-        """Say that the process cannot go on, and have what broke it charged. Where it has a supervisor, it ends here."""
+    def fail(self, why: str, error: BaseException | None = None, *, by_running: bool = False) -> None:
+        """Say that the process cannot go on, and have what broke it charged. Where it has a supervisor, it ends here.
+
+        Args:
+            why: for the log.
+            error: what was raised, if anything.
+            by_running: what broke it runs still; else it may be what a slot ran last, as well.
+        """
         logger.critical(
             "this process cannot go on and ends: %s", why, exc_info=error, extra={"action": "process_broken"}
         )
-        self._engine.charge_last()
+        if not by_running:
+            self._engine.charge_last()
         self._reports.broken(why)
 
     # The control thread.
