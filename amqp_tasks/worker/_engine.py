@@ -315,8 +315,10 @@ class Engine:
         """Let the supervisor know what may be delivered again and must not be run."""
         if still_open:
             self._parts.verdicts.tell_open(still_open)
-        if maybe_lost:
-            self._parts.verdicts.tell_finished(maybe_lost)
+        # What has ended meanwhile has said so, too early to be understood: it would be held to be open for ever.
+        finished = (*maybe_lost, *(key for key in still_open if not self._ledger.is_open(key)))
+        if finished:
+            self._parts.verdicts.tell_finished(finished)
 
     def _is_lost(self, job: Job) -> bool:
         return self._ledger.is_lost(job.delivery)

@@ -11,6 +11,7 @@ from amqp_tasks import App
 from amqp_tasks.app._journal import JournalWriter
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.message import Envelope, JournalEntry
+from amqp_tasks.transport import ConsumerEvent, ConsumerState
 from amqp_tasks.worker._alone import Alone
 from amqp_tasks.worker._engine import Engine
 from amqp_tasks.worker._loop import Loop
@@ -135,3 +136,33 @@ def test_a_malformed_termination_keeps_no_pause_from_being_heeded(
     )
 
     assert paused == [["default"]]
+
+
+def test_the_last_word_of_a_task_that_ends_while_its_connection_is_lost_is_that_it_is_finished(
+    process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its redelivery, or what is sent under its id another day, would be held for as long as this process lives."""
+    engine, told = process._engine, list[tuple[str, str]]()
+    monkeypatch.setattr(Alone, "tell_open", lambda _, keys: told.extend(("open", key) for key in keys))
+    monkeypatch.setattr(
+        Alone, "tell_finished", lambda _, keys: told.extend(("finished", key) for key in keys)
+    )
+    for key in ("ends", "goes on"):
+        engine.begin(job_of(key))
+    lose = engine._ledger.lose
+
+    def lose_and_end(epoch: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        found = lose(epoch)
+        ending = engine._ledger._open["ends"]
+        ending.is_acked = True  # there is no consumer here
+        engine._settler.acknowledge(
+            ending
+        )  # as its slot may, between what the I/O thread looks at and what it tells
+        return found
+
+    monkeypatch.setattr(engine._ledger, "lose", lose_and_end)
+
+    engine._on_event(ConsumerEvent(state=ConsumerState.LOST, epoch=1))
+
+    assert [what for what, key in told if key == "ends"][-1] == "finished"
+    assert [what for what, key in told if key == "goes on"] == ["open"]
