@@ -325,7 +325,9 @@ class Supervisor:
     def _check_gone(self, process: ChildProcess) -> None:
         if process.serial in self._processes:
             logger.error("process %d hangs at its end and is killed", process.pid, extra={"action": "hung"})
-            process.kill()
+            # One that ends in order has emptied its records, or has said that it leaves something. What another runs has closed
+            # its end of the link, and would do so again wherever it is delivered: that is charged.
+            process.signal(signal.SIGKILL)
 
     def _on_message(self, process: ChildProcess, message: Message) -> None:
         process.note(message)

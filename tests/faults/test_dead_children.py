@@ -196,6 +196,26 @@ def test_the_death_of_the_template_ends_the_node_with_an_error(
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_task_that_takes_its_process_from_the_supervisor_runs_three_times(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pool: str,
+) -> None:
+    monkeypatch.setenv("AMQP_TASKS_WORKER_LOST_WAIT", "0.3")
+    result = client.act("cuts", "close-link", str(tmp_path / "never"))
+
+    worker = worker_process("-P", pool, "-c", "1", app=APP)
+    with pytest.raises(TaskDied, match="3 times"):
+        result.get(timeout=20)
+
+    assert ledger.counts("start") == {"cuts": 3}
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 @pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), (3, 3), (None, 0), ("why", 1)])
 def test_a_child_that_a_task_forks_ends_there_and_answers_for_nothing(
     client: WorkerClient,

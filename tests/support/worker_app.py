@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 from amqp_tasks import App, Task, current_request
 from amqp_tasks.errors import SoftTimeLimitExceeded, TaskRevokedError
+from amqp_tasks.worker._link import Link
 from support.eventually import let_pass, wait_until
 from support.ledger import Ledger
 
@@ -65,6 +67,13 @@ def _close_all(key: str, argument: Any) -> Any:
     """What makes itself a daemon closes all descriptors but the first `argument`; it goes on, its process cannot."""
     os.closerange(argument, 256)
     return key
+
+
+def _close_link(key: str, argument: Any) -> Any:
+    """Close the one descriptor that leads to the supervisor, and go on."""
+    (link,) = (each for each in gc.get_objects() if isinstance(each, Link) and each.socket.fileno() >= 0)
+    os.close(link.socket.fileno())
+    return _wait(key, argument)
 
 
 def _wait(key: str, argument: Any) -> Any:
@@ -224,6 +233,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "segfault": _segfault,
     "outgrow": _outgrow,
     "close-all": _close_all,
+    "close-link": _close_link,
     "wait": _wait,
     "sleep": _sleep,
     "time": _time,
