@@ -428,8 +428,20 @@ class Engine:
             self._settler.acknowledge(job)
 
     def _end_instead(self, job: Job, error: Exception, record: ResultRecord) -> None:
-        """What follows it was left to its next run: that is told of the failure first."""
-        self._follow_ups.after_refusal(job, error, partial(self._keep_failure, job, error, None, record))
+        """Its key and what follows it were left to its next run: first others may have the one, and the other is told."""
+        task, envelope = job.task, job.envelope
+        assert task is not None
+        assert envelope is not None
+        keep = partial(self._keep_failure, job, error, None, record)
+        if not self._once.heeds(task, envelope):
+            self._follow_ups.after_refusal(job, error, keep)
+            return
+
+        def free_its_key() -> None:
+            self._once.give_up(task, envelope)
+            self._follow_ups.after_refusal(job, error, keep)
+
+        self._follow_ups.aside(free_its_key)
 
     def _set_aside(
         self, job: Job, error: MalformedMessage, record: ResultRecord | None, traceback: str | None = None

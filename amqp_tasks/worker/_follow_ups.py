@@ -99,10 +99,14 @@ class FollowUps:
         self._accept, self._has_dead_letters = accept, has_dead_letters
         self._limits = limits
         self._maker = StepMaker(app, hostname=hostname, has_dead_letters=has_dead_letters)
-        self._sending = Sending(app, call_later, aside=self._aside)
+        self._sending = Sending(app, call_later, aside=self.aside)
         self._joiner = Joiner(
             app, self._maker, self._sending, limits, call_later, keeps_failures=has_dead_letters
         )
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """Do something on a thread that may wait; never, once this is closed. Any thread."""
+        self._joiner.run(work)
 
     def close(self, *, timeout: float) -> None:
         """Begin nothing more, and let nobody wait for the broker any longer: see `Closing`."""
@@ -269,9 +273,6 @@ class FollowUps:
             self._joiner.look(steps.joins, queue_name, then)
         else:
             then()
-
-    def _aside(self, work: Callable[[], None]) -> None:
-        self._joiner.run(work)
 
 
 @dataclass(slots=True)

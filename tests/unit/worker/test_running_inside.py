@@ -24,6 +24,7 @@ from amqp_tasks.errors import (
     TaskError,
     TaskRevokedError,
 )
+from amqp_tasks.idempotency import MemoryStore
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery, Settlement
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
@@ -275,6 +276,26 @@ def test_the_rest_of_a_workflow_is_told_that_a_next_run_can_never_be_published(
 
         with running(app), pytest.raises(ChordError, match="a header of the next run"):
             chord([again.s()], total.s()).delay().get(timeout=10)
+
+
+@pytest.mark.usefixtures("refuses_next_runs")
+def test_others_may_have_the_idempotency_key_of_a_task_whose_next_run_can_never_be_published(
+    broker: str,
+) -> None:
+    with App("inside", broker=broker) as app:
+        app.idempotency_store = MemoryStore()
+
+        @app.task(bind=True)
+        def again(self: Any, is_last: bool) -> str:
+            if not is_last:
+                raise self.retry(countdown=0)
+            return "ran"
+
+        with running(app):
+            with pytest.raises(EncodeError):
+                again.apply_async((False,), idempotency_key="one").get(timeout=10)
+            # One that waits for the key asks again after five seconds.
+            assert again.apply_async((True,), idempotency_key="one").get(timeout=4) == "ran"
 
 
 @pytest.mark.parametrize(("acks_on_failure", "end"), [(True, Settlement.ACK), (False, Settlement.DROP)])
