@@ -5,14 +5,17 @@ It also knows, after a lost connection, which redeliveries are of tasks that sti
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.worker._job import Job
-from amqp_tasks.worker._verdicts import RecentKeys
+from amqp_tasks.worker._verdicts import MAX_AGE, RecentKeys
 
 if TYPE_CHECKING:
+    from amqp_tasks.clock import Clock
     from amqp_tasks.transport import Delivery
 
 __all__ = ("Closing", "Ledger")
@@ -27,14 +30,16 @@ class Ledger:
 
     Args:
         in_flight: how many acks can be lost at most when a connection breaks: what the broker lets be unacked.
+        clock: monotonic time.
     """
 
-    def __init__(self, *, in_flight: int) -> None:
+    def __init__(self, *, in_flight: int, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, Job] = {}
         self._count = 0
-        self._acked: deque[tuple[int, str]] = deque(maxlen=in_flight)
-        self._finished = RecentKeys()
+        self._acked: deque[tuple[int, str, float]] = deque(maxlen=in_flight)
+        self._finished = RecentKeys(clock=clock)
         self._lost_epoch = -1
         self._told_open: set[str] = set()
         self._taken_back: set[str] = set()
@@ -72,7 +77,7 @@ class Ledger:
                 if is_lost:
                     self._finished.add((job.key,))
                 else:
-                    self._acked.append((delivery.epoch, job.key))
+                    self._acked.append((delivery.epoch, job.key, self._clock.monotonic()))
         return delivery, is_lost or was_told
 
     def release(self, job: Job) -> Delivery | None:
@@ -113,7 +118,7 @@ class Ledger:
         Returns what `lose` does.
         """
         with self._lock:
-            maybe = tuple(key for _, key in self._acked)
+            maybe = self._acked_lately()
             self._finished.add(maybe)
             keys = tuple(
                 key
@@ -133,11 +138,16 @@ class Ledger:
         """The connection of `epoch` is gone. Returns the keys still open, and those whose acks may be lost."""
         with self._lock:
             self._lost_epoch = max(self._lost_epoch, epoch)
-            maybe = tuple(key for of_epoch, key in self._acked if of_epoch <= epoch)
+            maybe = self._acked_lately(epoch)
             self._acked.clear()
             self._finished.add(maybe)
             self._told_open.update(self._open)
             return tuple(self._open), maybe
+
+    def _acked_lately(self, epoch: float = math.inf) -> tuple[str, ...]:
+        # What was acked long ago the broker knows, and its id may have come again: in a quiet worker they stay here for days.
+        oldest = self._clock.monotonic() - MAX_AGE
+        return tuple(key for of_epoch, key, at in self._acked if of_epoch <= epoch and at > oldest)
 
     def is_lost(self, delivery: Delivery) -> bool:
         """Whether its connection is known to be lost: the broker has it back."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from amqp_tasks.worker._job import key_of
 from amqp_tasks.worker._ledger import Ledger
-from support.fake_deliveries import job_of
+from amqp_tasks.worker._verdicts import MAX_AGE
+from support.fake_deliveries import FakeClock, job_of
 
 
 def test_a_job_is_open_until_it_is_closed() -> None:
@@ -95,3 +98,20 @@ def test_what_is_settled_after_the_loss_is_lost_and_finished() -> None:
 def test_a_retry_has_a_key_of_its_own() -> None:
     assert key_of("a", 0) == "a"
     assert key_of("a", 2) != key_of("a", 1) != "a"
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_what_was_acked_long_before_the_loss_does_not_count_as_finished(is_cancelled: bool) -> None:
+    """A nightly run has the same id each time: the next one would be taken for done."""
+    clock = FakeClock()
+    ledger = Ledger(in_flight=10, clock=clock)
+    for key in ("nightly", "just now"):
+        ledger.open(job := job_of(key))
+        ledger.close(job)
+        clock.seconds += MAX_AGE - 1
+
+    _, maybe_lost = ledger.take_back("work") if is_cancelled else ledger.lose(1)
+
+    assert maybe_lost == ("just now",)
+    assert not ledger.is_finished("nightly")
+    assert ledger.is_finished("just now")
