@@ -103,9 +103,10 @@ class ProcessRecords:
     def reset(self) -> None:
         """Forget all; by the supervisor, before the place is given to another process."""
         for slot in range(self._slots):
-            # Its last key, too: the next process is not to be charged in the name of the one before (`reclaim`).
-            self.mark(slot, "")
             self.clear(slot)
+            # Its last key, too: the next process is not to be charged in the name of the one before (`reclaim`).
+            at = self._offset + slot * _RECORD
+            self._memory[at + _LENGTH : at + _HEAD] = bytes(_HEAD - _LENGTH)
             self.limit(slot, 0.0)
         self.give_sign(0.0)
 
