@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 
 import pytest
 
@@ -133,17 +134,22 @@ def test_a_reader_whose_io_thread_died_reads_on_after_what_it_knows(
 
 
 def test_another_stream_is_read_in_one_piece(
-    reader: Reader, direct: Transport, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+    reader: Reader, direct: Transport, vhost: Vhost, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_journal, "READ_AGAIN_AFTER", 0.1)
     write(direct, vhost, "a")
     reader.follower.start()
     assert reader.follower.wait_until_read()
     kinds = [f"kind-{number}" for number in range(500)]
 
-    end_io_thread(reader.transport)
+    # It reads again when all is there: what is written while it reads comes by and by.
+    later: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    with monkeypatch.context() as held:
+        held.setattr(reader.follower, "_call_later", lambda _, read_again: later.put(read_again))
+        end_io_thread(reader.transport)
+        read_again = later.get(timeout=15)
     direct.delete_queue(JOURNAL_NAME)
     write(direct, vhost, *kinds)
+    loop.call_later(0, read_again)
 
     eventually(lambda: _assert(reader.read[1:] == kinds), within=10)
     assert reader.pieces == [1, 500]
