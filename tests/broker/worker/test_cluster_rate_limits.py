@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,12 +12,11 @@ from amqp_tasks.errors import TaskRevokedError
 from amqp_tasks.message import token_plan
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.conservation import assert_conserved
+from support.pacing import assert_paced
 from support.worker_app import QUEUE
 from support.worker_client import WorkerClient
 
 APP = "support.worker_app:app"
-SLACK = 0.1
-"""Seconds that a task may take from its start to its first line, when the one before it took none."""
 FAST, SLOW = token_plan("shared", 4), token_plan("shared_slowly", 40 / 60)
 pytestmark = pytest.mark.usefixtures("ledger")
 
@@ -29,13 +27,6 @@ def call(client: WorkerClient, task: str, keys: Iterable[str], **options: Any) -
 
 def starts(ledger: Ledger, prefix: str) -> list[float]:
     return sorted(entry.at for entry in ledger.entries("start") if entry.key.startswith(prefix))
-
-
-def assert_paced(times: list[float], count: int, seconds: float) -> None:
-    """Never more than `count` starts in any window of `seconds`."""
-    windows = [later - sooner for sooner, later in zip(times, times[count:], strict=False)]
-    assert windows, "too few starts to see a limit"
-    assert min(windows) >= seconds - SLACK
 
 
 def tokens(raw_client: RawClient, plan: Any) -> int:
@@ -128,9 +119,8 @@ def test_nothing_is_lost_and_nothing_too_fast_when_a_node_is_killed(
     doomed.kill_all()
 
     eventually(lambda: set(ledger.keys("done")) == sent, within=40)
-    times = starts(ledger, "shared")
     # A token whose holder dies between a start and its rejection comes back at once: one start more.
-    assert sum(later - sooner < 0.25 - SLACK for sooner, later in itertools.pairwise(times)) <= 1
+    assert_paced(starts(ledger, "shared"), 1, 0.25, early=1)
     assert other.stop() == 0
     assert_conserved(sent, ledger, raw_client)
     assert tokens(raw_client, FAST) == 1
