@@ -42,7 +42,7 @@ def test_promise_03_an_alarm_is_told_to_callers_in_time_while_workers_finish_and
 
     began = time.monotonic()
     with pytest.raises(BrokerBlocked) as raised:
-        private_client.act("refused")
+        private_client.act("refused", timeout=2.0)
     took = time.monotonic() - began
     gate.touch()
     ledger.wait_for("done", count=101, within=30)
@@ -65,7 +65,7 @@ def test_promise_03_an_alarm_is_told_to_callers_in_time_while_workers_finish_and
 def _is_blocked(client: WorkerClient) -> bool:
     """The broker tells at the first message that it will not take; that one may be stored when the alarm is over."""
     try:
-        client.act("probe", ignore_result=True)
+        client.act("probe", ignore_result=True, timeout=2.0)
     except (SendUnknown, BrokerBlocked):
         return True
     return False
