@@ -16,7 +16,7 @@ from typing import IO
 
 import psutil
 
-from support.eventually import wait_until
+from support.eventually import PATIENCE, wait_until
 
 __all__ = ("WorkerProcess", "WorkerProcesses", "running")
 
@@ -80,6 +80,11 @@ class WorkerProcess:
     def wait_output(self, pattern: str, *, count: int = 1, within: float = 15.0) -> str:
         """Wait for `count` lines that match the regular expression; returns the first.
 
+        Args:
+            pattern: the regular expression.
+            count: of the lines.
+            within: seconds, on a machine that has nothing else to do.
+
         Raises:
             AssertionError: none came in time, or the process ended without one.
         """
@@ -91,7 +96,7 @@ class WorkerProcess:
             return len(found) >= count or not self._reader.is_alive()
 
         with self._changed:
-            self._changed.wait_for(seen, within)
+            self._changed.wait_for(seen, PATIENCE * within)
             seen()
         assert len(found) >= count, (
             f"{len(found)} of {count} lines like {pattern!r} from {' '.join(self.command)}\n{self.output}"
@@ -117,8 +122,11 @@ class WorkerProcess:
         """Send a signal to the supervisor alone."""
         self.process.send_signal(number)
 
-    def wait(self, within: float = 15.0) -> int:
+    def wait(self, within: float = 15.0 * PATIENCE) -> int:
         """Wait for its end; returns its exit status.
+
+        Args:
+            within: seconds on this machine: for ends that have a deadline of their own.
 
         Raises:
             AssertionError: it did not end in time.
@@ -130,8 +138,8 @@ class WorkerProcess:
         self._reader.join(5)
         return status
 
-    def stop(self, within: float = 15.0) -> int:
-        """Stop it warm (TERM) and wait; returns its exit status."""
+    def stop(self, within: float = 15.0 * PATIENCE) -> int:
+        """Stop it warm (TERM) and wait; returns its exit status. `within` as in `wait`."""
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         return self.wait(within)
@@ -149,8 +157,8 @@ class WorkerProcess:
         self.process.wait(10)
 
     def survivors(self, *, within: float = 5.0) -> list[str]:
-        """Descendants that live on although the supervisor ended; waited for a short while."""
-        wait_until(lambda: not self._family(), within)
+        """Descendants that live on although the supervisor ended; waited for a short while, as by `eventually`."""
+        wait_until(lambda: not self._family(), PATIENCE * within)
         return [f"{each.pid}: {' '.join(each.cmdline())}" for each in self._family()]
 
     def close(self) -> list[str]:
