@@ -143,10 +143,10 @@ class FaultRun:
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self._outputs()}") from exc
 
-    def add_worker(self, ready: str = READY) -> WorkerProcess:
+    def add_worker(self, ready: str = READY, *, env: Mapping[str, str] | None = None) -> WorkerProcess:
         """Start one more node; returns when it has written a line like `ready`. A peer's need not get so far."""
         command = self.system.worker(self._counts[1])
-        started = self._processes.run(command, env=self._worker_env, ready=None)
+        started = self._processes.run(command, env={**self._worker_env, **(env or {})}, ready=None)
         self.workers.append(started)
         try:
             started.wait_output(ready, within=40.0)
