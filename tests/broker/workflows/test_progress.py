@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from amqp_tasks import App, group
 from amqp_tasks.app._progress import Progress
 from amqp_tasks.errors import ConfigurationError, ResultTimeout
-from support import RawClient, Vhost, WorkerProcess, WorkerProcesses
+from support import RawClient, Vhost, WorkerProcess, WorkerProcesses, eventually
 from support.workflow_app import ending, progressing, reporting
 
 APP = "support.workflow_app:app"
@@ -27,9 +28,12 @@ def test_progress_reaches_who_waits_and_ends_with_the_task(
     result.listen(lambda record: states.append(str(record.status)))
     with pytest.raises(ResultTimeout):
         list(result.updates(timeout=0.1))
-    go.touch()
-
-    told = list(result.updates(timeout=20))
+    with ThreadPoolExecutor(1) as pool:
+        telling = pool.submit(lambda: list(result.updates(timeout=20)))
+        # Who listens later is told the last, and not the first.
+        eventually(lambda: len(result._expectation().listeners) == 2)  # type: ignore[attr-defined]
+        go.touch()
+        told = telling.result(30)
 
     assert result.get(timeout=10) == 1000
     # Not a thousand messages: the first, one in a tenth of a second, and the last.
