@@ -131,12 +131,14 @@ def test_a_wait_for_a_queue_without_consumer_says_so(
 ) -> None:
     """Row U033."""
     monkeypatch.setattr("amqp_tasks.app._result._DIAGNOSE_AFTER", 0.2)
-    result = make_app().send_task("t", queue="lonely")
+    app = make_app()
+    result = app.send_task("t", queue="lonely")
 
-    with caplog.at_level(logging.WARNING, "amqp_tasks.app"), pytest.raises(ResultTimeout):
-        result.get(1)
-
-    assert [getattr(record, "queue", None) for record in caplog.records] == ["lonely"]
+    with caplog.at_level(logging.WARNING, "amqp_tasks.app"), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(result.get, 60)
+        eventually(lambda: [getattr(record, "queue", None) for record in caplog.records] == ["lonely"])
+        app.close()
+        assert isinstance(waiting.exception(10), ClosedError)
 
 
 def test_closing_ends_waits(make_app: MakeApp) -> None:
@@ -182,8 +184,11 @@ def test_sequential_calls_are_quick(make_app: MakeApp, run_worker: RunWorker) ->
     run_worker(app)
     task.delay(0).get(5)
 
-    started = time.monotonic()
+    seconds = list[float]()
     for i in range(20):
+        started = time.monotonic()
         task.delay(i).get(5)
+        seconds.append(time.monotonic() - started)
 
-    assert time.monotonic() - started < 2.0
+    # The quickest: nobody waits for a fixed time before he looks, whatever else the machine does.
+    assert min(seconds) < 0.1
