@@ -171,8 +171,9 @@ def test_a_confirm_of_all_and_more_confirms_what_was_published(tag: int) -> None
 
 
 def test_a_confirm_of_a_message_that_was_not_published_confirms_nothing() -> None:
-    with ScriptedBroker() as broker, app_of(broker, timeout=0.5) as app:
+    with ScriptedBroker() as broker, app_of(broker) as app:
+        call(app)  # so that the time of the next one is that of its publish
         broker.misbehave("Basic.Publish", Fault.GARBAGE, garbage=confirm_of(77, multiple=False))
 
         with pytest.raises(SendUnknown):
-            call(app)
+            app.send_task("task", ("",), ignore_result=True, timeout=0.5)

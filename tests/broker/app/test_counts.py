@@ -60,12 +60,12 @@ def test_a_worker_that_publishes_nothing_tells_what_it_has_done(
 
 
 def test_a_call_that_may_have_been_stored_is_counted_as_unknown(vhost: Vhost, proxy: TcpProxy) -> None:
-    with App("caller", broker=proxy.url_for(), task_publish_timeout=1.5) as caller:
+    with App("caller", broker=proxy.url_for()) as caller:
         declare_account(caller.transport, TopologyMode.DECLARE)
         caller.send_task("one", ignore_result=True)
         proxy.half_open()
         with pytest.raises(SendUnknown):
-            caller.send_task("one", ignore_result=True)
+            caller.send_task("one", ignore_result=True, timeout=1.5)
         proxy.cut()
         proxy.resume()
         caller.send_task("one", ignore_result=True)
