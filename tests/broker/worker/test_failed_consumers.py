@@ -54,11 +54,18 @@ worker_app._ACTIONS["end I/O thread"] = end_io_thread
 THREADS, PREFORK = ("-P", "threads", "-c", "2"), ("-c", "1")
 
 
+def start(
+    worker_process: WorkerProcesses, folder: Path, options: tuple[str, ...], *, stop_timeout: float
+) -> WorkerProcess:
+    (folder / "dying_app.py").write_text(APP)
+    settings = {"AMQP_TASKS_WORKER_STOP_TIMEOUT": str(stop_timeout)}
+    return worker_process(*options, app="dying_app:app", env=settings)
+
+
 @pytest.fixture(params=[THREADS])
 def worker(request: pytest.FixtureRequest, worker_process: WorkerProcesses, tmp_path: Path) -> WorkerProcess:
-    (tmp_path / "dying_app.py").write_text(APP)
-    settings = {"AMQP_TASKS_WORKER_STOP_TIMEOUT": "1.5"}
-    return worker_process(*request.param, app="dying_app:app", env=settings)
+    """One that gives its tasks little time to end."""
+    return start(worker_process, tmp_path, request.param, stop_timeout=1.5)
 
 
 def test_a_task_that_does_not_end_keeps_its_process_for_the_time_of_a_stop(
@@ -75,8 +82,9 @@ def test_a_task_that_does_not_end_keeps_its_process_for_the_time_of_a_stop(
 
 
 def test_a_task_that_ends_after_its_consumer_is_not_run_again(
-    client: WorkerClient, worker: WorkerProcess, ledger: Ledger, tmp_path: Path
+    client: WorkerClient, worker_process: WorkerProcesses, ledger: Ledger, tmp_path: Path
 ) -> None:
+    worker = start(worker_process, tmp_path, THREADS, stop_timeout=30)
     running = client.act("running", "fail consumer", str(tmp_path / "gate"))
     eventually((tmp_path / "failed").exists, within=10)
     (tmp_path / "gate").touch()
