@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -104,12 +103,11 @@ def test_no_task_waits_behind_a_long_one_while_a_slot_elsewhere_is_idle(
     ledger.wait_for("start", "long")
     results = [client.act(f"short-{n}") for n in range(10)]
     second = worker_process("-c", "1", "-n", "second@%h", app=APP)
-    began = time.monotonic()
 
     for result in results:
-        result.get(timeout=10)
+        result.get(timeout=20)
 
-    assert time.monotonic() - began < 3
+    assert "long" not in ledger.keys("done")
     gate.touch()
     assert long_one.get(timeout=10) == "long"
     assert client.act("again").get(timeout=10) == "again"
