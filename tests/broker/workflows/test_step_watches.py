@@ -209,13 +209,13 @@ def test_a_step_that_waits_itself_is_not_taken_for_lost(
     worker_process("-c", "1", app=APP, env=ENV)
     # Something comes to the first join more often than each `TIMEOUT`; to the second nothing for twice as long.
     workflow = Workflow()
-    for number in range(4):
-        workflow.step(f"a{number}", node.s(number=1).set(countdown=number * 0.7 * TIMEOUT))
-    workflow.step("all", node.s(), after=[f"a{number}" for number in range(4)])
+    for number in range(6):
+        workflow.step(f"a{number}", node.s(number=1).set(countdown=number * 0.5 * TIMEOUT))
+    workflow.step("all", node.s(), after=[f"a{number}" for number in range(6)])
     workflow.step("early", node.s(number=1)).step("last", node.s(), after=["all", "early"])
     began = time.monotonic()
 
-    assert workflow.delay().get(timeout=40)["last"] == 5
+    assert workflow.delay().get(timeout=40)["last"] == 7
 
     assert time.monotonic() - began > 2 * TIMEOUT
 
