@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from support.brokers import BrokerNode, find_broker, start_node
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from support.worker_client import Holding, WorkerClient
 
 _BEGAN = pytest.StashKey[datetime]()
+
+# Its 200 ms for an example are passed on a busy machine, by whichever test has bad luck.
+hypothesis.settings.register_profile("patient", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pika import frame, spec
 
@@ -313,3 +314,7 @@ def test_the_lint_sees_a_sleep_and_a_skip(tmp_path: Path) -> None:
     bad.write_text("import time\n@pytest.mark.skip\ndef test_x():\n    time.sleep(1)\n")
 
     assert len(faults(bad)) == 2
+
+
+def test_no_example_of_a_property_has_a_deadline() -> None:
+    assert hypothesis.settings().deadline is None
