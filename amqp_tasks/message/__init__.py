@@ -23,6 +23,7 @@ from amqp_tasks.message._counts import (
     read_counts,
 )
 from amqp_tasks.message._dead_letter import DEAD_SUFFIX, dead_letter, dead_letter_note, dead_letter_queue_name
+from amqp_tasks.message._decimals import decimal_from_table, table_decimal
 from amqp_tasks.message._delayed import (
     DELAYED_NAME,
     DelayedTask,
@@ -157,6 +158,7 @@ __all__ = (
     "dead_letter",
     "dead_letter_note",
     "dead_letter_queue_name",
+    "decimal_from_table",
     "definition_message",
     "delayed_notes",
     "delayed_queue",
@@ -197,6 +199,7 @@ __all__ = (
     "signed_for_queue",
     "stamp_headers",
     "stamp_values",
+    "table_decimal",
     "token_plan",
     "told_message",
     "told_outcome",

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from amqp_tasks.errors import ConfigurationError, EncodeError
+from amqp_tasks.message._decimals import table_decimal
 from amqp_tasks.message._printable import bounded_repr
 
 __all__ = (
@@ -149,7 +150,7 @@ def is_table_value(value: Any, depth: int = 32) -> bool:
         case int():
             return value in _INT_RANGE
         case Decimal():
-            return _is_table_decimal(value)
+            return table_decimal(value) is not None
         case list():
             return depth > 0 and all(is_table_value(item, depth - 1) for item in value)  # pyright: ignore[reportUnknownVariableType]
         case dict():
@@ -159,15 +160,6 @@ def is_table_value(value: Any, depth: int = 32) -> bool:
             )
         case _:
             return False
-
-
-def _is_table_decimal(value: Decimal) -> bool:
-    if not value.is_finite():
-        return False
-    exponent = value.as_tuple().exponent
-    assert isinstance(exponent, int)
-    # The range first: scaling a far exponent away would make a number of as many digits.
-    return -255 <= exponent <= 9 and abs(int(value.scaleb(max(0, -exponent)))) < 2**31
 
 
 def table_size(value: Any) -> int:

@@ -9,13 +9,14 @@ import hmac
 from calendar import timegm
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Decimal
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, NoReturn
 
 from amqp_tasks.errors import EncodeError, MalformedMessage
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
+from amqp_tasks.message._decimals import table_decimal
 from amqp_tasks.message._headers import (
     RATE_HEADER,
     REQUEUES_HEADER,
@@ -229,15 +230,11 @@ def _table(table: Mapping[str, Any]) -> bytes:
     return b"".join((b"F", _pack_u32(len(items)), *items))
 
 
-_DIGITS = Context(prec=28, traps=[InvalidOperation])
-"""The same for all, whatever the thread that signs has set for itself. None that fits has more digits than ten."""
-
-
 def _decimal(value: Decimal) -> bytes:
-    plain = value.normalize(_DIGITS)
-    exponent = plain.as_tuple().exponent
-    places = max(0, -exponent) if isinstance(exponent, int) else 0
-    return _pack_decimal(b"D", places, int(plain.scaleb(places, _DIGITS)))
+    written = table_decimal(value)
+    if written is None:
+        raise ValueError
+    return _pack_decimal(b"D", *written)
 
 
 _VALUES: dict[type, Callable[[Any], bytes]] = {

@@ -18,7 +18,7 @@ from struct import error as struct_error
 from typing import Any
 
 from amqp_tasks.errors import EncodeError, MalformedMessage
-from amqp_tasks.message import HeaderTemplate, Properties
+from amqp_tasks.message import HeaderTemplate, Properties, decimal_from_table, table_decimal
 from amqp_tasks.transport.rabbitmq._shapes import TableShapes
 
 __all__ = (
@@ -74,15 +74,10 @@ def _encode_int(value: int) -> bytes:
 
 
 def _encode_decimal(value: Decimal) -> bytes:
-    value = value.normalize()
-    exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int):
-        raise EncodeError(f"header value {value} is not a finite decimal; send it as a string")
-    places = max(0, -exponent)
-    try:
-        return _pack_decimal(b"D", places, int(value.scaleb(places)))
-    except struct_error as exc:
-        raise EncodeError(f"header value {value} does not fit an AMQP decimal; send it as a string") from exc
+    written = table_decimal(value)
+    if written is None:
+        raise EncodeError(f"header value {value} does not fit an AMQP decimal; send it as a string")
+    return _pack_decimal(b"D", *written)
 
 
 def _encode_datetime(value: datetime) -> bytes:
@@ -262,7 +257,7 @@ def _read_value(data: bytes, offset: int, depth: int) -> tuple[Any, int]:
         return _read_time(data, offset), offset + 8
     if kind == _DECIMAL:
         raw = int.from_bytes(data[offset + 1 : offset + 5], "big", signed=True)
-        return Decimal(raw).scaleb(-data[offset]), offset + 5
+        return decimal_from_table(data[offset], raw), offset + 5
     chunk, end = _slice(data, offset)
     return _read_sized(kind, chunk, depth), end
 
