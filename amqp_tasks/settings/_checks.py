@@ -124,12 +124,9 @@ def _pool(settings: Settings) -> Iterator[Clash]:
 
 
 def _signatures(settings: Settings) -> Iterator[Clash]:
-    security = settings.security
-    given = security.model_fields_set
-    # All settings of an app without keys, handed on, say both.
-    if security.require_signatures and "require_signatures" in given and "signing_keys" not in given:
+    if settings.security.require_signatures and not settings.security.signing_keys:
         yield Clash(
             ("security_require_signatures", "security_signing_keys"),
-            "security_require_signatures=True without security_signing_keys, so that nothing is signed or refused; "
+            "security_require_signatures=True with no key in security_signing_keys, so that nothing is signed or refused; "
             "give keys, or remove it",
         )

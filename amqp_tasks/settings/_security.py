@@ -102,8 +102,9 @@ class SecuritySettings(Section):
         f" An id is known to all; a secret has at least {MIN_SECRET_BYTES} bytes and is never shown. Callers and workers have the same keys. Empty:"
         " nothing is signed. See [Signed messages](../explanation/security.md#signed-messages).",
     )
-    require_signatures: bool = Field(
-        default=True,
-        description="With `security_signing_keys`, whether what is not signed is refused. False is for the time in which not all have keys yet:"
-        " unsigned messages are taken, and those whose signature does not fit are refused all the same.",
+    require_signatures: bool | None = Field(
+        default=None,
+        description="Whether what is not signed is refused. None: where there are `security_signing_keys`. True without keys is an error, so that no"
+        " program believes itself guarded whose keys are missing. False is for the time in which not all have keys yet: unsigned messages are taken,"
+        " and those whose signature does not fit are refused all the same.",
     )

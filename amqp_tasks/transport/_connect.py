@@ -61,7 +61,7 @@ def _connect(settings: Settings, clock: Clock) -> Transport:
 def key_ring(security: SecuritySettings) -> KeyRing | None:
     """The keys of the settings; None when there are none."""
     keys = {key.id: key.secret.get_secret_value().encode() for key in security.signing_keys}
-    return KeyRing(keys, requires=security.require_signatures) if keys else None
+    return KeyRing(keys, requires=security.require_signatures is not False) if keys else None
 
 
 def rabbitmq_options(settings: Settings) -> TransportOptions:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from amqp_tasks.errors import ConfigurationError, SettingsError
+from amqp_tasks.errors import ConfigurationError, MalformedMessage, SettingsError
+from amqp_tasks.message import Properties
 from amqp_tasks.settings import Conf, Secret
 from amqp_tasks.settings._security import SigningKey
+from amqp_tasks.transport._connect import key_ring
 
 A, B = "a" * 32, "b" * 32
 FORMS: dict[str, Any] = {
@@ -67,12 +70,40 @@ def test_an_empty_variable_is_no_way_to_have_no_keys() -> None:
         Conf(environ={"AMQP_TASKS_SECURITY_SIGNING_KEYS": ""}).settings()
 
 
-def test_who_requires_signatures_must_give_keys() -> None:
-    with pytest.raises(SettingsError, match=r"without security_signing_keys, so that .*; give keys"):
-        Conf(environ={}, security_require_signatures=True).settings()
+WITHOUT: dict[str, dict[str, Any]] = {
+    "left out": {},
+    "None": {"security_signing_keys": None},
+    "an empty list": {"security_signing_keys": []},
+    "an empty mapping": {"security_signing_keys": {}},
+}
 
-    assert Conf(environ={}, security_require_signatures=False).settings().security.signing_keys == ()
+
+@pytest.mark.parametrize("keys", WITHOUT.values(), ids=WITHOUT)
+def test_who_requires_signatures_must_give_keys(keys: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"with no key in security_signing_keys, so that .*; give keys"):
+        Conf(environ={}, security_require_signatures=True, **keys).settings()
+
+    assert Conf(environ={}, security_require_signatures=False, **keys).settings().security.signing_keys == ()
     Conf(environ={}, security_require_signatures=True, security_signing_keys={"k": A}).settings()
+
+
+@pytest.mark.parametrize(("said", "requires"), [(None, True), (True, True), (False, False)])
+def test_keys_alone_have_unsigned_messages_refused(said: bool | None, requires: bool) -> None:
+    conf = Conf(environ={}, security_signing_keys={"k": A}, security_require_signatures=said)
+
+    ring = key_ring(conf.settings().security)
+
+    assert ring is not None
+    with pytest.raises(MalformedMessage, match="not signed") if requires else nullcontext():
+        ring.check(Properties(), b"", "task")
+
+
+def test_settings_without_keys_are_handed_on_as_they_are() -> None:
+    conf = Conf(environ={})
+
+    again = Conf(environ={}, **conf.as_dict(masked=False))
+
+    assert again.settings() == conf.settings()
 
 
 def test_a_key_shows_its_id_only() -> None:
