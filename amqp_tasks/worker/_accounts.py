@@ -14,7 +14,7 @@ from amqp_tasks.errors import (
     TaskExpired,
     TaskRevokedError,
 )
-from amqp_tasks.message import DeadLetterReason, OutgoingMessage, ResultRecord, State, dead_letter, printable
+from amqp_tasks.message import DeadLetterReason, OutgoingMessage, ResultRecord, State, dead_letter
 
 if TYPE_CHECKING:
     from amqp_tasks.app import Request
@@ -176,7 +176,7 @@ def as_waiter_sees(error: MalformedMessage, envelope: Envelope) -> Exception:
     if error.reason == DeadLetterReason.REVOKED:
         return TaskRevokedError(error.detail)
     if error.reason == DeadLetterReason.UNKNOWN_TASK:
-        return NotRegistered(printable(envelope.task))
+        return NotRegistered(error.detail)
     if error.reason == DeadLetterReason.CRASH_LIMIT:
         return TaskDied(error.detail)
     if isinstance(error.__cause__, Exception) and error.reason == DeadLetterReason.INVALID_ARGUMENTS:

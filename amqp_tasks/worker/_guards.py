@@ -97,7 +97,8 @@ class Guards:
         if task is None:
             raise self._refusal(
                 DeadLetterReason.UNKNOWN_TASK,
-                f"no task {printable(envelope.task)!r} is registered here",
+                f"the worker that got it has no task {printable(envelope.task)!r}: import its module there (-I, include), or "
+                "send it to the queue of a worker that has it",
                 envelope,
             )
         if envelope.content_type not in self.accept:
