@@ -93,7 +93,7 @@ def _note_timeouts(app: App, options: WorkerOptions, server: ServerInfo) -> None
         logger.warning("%s", note, extra={"action": "consumer_timeout"})
     if unlimited := unlimited_tasks(app, options):
         logger.info(
-            "%d tasks have no time limit; a run that is longer than the broker's consumer_timeout is delivered again,"
+            "tasks without a time limit: %d; a run that is longer than the broker's consumer_timeout is delivered again,"
             " and not run twice for that", len(unlimited),
             extra={"action": "consumer_timeout"},
         )  # fmt: skip
