@@ -620,6 +620,13 @@ class App:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
+
+        def __getattr__(self, name: str) -> Any:
+            from amqp_tasks.app._celerys import of_app
+
+            return of_app(self, name)
+
     def __repr__(self) -> str:
         return f"<App {self.main or '(no main name)'}: {len(self._registry)} tasks>"
 

@@ -435,6 +435,13 @@ class AsyncResult(Generic[R_co]):
             return other == self.id
         return NotImplemented
 
+    if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
+
+        def __getattr__(self, name: str) -> Any:
+            from amqp_tasks.app._celerys import of_result
+
+            return of_result(self, name)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return AsyncResult, (self.id,)
 

@@ -485,6 +485,13 @@ class Task(TaskHooks, Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<Task: {self.name}>"
 
+    if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
+
+        def __getattr__(self, name: str) -> Any:
+            from amqp_tasks.app._celerys import of_task
+
+            return of_task(self, name)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _task_by_name, (self.name,)
 

@@ -25,7 +25,7 @@ from amqp_tasks import (
     result_from_tuple,
     shared_task,
 )
-from amqp_tasks.app import _control, _shared
+from amqp_tasks.app import _celerys, _control, _shared
 from amqp_tasks.app._current import set_current
 from amqp_tasks.app._execution import execute
 from amqp_tasks.app._request import Request
@@ -498,3 +498,31 @@ def test_what_only_celerys_control_has_is_told_what_to_do() -> None:
             getattr(control, name)()
     with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
         control.nonsense  # noqa: B018
+
+
+def test_what_only_celerys_app_result_and_task_have_is_told_what_to_do() -> None:
+    app: Any = App("proj")
+    task: Any = app.task(lambda: None)
+    tables = ((app, _celerys.APP), (app.AsyncResult("id"), _celerys.RESULT), (task, _celerys.TASK))
+
+    for owner, celerys in tables:
+        for name, remedy in celerys.items():
+            with pytest.raises(
+                AttributeError, match=f"no attribute '{name}', which is Celery's: {re.escape(remedy)}"
+            ):
+                getattr(owner, name)
+        with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
+            owner.nonsense  # noqa: B018
+
+
+def test_a_property_that_lacks_an_attribute_itself_says_which() -> None:
+    class Odd(Task[..., Any]):
+        @property
+        def price(self) -> int:
+            name: Any = self.name
+            return name.no_such_method()  # type: ignore[no-any-return]
+
+    task: Any = App("proj").task(base=Odd)(lambda: None)
+
+    with pytest.raises(AttributeError, match="'str' object has no attribute 'no_such_method'"):
+        task.price  # noqa: B018
