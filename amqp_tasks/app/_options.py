@@ -148,6 +148,9 @@ RETRY_OPTIONS = frozenset(
 )  # fmt: skip
 """What a retry may change beside arguments and time; the rest stays as the first call had it."""
 
+_RETRY_ARGUMENTS = RETRY_OPTIONS | {"args", "kwargs", "throw", "eta", "countdown", "max_retries"}
+"""All of `Task.retry` but `exc`, which is what the task raised."""
+
 _MAX_SHORT = 255
 """Bytes of UTF-8 that a name in AMQP can have."""
 
@@ -287,6 +290,8 @@ _KINDS: dict[str, _Kind] = {
 }
 """What the values of options may be; None stands for "not given" where it may be given at all."""
 
+_HOOK = "a hook is a method: write it in a class derived from Task, and say @app.task(base=...)"
+
 _OTHERWISE = {
     "chain": "made by chain(...) and the operator |",
     "stamped_headers": "give the stamps as a mapping: stamps={'batch': 'b-1'}",
@@ -306,6 +311,23 @@ _OTHERWISE = {
     "retry": "named `retry_plan` for a task: write retry_plan=RetryPlan(fast=2, then=Backoff(first=10))",
     "rate_limit": "it belongs to a task, not to a call: @app.task(rate_limit=...)",
     "cluster_rate_limit": "it belongs to a task, not to a call: @app.task(cluster_rate_limit=...)",
+    "max_retries": "it belongs to a task or to self.retry, not to a call: @app.task(max_retries=...)",
+    "countdown": "it belongs to a call, not to a task: task.apply_async(args, countdown=...)",
+    "eta": "it belongs to a call, not to a task: task.apply_async(args, eta=...)",
+    "task_id": "it belongs to a call, not to a task: task.apply_async(args, task_id=...)",
+    "root_id": "it follows from the task that makes the call",
+    "parent_id": "it follows from the task that makes the call",
+    "result_serializer": "the setting result_serializer holds for all results",
+    "backend": "the setting result_backend holds for all tasks",
+    "reject_on_worker_lost": "a task whose process dies always runs again, up to the setting task_crash_limit",
+    "send_events": "there are no events but those of progress, which need no option",
+    "lazy": "a task is registered at once; leave it out",
+    "shared": "a task belongs to its app; use @shared_task for one of all apps",
+    "after_return": _HOOK,
+    "before_start": _HOOK,
+    "on_failure": _HOOK,
+    "on_retry": _HOOK,
+    "on_success": _HOOK,
 }
 """Options of Celery, kombu and AMQP that are said in another way here, and how."""
 
@@ -366,6 +388,9 @@ def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_n
     what = f"option of task {task_name!r}:"
     _check_values(options, what)
     check_message_options(options, what)
+    retry = options.get("retry_kwargs", {})
+    if not retry.keys() <= _RETRY_ARGUMENTS:
+        _refuse(retry.keys() - _RETRY_ARGUMENTS, _RETRY_ARGUMENTS, f"{what} retry_kwargs:")
 
 
 _PLANNED = frozenset(

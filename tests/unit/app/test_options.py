@@ -200,3 +200,40 @@ def test_routers_that_cannot_be_imported_are_told_at_the_start() -> None:
 
     with pytest.raises(RouteError, match=r"nowhere.*; .*nothing.*; .*3\.14.* is no router"):
         app.finalize()
+
+
+CELERYS_OF_TASKS = [
+    "after_return", "backend", "before_start", "countdown", "eta", "lazy", "on_failure", "on_retry", "on_success",
+    "reject_on_worker_lost", "result_serializer", "send_events", "shared", "task_id",
+]  # fmt: skip
+CELERYS_OF_CALLS = ["max_retries", "parent_id", "rate_limit", "root_id"]
+
+
+@pytest.mark.parametrize("name", CELERYS_OF_TASKS)
+def test_an_option_of_a_task_that_only_celery_has_is_answered_with_what_to_do(name: str) -> None:
+    decorated: Any = App("proj").task
+
+    with pytest.raises(ConfigurationError, match=f"^option of task 'proj.add': '{name}': [^,]+.*$") as caught:
+        decorated(name="proj.add", **{name: True})(add)
+
+    assert "did you mean" not in str(caught.value)
+    assert "known:" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", CELERYS_OF_CALLS)
+def test_an_option_of_a_call_that_only_celery_has_is_answered_with_what_to_do(
+    name: str, task: Task[..., Any]
+) -> None:
+    options: Any = {name: "x"}
+
+    with pytest.raises(ConfigurationError, match=f"^call option '{name}': it (belongs|follows)"):
+        task.apply_async((1, 2), **options)
+
+
+def test_arguments_that_no_retry_takes_are_refused_with_the_task() -> None:
+    app = App("proj")
+
+    with pytest.raises(ConfigurationError, match="retry_kwargs: 'max_retires', did you mean 'max_retries'"):
+        app.task(autoretry_for=(ValueError,), retry_kwargs={"max_retires": 5})(add)
+
+    app.task(autoretry_for=(ValueError,), retry_kwargs={"max_retries": 5, "countdown": 2, "queue": "a"})(add)
