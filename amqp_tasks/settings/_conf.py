@@ -319,7 +319,9 @@ def _known_name(name: str) -> str:
     flat_name = _flat_name(name)
     if flat_name in _fields():
         return flat_name
-    from amqp_tasks.settings._names import did_you_mean
+    from amqp_tasks.settings._names import UNSUPPORTED, did_you_mean
 
+    if flat_name in UNSUPPORTED:
+        raise KeyError(f"{name}: {UNSUPPORTED[flat_name]}")
     near = did_you_mean(name, _fields())
     raise KeyError(f"unknown setting {name!r}" + (f", did you mean {near!r}?" if near else ""))

@@ -298,3 +298,14 @@ def test_config_module_that_reads_the_app_is_told_so(tmp_path: Path, monkeypatch
 
     with pytest.raises(ConfigurationError, match="a config module must not use the app"):
         conf.settings()
+
+
+@pytest.mark.parametrize("name", ["beat_schedule", "CELERYBEAT_SCHEDULE"])
+def test_a_setting_that_only_celery_has_tells_why_when_it_is_read(name: str) -> None:
+    conf = Conf(environ={})
+
+    with pytest.raises(AttributeError, match=f"{name}: not supported yet: there is no scheduler"):
+        getattr(conf, name)
+    with pytest.raises(KeyError, match=f"{name}: not supported yet: there is no scheduler"):
+        conf[name]
+    assert name not in conf
