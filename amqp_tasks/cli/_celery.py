@@ -25,6 +25,7 @@ WORKER_OPTIONS: Mapping[str, str] = {
     "--disable-prefetch": "messages are prefetched by how long tasks take; use --prefetch-multiplier 1",
     "-E": _NO_EVENTS,
     "--task-events": _NO_EVENTS,
+    "--events": _NO_EVENTS,
     "--executable": "start it with that Python, as in python3.12 -m amqp_tasks worker",
     "--heartbeat-interval": "set broker_heartbeat",
     "--loader": "there are no loaders; name the app with -A",
@@ -34,6 +35,7 @@ WORKER_OPTIONS: Mapping[str, str] = {
     "--result-backend": "set AMQP_TASKS_RESULT_BACKEND",
     "-S": "what is revoked stands in a stream of the broker; leave it out",
     "--statedb": "what is revoked stands in a stream of the broker; leave it out",
+    "--skip-checks": "nothing checks a Django project here; leave it out",
     "--without-gossip": _NOT_SAID,
     "--without-heartbeat": _NOT_SAID,
     "--without-mingle": _NOT_SAID,
@@ -41,11 +43,15 @@ WORKER_OPTIONS: Mapping[str, str] = {
 """Options of `celery worker`."""
 
 COMMANDS: Mapping[str, str] = {
+    "amqp": "use queues, topology and purge, or RabbitMQ's own rabbitmqadmin",
     "beat": "there is no scheduler yet",
     "control": "use pause, resume, revoke, unrevoke, or app.control in Python",
     "events": "there are no events yet",
+    "flower": "workers answer no questions yet; use queues and account, and RabbitMQ's management pages",
+    "graph": "use topology graph for queues, or graph() of a result",
     "inspect": "workers answer no questions yet; use queues for what waits and who consumes",
     "list": "use topology show",
+    "logtool": "read the log with what you read logs with",
     "migrate": "use topology migrate for a queue, dlq requeue for dead letters",
     "multi": "start each worker on its own, under systemd or in containers",
     "shell": "use python, and import the app",

@@ -23,9 +23,9 @@ class ExitCode(IntEnum):
         return member
 
     OK = 0, "done"
-    FAILED = 1, "the answer is no: a task failed, a check found differences, a stop had to be forced"
+    FAILED = 1, "no: a task failed, a check found differences, a stop was forced"
     USAGE = 2, "usage or configuration: change the command line or a setting"
-    BROKER = 3, "the broker is unreachable, or refuses the credentials or the virtual host"
+    BROKER = 3, "the broker is unreachable, or refuses credentials or virtual host"
     NOT_SENT = 4, "the message is certainly not stored"
     SEND_UNKNOWN = 5, "the message may be stored: send it again with the same --task-id"
     TIMEOUT = 6, "--timeout ended first; the task goes on"

@@ -52,7 +52,7 @@ class LazyGroup(Group):
         return super().resolve_command(ctx, args)
 
     def _remedy(self, ctx: click.Context, name: str) -> str:
-        if name in COMMANDS:
+        if ctx.parent is None and name in COMMANDS:
             return f"which is Celery's: {COMMANDS[name]}"
         known = self.list_commands(ctx)
         near = difflib.get_close_matches(name, known, n=1)

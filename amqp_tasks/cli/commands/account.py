@@ -24,7 +24,8 @@ __all__ = ("account",)
     cls=Command,
     short_help="Count what was accepted, what has ended and what has not.",
     epilog=command_epilog(
-        "AMQP_TASKS_MANAGEMENT_URL=http://guest:guest@localhost:15672 amqp-tasks account",
+        "export AMQP_TASKS_MANAGEMENT_URL=http://guest:guest@localhost:15672",
+        "amqp-tasks account",
         "amqp-tasks account --json",
     ),
 )

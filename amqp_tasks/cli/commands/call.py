@@ -21,7 +21,7 @@ __all__ = ("call",)
     short_help="Send a task by name.",
     epilog=command_epilog(
         "amqp-tasks call proj.add --args '[2, 2]'",
-        'amqp-tasks call proj.add --kwargs \'{"x": 2, "y": 2}\' --queue hipri --wait --timeout 10',
+        'amqp-tasks call proj.add --kwargs \'{"x": 2, "y": 2}\' --queue hipri --wait',
     ),
 )
 @click.argument("name")

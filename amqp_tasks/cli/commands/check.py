@@ -31,7 +31,8 @@ __all__ = ("check",)
     short_help="Check the rights of the broker's user.",
     epilog=command_epilog(
         "amqp-tasks check --as producer --without delays --without chords",
-        "AMQP_TASKS_BROKER_URL=amqp://worker:…@rabbit/shop amqp-tasks check --as worker -Q hipri --json",
+        "export AMQP_TASKS_BROKER_URL=amqp://worker:…@rabbit/shop",
+        "amqp-tasks check --as worker -Q hipri --json",
     ),
 )
 @click.option(

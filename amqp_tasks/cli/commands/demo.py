@@ -22,7 +22,7 @@ __all__ = ("demo",)
     epilog=command_epilog(
         "amqp-tasks demo",
         "amqp-tasks demo --path .",
-        "AMQP_TASKS_BROKER_URL=amqp://guest:guest@localhost:5672// amqp-tasks demo --json",
+        "amqp-tasks demo --json",
     ),
 )
 @click.option(

@@ -82,9 +82,10 @@ def list_(
 
 
 @dlq.command(
+    short_help="Print all that is known of dead letters.",
     epilog=command_epilog(
         "amqp-tasks dlq show 6e3f0a1c-5f0e-4b5a-9d27-0e3c1b8f2d11", "amqp-tasks dlq show --limit 1"
-    )
+    ),
 )
 @click.argument("ids", nargs=-1)
 @_selection
@@ -124,10 +125,11 @@ def show(
 
 
 @dlq.command(
+    short_help="Put dead letters back into the queues they come from.",
     epilog=command_epilog(
         "amqp-tasks dlq requeue 6e3f0a1c-5f0e-4b5a-9d27-0e3c1b8f2d11",
         "amqp-tasks dlq requeue -Q hipri -w task=proj.send_* -w reason=failed",
-    )
+    ),
 )
 @click.argument("ids", nargs=-1)
 @_selection

@@ -30,7 +30,7 @@ _VARIABLE = "AMQP_TASKS_WORKER_HEALTH_FILE"
     epilog=command_epilog(
         "amqp-tasks worker -Q hipri --health-file /tmp/hipri.json",
         "amqp-tasks health /tmp/hipri.json",
-        "amqp-tasks health --live     # the path is in AMQP_TASKS_WORKER_HEALTH_FILE or the app's settings",
+        "AMQP_TASKS_WORKER_HEALTH_FILE=/tmp/hipri.json amqp-tasks health --live",
     ),
 )
 @click.argument("path", required=False)

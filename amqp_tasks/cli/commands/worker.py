@@ -39,7 +39,7 @@ __all__ = ("worker",)
     epilog=command_epilog(
         "amqp-tasks -A proj worker",
         "amqp-tasks -A proj worker -Q hipri -c 4 -l info",
-        "amqp-tasks worker -Q lopri -P threads -c 32     # the app is in AMQP_TASKS_APP or pyproject.toml",
+        "AMQP_TASKS_APP=proj amqp-tasks worker -Q lopri -P threads -c 32",
     ),
 )
 @queues_option("Consume only these queues. [default: all queues of the app]")

@@ -59,9 +59,10 @@ def show(state: Globals, workflow_id: str, queues: tuple[str, ...] | None, as_js
 
 
 @workflow.command(
+    short_help="Run the failed steps of a workflow once more.",
     epilog=command_epilog(
         f"amqp-tasks workflow resume {_ID}", f"amqp-tasks workflow resume {_ID} --step fetch"
-    )
+    ),
 )
 @click.argument("workflow_id", metavar="ID")
 @click.option(
@@ -107,7 +108,10 @@ def resume(
     return ExitCode.OK if done.count and not failures else ExitCode.FAILED
 
 
-@workflow.command(epilog=command_epilog(f"amqp-tasks workflow discard {_ID} --yes"))
+@workflow.command(
+    short_help="Give a failed workflow up.",
+    epilog=command_epilog(f"amqp-tasks workflow discard {_ID} --yes"),
+)
 @click.argument("workflow_id", metavar="ID")
 @_queues
 @yes_option()

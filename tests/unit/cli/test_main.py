@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -136,3 +137,31 @@ def root_command(name: str) -> click.Command:
     command = root.get_command(click.Context(root), name)
     assert command is not None
     return command
+
+
+def every_command(group: click.Group = root, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from every_command(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+def test_all_help_fits_a_terminal_of_eighty_columns(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    for path in every_command():
+        assert main([*path, "--help"]) == ExitCode.OK
+        for line in capsys.readouterr().out.splitlines():
+            assert len(line) <= 80, path
+            assert not line.endswith("...") or line.startswith("Usage:"), path  # cut by click
+
+
+def test_a_command_of_celerys_is_not_explained_below_a_group(capsys: Captured) -> None:
+    assert main(["config", "list"]) == ExitCode.USAGE
+    assert "Celery" not in capsys.readouterr().err
