@@ -122,4 +122,9 @@ class Management:
                     raise BrokerAuthenticationError(text, url=self._base) from exc
                 raise BrokerOperationError(text, reply_code=exc.code) from exc
         except (OSError, ValueError) as exc:
-            raise BrokerUnreachable(f"the management API at {self._base} does not answer: {exc}") from exc
+            why = exc.reason if isinstance(exc, urllib.error.URLError) else exc
+            text = (
+                f"the management API at {self._base} does not answer: {why}; check the URL, and whether RabbitMQ's plugin "
+                "rabbitmq_management is enabled"
+            )
+            raise BrokerUnreachable(text) from exc

@@ -55,7 +55,8 @@ def test_a_password_in_the_management_url_is_shown_nowhere(project: Project, old
     )
 
     assert done.code == ExitCode.BROKER
-    assert "the management API at http://127.0.0.1:1/api does not answer" in done.err
+    assert "the management API at http://127.0.0.1:1/api does not answer: [Errno" in done.err
+    assert "check the URL, and whether RabbitMQ's plugin rabbitmq_management is enabled" in done.err
     assert "s3cr3t" not in done.out + done.err
 
 
