@@ -131,7 +131,8 @@ def _color_from_environment() -> bool | None:
 def _report_usage(error: click.ClickException, state: Globals) -> ExitCode:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "amqp-tasks"
-    message = celery_option_refusal(error) or error.format_message().strip()
+    # click puts each choice of a missing one on a line of its own.
+    message = celery_option_refusal(error) or " ".join(error.format_message().split())
     _echo_error(f"{message} (see {path} --help)", state)
     return ExitCode.USAGE
 

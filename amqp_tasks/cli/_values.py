@@ -6,13 +6,15 @@ import json
 import math
 import threading
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from amqp_tasks.clock import MAX_SECONDS
+from amqp_tasks.settings._worker import GREENLET_POOLS, POOL_ALIASES, Pool
 
 __all__ = (
+    "PoolName",
     "Seconds",
     "comma_separated",
     "concurrency",
@@ -31,6 +33,19 @@ _MAX_SECONDS = min(MAX_SECONDS, threading.TIMEOUT_MAX)
 # Declared, for bare `list` and `dict` say nothing about what they hold.
 _LIST: type[list[Any]] = list
 _OBJECT: type[dict[str, Any]] = dict
+
+
+class PoolName(click.Choice[Any]):
+    """A pool, by Celery's other names, too; of those that there are not, what to use."""
+
+    def __init__(self) -> None:
+        super().__init__(get_args(Pool))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        if value in GREENLET_POOLS:
+            self.fail(f"there is no greenlet pool: use 'threads' instead of {value!r}", param, ctx)
+        return super().convert(POOL_ALIASES.get(value, value), param, ctx)
 
 
 class Seconds(click.FloatRange):

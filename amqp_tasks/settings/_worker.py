@@ -13,8 +13,8 @@ from amqp_tasks.settings._names import did_you_mean
 
 __all__ = ("Command", "LevelName", "Pool", "WorkerSettings")
 
-_POOL_ALIASES = {"processes": "prefork", "process": "prefork", "thread": "threads"}
-_GREENLET_POOLS = ("eventlet", "gevent")
+POOL_ALIASES = {"processes": "prefork", "process": "prefork", "thread": "threads"}
+GREENLET_POOLS = ("eventlet", "gevent")
 
 
 def _writes_lines(text: str) -> str:
@@ -178,11 +178,11 @@ class WorkerSettings(Section):
     @field_validator("pool", mode="before")
     @classmethod
     def _pool(cls, value: object) -> object:
-        if isinstance(value, str) and value in _GREENLET_POOLS:
+        if isinstance(value, str) and value in GREENLET_POOLS:
             raise expected(
                 f"one of 'prefork', 'threads', 'solo'; there is no greenlet pool: use 'threads' instead of {value!r}"
             )
-        return _POOL_ALIASES.get(value, value) if isinstance(value, str) else value
+        return POOL_ALIASES.get(value, value) if isinstance(value, str) else value
 
     @field_validator("redirect_stdouts_level", mode="before")
     @classmethod

@@ -82,7 +82,7 @@ def apply(state: Globals, as_json: bool) -> None:
     if as_json:
         print_json(counts)
     else:
-        state.note("the broker now holds " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+        state.note("the broker now holds " + ", ".join(f"{kind}: {count}" for kind, count in counts.items()))
 
 
 @topology.command(

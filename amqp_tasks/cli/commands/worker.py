@@ -21,8 +21,8 @@ from amqp_tasks.cli._options import (
     seconds_option,
     yes_option,
 )
-from amqp_tasks.cli._values import comma_separated, concurrency, umask
-from amqp_tasks.settings._worker import LevelName, Pool
+from amqp_tasks.cli._values import PoolName, comma_separated, concurrency, umask
+from amqp_tasks.settings._worker import LevelName
 from amqp_tasks.worker._options import node_name, node_path, select_queues
 from amqp_tasks.worker._platform import check_platform
 from amqp_tasks.worker._titles import set_title
@@ -54,7 +54,7 @@ __all__ = ("worker",)
 @click.option(
     "-P",
     "--pool",
-    type=click.Choice(get_args(Pool)),
+    type=PoolName(),
     help="Where tasks run. [env: AMQP_TASKS_WORKER_POOL; default: prefork]",
 )
 @click.option(

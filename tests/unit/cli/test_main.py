@@ -165,3 +165,26 @@ def test_all_help_fits_a_terminal_of_eighty_columns(
 def test_a_command_of_celerys_is_not_explained_below_a_group(capsys: Captured) -> None:
     assert main(["config", "list"]) == ExitCode.USAGE
     assert "Celery" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "choices"), [(["check"], "producer, worker"), (["completion"], "bash, zsh, fish")]
+)
+def test_a_missing_choice_is_one_line(argv: list[str], choices: str, capsys: Captured) -> None:
+    assert main(argv) == ExitCode.USAGE
+
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"Choose from: {choices} (see" in said
+
+
+@pytest.mark.parametrize("name", ["gevent", "eventlet"])
+def test_a_pool_of_greenlets_is_answered_with_what_to_use(name: str, capsys: Captured) -> None:
+    assert main(["worker", "-P", name]) == ExitCode.USAGE
+    assert f"there is no greenlet pool: use 'threads' instead of '{name}'" in capsys.readouterr().err
+
+
+def test_a_pool_goes_by_celerys_other_name_too() -> None:
+    pool = next(each for each in root_command("worker").params if each.name == "pool")
+
+    assert [pool.type.convert(name, pool, None) for name in ("processes", "solo")] == ["prefork", "solo"]
