@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.app._given import several
 from amqp_tasks.app._topology import dead_letters_held
 from amqp_tasks.errors import ConfigurationError
 from amqp_tasks.message import dead_letter_queue_name
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from amqp_tasks.app import App
     from amqp_tasks.settings import Settings
 
-__all__ = ("Asked", "WorkerOptions", "node_name", "node_path", "resolve", "select_queues")
+__all__ = ("Asked", "WorkerOptions", "node_name", "node_path", "queue_names", "resolve", "select_queues")
 
 DEFAULT_NODE = "worker@%h"
 
@@ -38,6 +40,43 @@ class Asked:
     max_memory_per_child: int | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no option of the command line could be.
+
+        Raises:
+            ConfigurationError: an argument has a value that it cannot have.
+        """
+        for name in ("concurrency", "prefetch_multiplier", "max_tasks_per_child", "max_memory_per_child"):
+            _check(name, getattr(self, name), "a whole number of at least 1", int)
+        for name in ("time_limit", "soft_time_limit"):
+            _check(name, getattr(self, name), "a finite number of seconds above 0", int, float)
+        if not isinstance(self.hostname, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"hostname must be text, got {self.hostname!r:.80}")
+
+
+def _check(name: str, value: Any, wanted: str, *kinds: type) -> None:
+    if value is None:
+        return
+    # By its very type, as True is no number that anybody means; NaN is above nothing.
+    if type(value) not in kinds or not 0 < value < math.inf:
+        raise ConfigurationError(
+            f"{name} must be {wanted}, got {value!r:.80}: leave it out for what the settings say"
+        )
+
+
+def queue_names(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Names of queues, as a list of them or in one text with commas between them.
+
+    Raises:
+        ConfigurationError: one of them is empty, or no text.
+    """
+    names = several(
+        [each.strip() for each in given.split(",")] if isinstance(given, str) else given, "a queue"
+    )
+    if not all(names):
+        raise ConfigurationError(f"{given!r:.80} has an empty name of a queue: write a,b")
+    return tuple(names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

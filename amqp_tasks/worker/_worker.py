@@ -38,7 +38,7 @@ from amqp_tasks.worker._introduction import introduce, warn_of_root
 from amqp_tasks.worker._journal import JournalFollower, JournalState
 from amqp_tasks.worker._logs import LogSetup
 from amqp_tasks.worker._loop import Loop
-from amqp_tasks.worker._options import Asked, WorkerOptions, resolve
+from amqp_tasks.worker._options import Asked, WorkerOptions, queue_names, resolve
 from amqp_tasks.worker._orphans import reap_strays
 from amqp_tasks.worker._paused import PausedQueues
 from amqp_tasks.worker._process import ProcessReports, WorkerProcess
@@ -84,7 +84,7 @@ class Worker:
 
     Args:
         app: whose tasks.
-        queues: names of the queues to consume; None: all of the app's.
+        queues: names of the queues to consume, in a list or in one text with commas; None: all of the app's.
         exclude_queues: not these.
         purge: remove the waiting messages of the queues that it consumes, once, before it does; dead letters and delayed tasks
             stay.
@@ -101,6 +101,9 @@ class Worker:
         logfile: lines go there and not to stderr; needs `loglevel`.
         show_banner: print what it is to stdout before it consumes.
 
+    Raises:
+        ConfigurationError: an argument has a value that it cannot have.
+
     Thread safety: `stop` and `ready` from any thread.
     """
 
@@ -108,8 +111,8 @@ class Worker:
         self,
         app: App,
         *,
-        queues: Sequence[str] | None = None,
-        exclude_queues: Collection[str] = (),
+        queues: str | Sequence[str] | None = None,
+        exclude_queues: str | Collection[str] = (),
         purge: bool = False,
         concurrency: int | None = None,
         pool: str | None = None,
@@ -126,8 +129,8 @@ class Worker:
         self.app = app
         self.ready = threading.Event()
         self._asked = Asked(
-            queues=queues,
-            exclude_queues=tuple(exclude_queues),
+            queues=None if queues is None else queue_names(queues),
+            exclude_queues=queue_names(exclude_queues),
             concurrency=concurrency,
             pool=pool,
             hostname=hostname,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from amqp_tasks import App
 from amqp_tasks.errors import ConfigurationError, UnknownQueue
+from amqp_tasks.worker import Worker
 from amqp_tasks.worker._options import Asked, node_name, resolve, select_queues
 from amqp_tasks.worker.pools import pool_named
 
@@ -142,3 +145,34 @@ def test_limits_of_arguments_win_over_settings() -> None:
 def test_an_unknown_pool_is_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigurationError, match="prefork, threads, solo"):
         pool_named("green")
+
+
+@pytest.mark.parametrize("queues", ["hipri,lopri", "hipri, lopri", ["hipri", "lopri"], ("hipri", "lopri")])
+def test_queues_of_a_worker_are_a_list_or_a_text_with_commas(queues: str | Sequence[str]) -> None:
+    app = App("options")
+    app.finalize()
+
+    worker = Worker(app, queues=queues, exclude_queues="lopri")
+
+    assert resolve(app, worker._asked, default_pool="prefork").queue_names == ("hipri",)
+
+
+@pytest.mark.parametrize("queues", ["", "hipri,", [""], [5], 5])
+def test_a_queue_of_a_worker_that_has_no_name_is_refused(queues: Any) -> None:
+    with pytest.raises(ConfigurationError, match="queue"):
+        Worker(App("options"), queues=queues)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("concurrency", 0), ("concurrency", "4"), ("concurrency", True), ("prefetch_multiplier", 0),
+        ("max_tasks_per_child", -1), ("max_memory_per_child", 0.5), ("time_limit", -1), ("time_limit", "60"),
+        ("soft_time_limit", float("nan")), ("hostname", 5),
+    ],
+)  # fmt: skip
+def test_an_argument_that_cannot_be_is_refused_before_the_worker_starts(name: str, value: Any) -> None:
+    options: Any = {name: value}
+
+    with pytest.raises(ConfigurationError, match=f"^{name} must be "):
+        Worker(App("options"), **options)
