@@ -14,6 +14,7 @@ from amqp_tasks.worker._health import Standing
 from amqp_tasks.worker._limits import KILL_AFTER, OVERDUE_GRACE
 from amqp_tasks.worker._link import Link, LinkClosed, Message
 from amqp_tasks.worker._pulse import Pulse, processor_seconds
+from amqp_tasks.worker._template import STDERR_FD
 
 __all__ = ("ChildProcess", "Restarts")
 
@@ -117,6 +118,13 @@ class ChildProcess:
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    def dump_stacks(self) -> None:
+        """Have it print its stacks to stderr, below a line that says whose they are."""
+        if self.pid:
+            with contextlib.suppress(OSError):  # stderr may be closed
+                os.write(STDERR_FD, f"\nWorker-{self.serial}, process {self.pid}:\n".encode())
+            self.signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """SIGKILL; no task is charged for that."""

@@ -8,7 +8,6 @@ the exit code. See `docs/explanation/worker.md` for the states of a process and 
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +40,8 @@ __all__ = ("StopState", "Supervisor", "SupervisorRules")
 logger = logging.getLogger(__name__)
 
 _REVIEW = 0.1
+_DUMP = 0.1
+"""Seconds for a process to print its stacks, before the next one begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +191,9 @@ class Supervisor:
                     process.send(told)
 
     def dump_stacks(self) -> None:
-        """Let all processes print their stacks."""
-        for process in self._processes.values():
-            process.signal(signal.SIGUSR1)
+        """Let all processes print their stacks, one after the other: written at once, they would lie in each other's lines."""
+        for number, process in enumerate(self._processes.values()):
+            self.loop.call_later(number * _DUMP, process.dump_stacks)
 
     # Starting.
 

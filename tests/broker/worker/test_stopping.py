@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -265,6 +266,22 @@ def test_quit_prints_the_stacks_of_all_processes_and_changes_nothing_else(
 
     assert result.get(timeout=10) == "running"
     assert worker.stop() == 0
+
+
+def test_the_stacks_of_each_process_are_printed_apart(worker_process: WorkerProcesses) -> None:
+    worker = worker_process("-c", "4", app=APP)
+
+    worker.signal(signal.SIGQUIT)
+    worker.wait_output("Current thread", count=5)
+    worker.wait_output(r"Worker-\d+, process \d+:", count=4)
+
+    assert worker.stop() == 0
+    _, *parts = re.split(r"Worker-\d+, process \d+:\n", worker.output)
+    for part in parts:
+        assert part.count("Current thread") == 1
+        frames = [line for line in part.splitlines() if "File " in line]
+        assert frames
+        assert all(re.fullmatch(r'  File ".*", line \d+ in \S+', line) for line in frames)
 
 
 def test_a_stop_before_the_broker_is_there_ends_at_once(worker_process: WorkerProcesses) -> None:
