@@ -121,9 +121,12 @@ class Events:
             return False
         # Other slots go without while this one asks.
         self._not_before = self._clock.monotonic() + _PAUSE
+        # Where nothing is to be declared, it is asked for all the same: a message to an exchange that is not there closes the
+        # channel, and what is on its way there, dead letters and retries, too, is sent again.
+        mode = TopologyMode.CHECK if self._mode is TopologyMode.NONE else self._mode
         try:
             self._transport.ensure_topology(
-                Topology(exchanges=(events_exchange(),)), mode=self._mode, timeout=_DECLARE_TIMEOUT
+                Topology(exchanges=(events_exchange(),)), mode=mode, timeout=_DECLARE_TIMEOUT
             )
         except BrokerConnectionError as exc:
             logger.debug("events wait for the broker: %s", exc, extra={"action": "events"})

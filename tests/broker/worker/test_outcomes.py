@@ -10,6 +10,7 @@ import pytest
 from pika.exceptions import NackError
 
 from amqp_tasks.errors import NotRegistered, RemoteError, TaskError, TaskExpired, TaskRevokedError
+from amqp_tasks.transport import TopologyMode
 from support import Ledger, RawClient, Vhost, WorkerProcesses, eventually
 from support.conservation import reason_of
 from support.worker_app import QUEUE
@@ -118,6 +119,21 @@ def test_an_unknown_task_is_dead_lettered_and_its_caller_told(
         client.app.send_task("no.such.task").get(timeout=10)
 
     assert reason_of(raw_client.get(DEAD)) == "unknown-task"
+
+
+def test_a_task_is_set_aside_once_where_nothing_is_declared_and_the_events_have_no_exchange(
+    client: WorkerClient, worker_process: WorkerProcesses, raw_client: RawClient
+) -> None:
+    with client.app as app:
+        app.transport.ensure_topology(app.topology, mode=TopologyMode.DECLARE)
+        worker = worker_process("-c", "1", app=APP, env={"AMQP_TASKS_TOPOLOGY": "none"})
+
+        with pytest.raises(NotRegistered):
+            app.send_task("no.such.task").get(timeout=10)
+        worker.wait_output("dead letters to nobody")
+
+    assert worker.stop() == 0
+    assert raw_client.depth(DEAD) == 1
 
 
 def test_wrong_arguments_from_a_foreign_sender_are_dead_lettered(

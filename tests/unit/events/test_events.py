@@ -52,11 +52,13 @@ class _Broker:
     def __init__(self) -> None:
         self.published: list[OutgoingMessage] = []
         self.declared = 0
+        self.modes: list[TopologyMode] = []
         self.refusal: Exception | None = None
         self.answer: PublishError | None = None
 
     def ensure_topology(self, topology: Topology, *, mode: TopologyMode, timeout: float) -> None:
         self.declared += 1
+        self.modes.append(mode)
         if self.refusal is not None:
             raise self.refusal
 
@@ -118,6 +120,18 @@ def test_without_the_exchange_it_is_asked_for_again_after_a_pause(
     _tell(events)
 
     assert (broker.declared, len(broker.published)) == (2, 1)
+
+
+def test_nothing_is_sent_to_an_exchange_that_is_not_there_where_nothing_may_be_declared(
+    broker: _Broker, clock: FakeClock
+) -> None:
+    transport: Any = broker
+    events = Events(transport, TopologyMode.NONE, clock)
+    broker.refusal = BrokerOperationError("no exchange", reply_code=404)
+
+    events.tell_death("a", "worker@here", exception="E")
+
+    assert (broker.modes, broker.published) == ([TopologyMode.CHECK], [])
 
 
 def _refused(kind: type[PublishError], code: int) -> PublishError:
