@@ -236,7 +236,9 @@ _KINDS: dict[str, _Kind] = {
     "countdown": _Kind((int, float), "a number of seconds (at most a century)", _is_countdown),
     "eta": _Kind((datetime,), "a datetime", _always),
     "expires": _Kind(
-        (int, float, datetime, timedelta), "seconds from now, not negative, or a datetime", _is_period
+        (int, float, datetime, timedelta),
+        "seconds from now or a timedelta, not negative, or a datetime",
+        _is_period,
     ),
     "shadow": _Kind((str,), "text", _always),
     "argsrepr": _Kind((str,), "text", _always),

@@ -112,7 +112,7 @@ def test_an_option_no_task_has_is_refused(option: str, said: str) -> None:
         ("countdown", float("nan"), "number of seconds"),
         ("countdown", 1e10, "at most a century"),
         ("eta", 5, "a datetime"),
-        ("expires", "tomorrow", "seconds from now, not negative, or a datetime"),
+        ("expires", "tomorrow", "seconds from now or a timedelta, not negative, or a datetime"),
         ("time_limit", "10", "number of seconds"),
         ("timeout", "soon", "number of seconds"),
         ("retry_policy", 3, "task_publish_retry_policy"),
