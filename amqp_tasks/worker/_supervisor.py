@@ -8,6 +8,7 @@ the exit code. See `docs/explanation/worker.md` for the states of a process and 
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
