@@ -78,6 +78,7 @@ class Watch:
         "_hard_due",
         "_is_arrived",
         "_is_claimed",
+        "_is_main",
         "_job",
         "_keeper",
         "_raised",
@@ -102,6 +103,8 @@ class Watch:
         self._raised: SoftTimeLimitExceeded | None = None
         self._before: signal._HANDLER = None
         self._thread = threading.get_ident()
+        # Here, for in a child that its task forks, any thread is the main one: it would give back a handler that it has not taken.
+        self._is_main = self._thread == threading.main_thread().ident
 
     def open(self) -> None:
         """See `Guard.open`."""
@@ -164,10 +167,6 @@ class Watch:
                 extra={"action": "soft_time_limit"},
             )  # fmt: skip
             self._interrupt()
-
-    @property
-    def _is_main(self) -> bool:
-        return self._thread == threading.main_thread().ident
 
     def _interrupt(self) -> None:
         if self._is_main:

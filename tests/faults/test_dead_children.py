@@ -236,6 +236,17 @@ def test_a_child_that_a_task_forks_ends_there_and_answers_for_nothing(
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_child_that_a_task_with_a_time_limit_forks_ends_with_its_own_code(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, pool: str
+) -> None:
+    worker = worker_process("-P", pool, "-c", "1", app=APP)
+
+    assert client.app.send_task("act", ("forks", "fork", 3), soft_time_limit=60).get(timeout=10) == 3
+
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_child_that_a_hook_forks_ends_there(
     client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, pool: str
 ) -> None:
