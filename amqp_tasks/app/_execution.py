@@ -136,10 +136,12 @@ def execute(
     *,
     guard: Guard | None = None,
     is_revoked: Callable[[], bool] | None = None,
+    came_back: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run `task` once for `request`, watched over by `guard`; every `Exception` becomes part of the outcome.
 
-    `is_revoked` is what `Task.cancelled` asks; None: as in the execution around it, if there is one.
+    `is_revoked` is what `Task.cancelled` asks; None: as in the execution around it, if there is one. `came_back` is called after the hook
+    that comes before the function.
 
     Fills `request.args` and `request.kwargs` with what the function gets. An `async def` task runs to its end on an
     event loop of its own.
@@ -156,7 +158,7 @@ def execute(
     token = FRAME.set(frame)
     started = time.perf_counter()
     try:
-        outcome = _attempt(frame, payload, guard)
+        outcome = _attempt(frame, payload, guard, came_back)
     finally:
         FRAME.reset(token)
     outcome.runtime = time.perf_counter() - started
@@ -166,7 +168,9 @@ def execute(
     return outcome
 
 
-def _attempt(frame: Frame, payload: Arguments, guard: Guard | None) -> Outcome:
+def _attempt(
+    frame: Frame, payload: Arguments, guard: Guard | None, came_back: Callable[[], None] | None
+) -> Outcome:
     task, request = frame.task, frame.request
     try:
         args, kwargs = task.parameters.load(payload.args, payload.kwargs)
@@ -179,6 +183,8 @@ def _attempt(frame: Frame, payload: Arguments, guard: Guard | None) -> Outcome:
     try:
         if task.hooks and "before_start" in task.hooks:
             _before_start(frame)
+            if came_back is not None:
+                came_back()
         if task.autoretry_for or task.retry_plan is not None:
             retval = _call_retrying(frame, args, kwargs, guard)
         else:

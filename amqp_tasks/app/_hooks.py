@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,29 +33,54 @@ class ExceptionInfo:
         return self.traceback
 
 
-def run_hooks(task: Task[..., Any], request: Request, outcome: Outcome) -> None:
+def _nothing(error: BaseException | None) -> None:
+    """Nobody is told when a hook has ended."""
+
+
+def run_hooks(
+    task: Task[..., Any],
+    request: Request,
+    outcome: Outcome,
+    came_back: Callable[[BaseException | None], None] = _nothing,
+) -> None:
     """Call the hooks that tell of an outcome. In a worker nothing they raise gets out; in eager runs everything does.
+
+    Args:
+        task: whose.
+        request: of the run.
+        outcome: of the run.
+        came_back: told of the end of each hook, before anything else is done, and of what it has raised.
 
     Raises:
         BaseException: what a hook raised, in eager runs.
     """
-    _tell(task, request, _calls(request, outcome))
+    _tell(task, request, _calls(request, outcome), came_back)
 
 
-def tell_dead(task: Task[..., Any], request: Request, exc: Exception) -> None:
-    """Call `on_dead` for a task that ends without a run of its own to tell of; raises nothing."""
-    _tell(task, request, [_death(request, exc, "")])
+def tell_dead(
+    task: Task[..., Any],
+    request: Request,
+    exc: Exception,
+    came_back: Callable[[BaseException | None], None] = _nothing,
+) -> None:
+    """Call `on_dead` for a task that ends without a run of its own to tell of; raises nothing. `came_back`: see `run_hooks`."""
+    _tell(task, request, [_death(request, exc, "")], came_back)
 
 
 _Call: TypeAlias = "tuple[str, tuple[Any, ...]]"
 
 
-def _tell(task: Task[..., Any], request: Request, calls: list[_Call]) -> None:
+def _tell(
+    task: Task[..., Any],
+    request: Request,
+    calls: list[_Call],
+    came_back: Callable[[BaseException | None], None],
+) -> None:
     token = FRAME.set(Frame(task, request, FRAME.get(), is_over=True))
     try:
         for name, arguments in calls:
             if name in task.hooks:
-                _call(task, request, name, arguments)
+                _call(task, request, name, arguments, came_back)
     finally:
         FRAME.reset(token)
 
@@ -95,12 +121,19 @@ def _of_the_run(request: Request, outcome: Outcome) -> list[_Call]:
     return [(first[0], (first[1], *about, einfo)), last]
 
 
-def _call(task: Task[..., Any], request: Request, name: str, arguments: tuple[Any, ...]) -> None:
+def _call(
+    task: Task[..., Any],
+    request: Request,
+    name: str,
+    arguments: tuple[Any, ...],
+    came_back: Callable[[BaseException | None], None],
+) -> None:
     try:
         returned = getattr(task, name)(*arguments)
         if iscoroutine(returned):
             run_to_end(returned)
-    except BaseException:
+    except BaseException as exc:
+        came_back(exc)
         # The outcome is known; a hook can neither change it nor end the worker. Tests want to see it, though.
         if request.is_eager:
             raise
@@ -108,3 +141,5 @@ def _call(task: Task[..., Any], request: Request, name: str, arguments: tuple[An
             "hook %s of task %s[%s] failed", name, task.name, request.id,
             extra={"action": "hook_failed", "task_id": request.id, "task_name": task.name},
         )  # fmt: skip
+    else:
+        came_back(None)

@@ -35,17 +35,24 @@ class LastWords:
         request_of: the request of a message, without arguments.
         accept: content types whose bodies may be decoded.
         limits: of bodies.
+        came_back: see `run_hooks`.
     """
 
     def __init__(
-        self, *, request_of: Callable[[Job, Envelope], Request], accept: Sequence[str], limits: Limits
+        self,
+        *,
+        request_of: Callable[[Job, Envelope], Request],
+        accept: Sequence[str],
+        limits: Limits,
+        came_back: Callable[[BaseException | None], None],
     ) -> None:
         self._request_of, self._accept, self._limits = request_of, accept, limits
+        self._came_back = came_back
 
     def say(self, job: Job, error: Exception) -> None:
         """Call the hook, if there is one; raises nothing."""
         if job.has_last_words and job.task is not None and job.envelope is not None:
-            tell_dead(job.task, self._request(job, job.envelope), error)
+            tell_dead(job.task, self._request(job, job.envelope), error, self._came_back)
 
     def say_in_time(self, job: Job, error: Exception) -> None:
         """As `say`, for `GRACE` seconds at most: after them the hook goes on alone, until its process ends."""

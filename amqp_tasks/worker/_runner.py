@@ -168,9 +168,12 @@ class Runner:
         self._timekeeper, self._runs, self._check, self._began = timekeeper, runs, check, began
         self._follow_ups, self._ends, self._once, self._judge = follow_ups, ends, once, judge
         self._is_revoked, self._on_ran = is_revoked, on_ran
-        self._last_words = LastWords(request_of=self._request, accept=rules.accept, limits=rules.limits)
         self._warned: set[str] = set()
         self._pid = os.getpid()
+        self._came_back = partial(exit_if_forked, self._pid)
+        self._last_words = LastWords(
+            request_of=self._request, accept=rules.accept, limits=rules.limits, came_back=self._came_back
+        )
 
     def run(self, job: Job, slot: int) -> None:
         """Run it and settle it; raises nothing. Where the worker closes first it stays open, and is delivered again."""
@@ -260,7 +263,6 @@ class Runner:
         try:
             if error is not None:
                 self._last_words.say(job, error)
-                exit_if_forked(self._pid)
         except BaseException:
             # Users' code may raise anything. What follows still has to be done, or each process that gets it would end so.
             logger.exception(
@@ -314,8 +316,7 @@ class Runner:
         if outcome.again is not None:
             outcome, again = self._prepare_again(job, task, payload, outcome)
         if task.hooks and outcome.was_run:
-            run_hooks(task, request, outcome)
-            exit_if_forked(self._pid)
+            run_hooks(task, request, outcome, self._came_back)
         self._once.after(task, envelope, outcome)
         if outcome.state == State.REVOKED:
             raise MalformedMessage(
@@ -355,7 +356,7 @@ class Runner:
         if not rules.is_acked_late(task):
             self._settler.acknowledge_early(job)
         is_revoked = partial(self._is_revoked, envelope)
-        return request, payload, _execute(task, request, payload, watch, is_revoked, self._pid)
+        return request, payload, _execute(task, request, payload, watch, is_revoked, self._came_back)
 
     def _watch(self, job: Job, slot: int) -> Watch | None:
         """What looks after the run's limits; None when it has none."""
@@ -544,20 +545,20 @@ def _execute(
     payload: Payload,
     watch: Watch | None,
     is_revoked: Callable[[], bool],
-    pid: int,
+    came_back: Callable[..., None],
 ) -> Outcome:
     """Run it; a task that asks the process to exit has failed, and the process goes on."""
     try:
-        outcome = execute(task, request, payload, guard=watch, is_revoked=is_revoked)
+        outcome = execute(task, request, payload, guard=watch, is_revoked=is_revoked, came_back=came_back)
     except BaseException as exc:  # noqa: BLE001 - nothing a task raises may leave its delivery open
-        exit_if_forked(pid, exc)
+        came_back(exc)
         error = RuntimeError(
             f"the task raised {type(exc).__name__}({error_text(exc)}); a task cannot end its worker this way"
         )
         frames = exc.__traceback__
         told = exc.with_traceback(frames and frames.tb_next)  # without this one, as for any other failure
         return Outcome(state=State.FAILURE, exception=error, traceback_text=format_traceback(told))
-    exit_if_forked(pid, outcome.exception)
+    came_back(outcome.exception)
     return outcome
 
 

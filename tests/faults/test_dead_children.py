@@ -262,6 +262,22 @@ def test_a_child_that_a_hook_forks_ends_there(
     assert raw_client.depth(f"{QUEUE}.dead") == 1
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize(("hook", "code"), [("before_start", 0), ("on_success", 0), ("on_success", 3)])
+def test_a_child_that_a_hook_forks_runs_nothing_that_comes_after_it(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, pool: str, hook: str, code: int
+) -> None:
+    worker = worker_process("-P", pool, "-c", "1", app=APP)
+
+    client.app.send_task("act_forking_once", ("forks", hook, code)).get(timeout=10)
+    assert client.act("next").get(timeout=10) == "next"
+
+    assert worker.stop() == 0
+    assert ledger.counts("start") == {"forks": 1, "next": 1}
+    assert ledger.counts("child") == {str(code): 1}
+    assert ledger.counts("after") == {"forks": 1}
+
+
 def test_as_process_1_a_worker_reaps_what_tasks_leave_behind(
     client: WorkerClient, ledger: Ledger, raw_client: RawClient, vhost: Vhost, tmp_path: Path
 ) -> None:

@@ -330,6 +330,36 @@ def act_forking(key: str, action: str = "ok", argument: Any = None) -> Any:
     return act(key, action, argument)
 
 
+class _ForkingOnce(Task[..., Any]):
+    """The hook that the task got the name of has a child that ends there with a code, and reports how that has ended."""
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        self._fork("before_start", *args)
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        self._fork("on_success", *args)
+
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
+        _ledger().record("after", args[0])
+
+    def _fork(self, here: str, key: str, hook: str, code: int) -> None:
+        if here != hook:
+            return
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            _ledger().record("child", str(os.waitstatus_to_exitcode(status)))
+        elif code:
+            sys.exit(code)
+
+
+@app.task(name="act_forking_once", base=_ForkingOnce)
+def act_forking_once(key: str, hook: str, code: int) -> Any:
+    """As `act`; one of its hooks forks."""
+    return act(key)
+
+
 def _paced(self: Task[..., Any], key: str) -> dict[str, Any]:
     """When it started, by a clock that all processes share, and how it was sent."""
     started = time.monotonic()
