@@ -25,6 +25,7 @@ from typing import (
 )
 
 from amqp_tasks._forks import after_fork_in_child
+from amqp_tasks.app._celerys import of_app
 from amqp_tasks.app._current import note_created, set_current
 from amqp_tasks.app._given import keywords, positional, several
 from amqp_tasks.app._options import CallOptions, TaskOptions, check_call_options
@@ -623,8 +624,6 @@ class App:
     if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
 
         def __getattr__(self, name: str) -> Any:
-            from amqp_tasks.app._celerys import of_app
-
             return of_app(self, name)
 
     def __repr__(self) -> str:

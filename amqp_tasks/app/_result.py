@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from amqp_tasks.app._celerys import of_result
 from amqp_tasks.app._current import current_app
 from amqp_tasks.app._lineage import as_tuple, lineage, parents_in, root_of
 from amqp_tasks.app._request import enclosing_frame
@@ -438,8 +439,6 @@ class AsyncResult(Generic[R_co]):
     if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
 
         def __getattr__(self, name: str) -> Any:
-            from amqp_tasks.app._celerys import of_result
-
             return of_result(self, name)
 
     def __reduce__(self) -> tuple[Any, ...]:

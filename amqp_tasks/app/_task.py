@@ -8,6 +8,7 @@ from inspect import isasyncgenfunction, isgeneratorfunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
+from amqp_tasks.app._celerys import of_task
 from amqp_tasks.app._declaration import declare
 from amqp_tasks.app._given import keywords, positional
 from amqp_tasks.app._options import CallOptions, check_call_options
@@ -488,8 +489,6 @@ class Task(TaskHooks, Generic[P, R_co]):
     if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
 
         def __getattr__(self, name: str) -> Any:
-            from amqp_tasks.app._celerys import of_task
-
             return of_task(self, name)
 
     def __reduce__(self) -> tuple[Any, ...]:

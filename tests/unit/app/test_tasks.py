@@ -526,3 +526,14 @@ def test_a_property_that_lacks_an_attribute_itself_says_which() -> None:
 
     with pytest.raises(AttributeError, match="'str' object has no attribute 'no_such_method'"):
         task.price  # noqa: B018
+
+
+def test_an_attribute_that_is_missing_is_told_when_nothing_can_be_imported_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in `__del__` at the end of the interpreter, where an ImportError would take the place of the default."""
+    app: Any = App("proj")
+    owners = (app, app.AsyncResult("id"), app.task(lambda: None))
+    monkeypatch.setitem(sys.modules, "amqp_tasks.app._celerys", None)
+
+    assert [getattr(owner, "session", "none") for owner in owners] == ["none"] * 3
