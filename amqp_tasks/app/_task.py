@@ -489,7 +489,9 @@ class Task(TaskHooks, Generic[P, R_co]):
     if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
 
         def __getattr__(self, name: str) -> Any:
-            return of_task(self, name)
+            # A class that stands behind this one in the bases of a task may have its own.
+            others = getattr(super(), "__getattr__", None)
+            return of_task(self, name) if others is None else others(name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _task_by_name, (self.name,)

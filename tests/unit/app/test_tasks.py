@@ -537,3 +537,20 @@ def test_an_attribute_that_is_missing_is_told_when_nothing_can_be_imported_any_m
     monkeypatch.setitem(sys.modules, "amqp_tasks.app._celerys", None)
 
     assert [getattr(owner, "session", "none") for owner in owners] == ["none"] * 3
+
+
+def test_a_base_behind_task_may_find_attributes_itself() -> None:
+    class Finding:
+        def __getattr__(self, name: str) -> str:
+            if name != "session":
+                raise AttributeError(f"nobody finds {name}")
+            return "found"
+
+    class Found(Task[..., Any], Finding):
+        pass
+
+    task: Any = App("proj").task(base=Found)(lambda: None)
+
+    assert task.session == "found"
+    with pytest.raises(AttributeError, match="nobody finds price"):
+        task.price  # noqa: B018
