@@ -194,7 +194,12 @@ class Supervisor:
     def dump_stacks(self) -> None:
         """Let all processes print their stacks, one after the other: written at once, they would lie in each other's lines."""
         for number, process in enumerate(self._processes.values()):
-            self.loop.call_later(number * _DUMP, process.dump_stacks)
+            self.loop.call_later(number * _DUMP, partial(self._dump_stacks_of, process))
+
+    def _dump_stacks_of(self, process: ChildProcess) -> None:
+        # One that has ended meanwhile would have no stacks below its line, and its number may be that of another.
+        if process.serial in self._processes:
+            process.dump_stacks()
 
     # Starting.
 

@@ -254,3 +254,24 @@ def test_a_process_that_ignores_its_stop_is_killed_at_the_deadline() -> None:
     node.supervisor.loop.call_later(0.5, node.supervisor.stop)
 
     assert node.run() == 1
+
+
+def test_no_stacks_are_asked_of_a_process_that_has_ended_meanwhile(
+    ends: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be that of another by then, which the signal would end."""
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: signalled.append(pid))
+    monkeypatch.setattr(os, "write", lambda *_: 0)
+    supervisor = NodeUnderTest(lambda *_: None).supervisor
+    for serial in (1, 2):
+        process = ChildProcess(serial=serial, index=0, link=ends[0], started=0.0, pid=10**9 + serial)
+        supervisor._processes[serial] = process
+
+    supervisor.dump_stacks()
+    del supervisor._processes[2]
+    supervisor.loop.call_later(0.5, supervisor.loop.stop)
+    supervisor.loop.run()
+    supervisor.loop.close()
+
+    assert signalled == [10**9 + 1]
