@@ -392,7 +392,8 @@ def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_n
     check_message_options(options, what)
     retry = options.get("retry_kwargs", {})
     if not retry.keys() <= _RETRY_ARGUMENTS:
-        _refuse(retry.keys() - _RETRY_ARGUMENTS, _RETRY_ARGUMENTS, f"{what} retry_kwargs:")
+        unknown = {str(name) for name in retry.keys() - _RETRY_ARGUMENTS}
+        _refuse(unknown, _RETRY_ARGUMENTS, f"{what} retry_kwargs:")
 
 
 _PLANNED = frozenset(

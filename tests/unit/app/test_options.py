@@ -232,8 +232,12 @@ def test_an_option_of_a_call_that_only_celery_has_is_answered_with_what_to_do(
 
 def test_arguments_that_no_retry_takes_are_refused_with_the_task() -> None:
     app = App("proj")
+    no_text: Any = {5: "max_retries", "max_retries": 5}
 
     with pytest.raises(ConfigurationError, match="retry_kwargs: 'max_retires', did you mean 'max_retries'"):
         app.task(autoretry_for=(ValueError,), retry_kwargs={"max_retires": 5})(add)
+
+    with pytest.raises(ConfigurationError, match="retry_kwargs: '5'"):
+        app.task(autoretry_for=(ValueError,), retry_kwargs=no_text)(add)
 
     app.task(autoretry_for=(ValueError,), retry_kwargs={"max_retries": 5, "countdown": 2, "queue": "a"})(add)
