@@ -278,6 +278,25 @@ def test_a_child_that_a_hook_forks_runs_nothing_that_comes_after_it(
     assert ledger.counts("after") == {"forks": 1}
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_child_that_the_hook_of_a_body_that_cannot_be_read_forks_ends_there(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, raw_client: RawClient, pool: str
+) -> None:
+    worker = worker_process("-P", pool, "-c", "1", app=APP)
+
+    raw_client.publish(
+        QUEUE,
+        b"no JSON",
+        {"task": "act_forking", "id": "unreadable"},
+        content_type="application/json",
+        content_encoding="utf-8",
+    )
+    assert client.act("next").get(timeout=10) == "next"
+
+    assert worker.stop() == 0
+    assert raw_client.depth(f"{QUEUE}.dead") == 1
+
+
 def test_as_process_1_a_worker_reaps_what_tasks_leave_behind(
     client: WorkerClient, ledger: Ledger, raw_client: RawClient, vhost: Vhost, tmp_path: Path
 ) -> None:
