@@ -95,7 +95,7 @@ class EngineParts:
 
     Attributes:
         on_event: what the consumer does, on the I/O thread.
-        on_ran: called in its slot when a task's function has ended, before its outcome goes anywhere.
+        on_ran: called in its slot when a task's function has ended, and when its hooks have, before its outcome goes anywhere.
         on_done: called after each task, in its slot's thread, with True when it left the process short of memory;
             returns True when the process must start nothing more.
         on_end: called when a task is ended, with the reason: the process must end.

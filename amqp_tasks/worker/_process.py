@@ -68,7 +68,7 @@ class ProcessReports:
         queues: which queues are consumed and which are missing, after each change.
         recycling: it has begun to end itself and wants a successor; the text says why.
         ended: all is closed; True when nothing was left unfinished.
-        ran: a task's function has ended (its slot, which is still marked).
+        ran: a task's function has ended, or its hooks have (its slot, which is still marked).
         broken: a thread that the process cannot do without has ended by an error; the text says which. Any thread.
     """
 

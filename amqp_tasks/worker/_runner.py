@@ -317,6 +317,7 @@ class Runner:
             outcome, again = self._prepare_again(job, task, payload, outcome)
         if task.hooks and outcome.was_run:
             run_hooks(task, request, outcome, self._came_back)
+            self._on_ran()  # likewise
         self._once.after(task, envelope, outcome)
         if outcome.state == State.REVOKED:
             raise MalformedMessage(

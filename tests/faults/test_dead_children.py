@@ -216,6 +216,22 @@ def test_a_task_that_takes_its_process_from_the_supervisor_runs_three_times(
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_hook_that_takes_its_process_from_the_supervisor_is_charged_to_its_task_and_not_to_the_next(
+    client: WorkerClient, ledger: Ledger, worker_process: WorkerProcesses, pool: str
+) -> None:
+    breaking = client.app.send_task("act_closing", ("breaks",))
+    following = client.act("next")
+
+    worker = worker_process("-P", pool, "-c", "1", app=APP)
+    with pytest.raises(TaskDied, match="3 times"):
+        breaking.get(timeout=20)
+    assert following.get(timeout=10) == "next"
+
+    assert worker.stop() == 0
+    assert ledger.counts("start") == {"breaks": 3, "next": 1}
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 @pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), (3, 3), (None, 0), ("why", 1)])
 def test_a_child_that_a_task_forks_ends_there_and_answers_for_nothing(
     client: WorkerClient,

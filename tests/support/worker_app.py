@@ -71,9 +71,13 @@ def _close_all(key: str, argument: Any) -> Any:
 
 def _close_link(key: str, argument: Any) -> Any:
     """Close the one descriptor that leads to the supervisor, and go on."""
+    _cut_off()
+    return _wait(key, argument)
+
+
+def _cut_off() -> None:
     (link,) = (each for each in gc.get_objects() if isinstance(each, Link) and each.socket.fileno() >= 0)
     os.close(link.socket.fileno())
-    return _wait(key, argument)
 
 
 def _wait(key: str, argument: Any) -> Any:
@@ -357,6 +361,19 @@ class _ForkingOnce(Task[..., Any]):
 @app.task(name="act_forking_once", base=_ForkingOnce)
 def act_forking_once(key: str, hook: str, code: int) -> Any:
     """As `act`; one of its hooks forks."""
+    return act(key)
+
+
+class _Closing(Task[..., Any]):
+    """Its hook closes the one descriptor that leads to the supervisor."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        _cut_off()
+
+
+@app.task(name="act_closing", base=_Closing)
+def act_closing(key: str) -> Any:
+    """As `act`; its hook breaks the process."""
     return act(key)
 
 
