@@ -63,7 +63,9 @@ def contestants(measure: str, redis: str) -> list[System]:
             systems.celery("classic"),
             dramatiq,
             systems.dramatiq(name="Dramatiq, 1 thread, prefetch 256", threads=1, prefetch=256),
+            systems.dramatiq("quorum", name="Dramatiq, 1 thread, prefetch 256", threads=1, prefetch=256),
         ],
+        "publish": [own, systems.own("classic"), celery, dramatiq, systems.dramatiq("quorum")],
         "latency": [
             own,
             systems.own("classic"),

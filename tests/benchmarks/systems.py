@@ -59,6 +59,7 @@ def celery(
 
 
 def dramatiq(
+    queue_type: str = "classic",
     *,
     name: str = "Dramatiq",
     module: str = "benchmarks.clients.dramatiq_client",
@@ -71,7 +72,7 @@ def dramatiq(
     worker = (sys.executable, "-m", "dramatiq", module, "-p", str(processes), "-t", str(threads))
     environment = {"dramatiq_queue_prefetch": str(prefetch)} | ({"BENCH_REDIS": redis} if redis else {})
     return System(
-        name=name, client="dramatiq_client", worker=worker, queue_type="classic", environment=environment
+        name=name, client="dramatiq_client", worker=worker, queue_type=queue_type, environment=environment
     )
 
 

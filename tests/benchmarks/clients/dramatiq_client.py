@@ -1,4 +1,4 @@
-"""Dramatiq: classic queues (it has no others), results in Redis, only the middleware that the work needs."""
+"""Dramatiq: results in Redis, only the middleware that the work needs; quorum queues by an argument that it has no setting for."""
 
 # mypy: allow-untyped-calls
 # Dramatiq is annotated in parts.
@@ -26,7 +26,17 @@ URL = URL[:-1] + "%2F" if URL.endswith("//") else URL
 REDIS = os.environ.get("BENCH_REDIS", "") + "?socket_timeout=150"
 """A wait for a result is one blocking read, which the client would break off after five seconds."""
 
-broker = RabbitmqBroker(
+
+
+class Broker(RabbitmqBroker):
+    """The broker, with queues of the type that is measured."""
+
+    def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
+        arguments: dict[str, Any] = super()._build_queue_arguments(queue_name)
+        return {**arguments, "x-queue-type": os.environ["BENCH_QUEUE_TYPE"]}
+
+
+broker = Broker(
     url=URL,
     confirm_delivery=os.environ.get("BENCH_CONFIRM", "1") == "1",
     middleware=[],
