@@ -61,7 +61,8 @@ _OF_ERRBACK = (*_WHERE, "time_limit", "soft_time_limit")
 # What a plan depends on: a call that says none of it has the plan of all such calls.
 _PLANNED = frozenset(_TASK_OPTIONS)
 _LINKS = frozenset({"link", "link_error"})
-_FURTHER = frozenset(FURTHER_PROPERTIES)
+_FURTHER = frozenset({*FURTHER_PROPERTIES, "task_id"})
+"""Options that have a say in the AMQP properties which the task protocol leaves alone."""
 _MAX_PLANS = 2048
 # Seconds between two warnings about the size of one task's messages.
 _WARN_EVERY = 60.0

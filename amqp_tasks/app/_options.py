@@ -57,7 +57,7 @@ class CallOptions(TypedDict, total=False):
     `task_idempotency_store` for that.
 
     `message_id`, `app_id`, `type`, `user_id` and `timestamp` (seconds since 1970 or a datetime) are AMQP properties that
-    are sent as they are and mean nothing to us. RabbitMQ checks `user_id`: it must be the user of the connection.
+    are sent as they are; a `message_id` that is missing is made where there is a `task_id`, for an id may be used again. RabbitMQ checks `user_id`: it must be the user of the connection.
     """
 
     task_id: str

@@ -73,7 +73,7 @@ class Request:
         timelimit: (hard, soft) in seconds.
         headers: the caller's own headers.
         properties: AMQP properties of the caller's own: `message_id`, `app_id`, `type`, `user_id`, `timestamp` (seconds
-            since 1970), as far as it set them.
+            since 1970), as far as it set them; with a `task_id` of its own there is always a `message_id`.
         ignore_result: the caller's wish; None leaves it to the task.
         depth: how many tasks stand between this one and the call that began the chain of calls.
         lang: language of the sender.

@@ -488,7 +488,7 @@ class Engine:
         for job in self._runs.find(is_meant):
             if not self._parts.run_rules.can_end_a_task:
                 logger.warning(
-                    "task %s is to be terminated, which only the pool 'prefork' can do: it goes on", job.key,
+                    "task %s is to be terminated, which only the pool 'prefork' can do: it goes on", job.name,
                     extra={"action": "terminate"},
                 )  # fmt: skip
             elif self._runs.take(job):
@@ -546,7 +546,7 @@ class Engine:
 
     def acknowledge_duplicate(self, job: Job) -> None:
         """See `RedeliveryEffects.acknowledge_duplicate`."""
-        logger.info("task %s had finished; its redelivery is acked", job.key, extra={"action": "duplicate"})
+        logger.info("task %s had finished; its redelivery is acked", job.name, extra={"action": "duplicate"})
         self._ledger.open(job)
         job.end = ""
         self._settler.acknowledge(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,27 +12,45 @@ if TYPE_CHECKING:
     from amqp_tasks.message import Envelope
     from amqp_tasks.transport import Delivery
 
-__all__ = ("Job", "first_key", "key_of")
+__all__ = ("Job", "first_key", "key_of", "name_of")
 
 
-def key_of(task_id: str, retries: int, snoozes: int = 0) -> str:
-    """What names one run of a task: a retry or a snooze is published under the same id, and is not a redelivery.
+def key_of(task_id: str, retries: int, snoozes: int = 0, message_id: str | None = None) -> str:
+    """What names one run of a task: a retry or a snooze is published under the same id, and is not a redelivery; nor is another
+    message whose caller has used an id again.
 
     Keys are logged, so an id that could forge a line is named by its digest.
+
+    Args:
+        task_id: of the task.
+        retries: how many runs were followed by a retry.
+        snoozes: how many by another run.
+        message_id: of the message, if it has one: those whose id is of the caller's own do.
     """
     if not task_id.isprintable():
         task_id = f"sha256:{sha256(task_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
     if retries:
         task_id = f"{task_id} retry {retries}"
-    return f"{task_id} snooze {snoozes}" if snoozes else task_id
+    if snoozes:
+        task_id = f"{task_id} snooze {snoozes}"
+    if message_id:
+        digest = blake2b(message_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        task_id = f"{task_id} message {digest}"
+    return task_id
 
 
-_LATER_RUN = re.compile(r"( retry \d+)?( snooze \d+)?$")
+_MESSAGE = re.compile(r"( message [0-9a-f]{16})?$")
+_LATER_RUN = re.compile(r"( retry \d+)?( snooze \d+)?" + _MESSAGE.pattern)
 
 
 def first_key(key: str) -> str:
-    """The key of the first run of a task, from that of any."""
+    """The key of the first run of a task, whichever message it came by, from that of any."""
     return _LATER_RUN.sub("", key)
+
+
+def name_of(key: str) -> str:
+    """What logs call the run with this key: all of it but which message it came by."""
+    return _MESSAGE.sub("", key)
 
 
 # Not a dataclass: one is made per delivery on the hot path.
@@ -80,13 +98,21 @@ class Job:
         self.delivery = delivery
         self.envelope = envelope
         self.task = task
-        self.key = key_of(envelope.id, envelope.retries, envelope.snoozes) if envelope is not None else ""
+        self.key = ""
+        if envelope is not None:
+            message_id = envelope.properties.message_id
+            self.key = key_of(envelope.id, envelope.retries, envelope.snoozes, message_id)
         self.crashes = 0
         self.is_acked = self.is_kept = self.is_refused = self.has_awaited_news = False
         self.end = "done"
         self.last_step: Callable[[Callable[[], None]], None] | None = None
         self.turn = 0.0
         self._run = run
+
+    @property
+    def name(self) -> str:
+        """What logs call it."""
+        return name_of(self.key)
 
     @property
     def has_last_words(self) -> bool:

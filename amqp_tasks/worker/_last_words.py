@@ -63,7 +63,7 @@ class LastWords:
         hook.join(GRACE)
         if hook.is_alive():
             logger.warning(
-                "on_dead of task %s takes longer than %g s; its process ends", printable(job.key), GRACE,
+                "on_dead of task %s takes longer than %g s; its process ends", printable(job.name), GRACE,
                 extra={"action": "hook_late"},
             )  # fmt: skip
 

@@ -163,7 +163,7 @@ class Watch:
         if self._window.acquire(blocking=False):
             self._soft_due, self._is_claimed = math.inf, True
             logger.warning(
-                "soft time limit of %g s exceeded by task %s", self._soft, self._job.key,
+                "soft time limit of %g s exceeded by task %s", self._soft, self._job.name,
                 extra={"action": "soft_time_limit"},
             )  # fmt: skip
             self._interrupt()

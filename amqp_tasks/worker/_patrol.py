@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.worker._job import name_of
 from amqp_tasks.worker._limits import KILL_AFTER
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ class Patrol:
 
     def _kill(self, process: ChildProcess, how: str, key: str) -> None:
         logger.error(
-            "process %d is killed, as it hangs %s task %s", process.pid, how, key,
-            extra={"action": "hung", "task_id": key},
+            "process %d is killed, as it hangs %s task %s", process.pid, how, name_of(key),
+            extra={"action": "hung", "task_id": name_of(key)},
         )  # fmt: skip
         process.is_killed = True
         # First, or the redelivery would be on another node before the news.

@@ -90,7 +90,7 @@ class Redeliveries:
         unknown: list[Job] = []
         for job in jobs:
             if (stale := self._ledger.adopt(job)) is not None:
-                logger.info("task %s still runs here; its redelivery is adopted", job.key, extra=_about(job))
+                logger.info("task %s still runs here; its redelivery is adopted", job.name, extra=_about(job))
                 if stale.epoch == job.delivery.epoch:
                     self._effects.let_go(stale)
             elif self._ledger.is_finished(job.key):
@@ -173,7 +173,7 @@ class Redeliveries:
             elif self._may_have_crashed_more(job, verdict):
                 logger.info(
                     "task %s may have crashed more often than is known here; its redelivery is held for a moment",
-                    job.key,
+                    job.name,
                     extra=_about(job),
                 )
                 job.has_awaited_news = True
@@ -205,7 +205,7 @@ class Redeliveries:
             if job not in self._asked_again and not job.has_awaited_news:
                 logger.info(
                     "task %s still runs in another process; its redelivery is held",
-                    job.key,
+                    job.name,
                     extra=_about(job),
                 )
 

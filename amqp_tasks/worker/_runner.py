@@ -192,7 +192,7 @@ class Runner:
         except BaseException as exc:
             # Not the task's: `execute` keeps those. What cannot be handled is set aside, not tried for ever; a serializer that
             # exits would end the slot, and each process that gets the message again.
-            logger.exception("unexpected error around task %s", job.key, extra={"action": "runner_error"})
+            logger.exception("unexpected error around task %s", job.name, extra={"action": "runner_error"})
             error = MalformedMessage(
                 DeadLetterReason.FAILED, f"unexpected error in the worker: {bounded_repr(exc)}"
             )
@@ -266,7 +266,7 @@ class Runner:
         except BaseException:
             # Users' code may raise anything. What follows still has to be done, or each process that gets it would end so.
             logger.exception(
-                "unexpected error in the last words of task %s", job.key, extra={"action": "runner_error"}
+                "unexpected error in the last words of task %s", job.name, extra={"action": "runner_error"}
             )
         self._records.clear(slot)
         try:

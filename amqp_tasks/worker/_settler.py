@@ -116,7 +116,7 @@ class Settler:
             )
         except Exception:
             # Why a task is retried may be anything; that it cannot be told must not keep it from its retry.
-            logger.warning("state %s of task %s cannot be sent", record.status, job.key, exc_info=True)
+            logger.warning("state %s of task %s cannot be sent", record.status, job.name, exc_info=True)
 
     def set_aside(self, job: Job, message: OutgoingMessage, record: ResultRecord | None) -> None:
         """Publish a dead letter, then tell who waits, then ack."""
@@ -232,7 +232,7 @@ class Settler:
             self._give_up(job, record)
         else:
             logger.warning(
-                "the result of task %s is not stored yet, trying again in %.1f s: %s", job.key, pause, error,
+                "the result of task %s is not stored yet, trying again in %.1f s: %s", job.name, pause, error,
                 extra={"action": "store_again", "task_id": record.task_id},
             )  # fmt: skip
             self._parts.call_later(pause, partial(self._store, job, record, min(MAX_PAUSE, pause * 2)))

@@ -21,6 +21,7 @@ from amqp_tasks.worker._asks import Answers
 from amqp_tasks.worker._children import ChildProcess, Restarts
 from amqp_tasks.worker._claims import Claims
 from amqp_tasks.worker._health import State
+from amqp_tasks.worker._job import name_of
 from amqp_tasks.worker._journal import JournalState
 from amqp_tasks.worker._link import Link, LinkClosed, Message, journal_news
 from amqp_tasks.worker._loop import Loop
@@ -436,8 +437,9 @@ class Supervisor:
         process.has_crashed = bool(overdue or terminated)
         for key, crashes in self._answers.left(process.serial, cause, overdue, terminated):
             logger.error(
-                "process %d died (%s) while it ran task %s, for the %d. time", process.pid, cause, key, crashes,
-                extra={"action": "crashed", "task_id": key},
+                "process %d died (%s) while it ran task %s, for the %d. time",
+                process.pid, cause, name_of(key), crashes,
+                extra={"action": "crashed", "task_id": name_of(key)},
             )  # fmt: skip
             process.has_crashed = True
 

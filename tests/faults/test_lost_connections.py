@@ -75,6 +75,38 @@ def test_what_runs_when_its_connection_is_closed_does_not_expire_any_more(
     assert ledger.counts("start") == ledger.counts("done") == {"held": 1}
 
 
+def test_promise_06_a_task_id_of_the_callers_own_that_comes_again_is_not_taken_for_what_had_finished(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    proxy: TcpProxy,
+    tmp_path: Path,
+) -> None:
+    """Rows U002, U004."""
+    worker = worker_process("-c", "2", app=APP, env={"AMQP_TASKS_BROKER_URL": proxy.url_for()})
+    # Short ones: each process then holds more messages than it runs.
+    client.many([f"short-{n}" for n in range(100)])
+    assert client.act("first", task_id="sync-user-5").get(timeout=10) == "first"
+    ledger.wait_for("done", count=101)
+
+    # From here on their acks may be lost, as far as the worker knows.
+    accepted = proxy.accepted
+    proxy.cut()
+    eventually(lambda: proxy.accepted >= accepted + 2 and raw_client.consumers(QUEUE) == 2, within=10)
+    gate = tmp_path / "gate"
+    for name in ("held-0", "held-1"):
+        client.act(name, "wait", str(gate))
+        ledger.wait_for("start", name)
+    second = client.act("second", task_id="sync-user-5")
+    # It has waited behind them, and was handed back: what comes next is a redelivery.
+    eventually(lambda: raw_client.depth(QUEUE) == 1, within=10)
+    gate.touch()
+
+    assert second.get(timeout=10) == "second"
+    assert worker.stop() == 0
+
+
 def test_promise_06_closed_connections_lose_nothing(
     client: WorkerClient, vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
 ) -> None:

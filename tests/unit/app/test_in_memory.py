@@ -262,6 +262,22 @@ def test_a_task_sees_the_amqp_properties_that_its_caller_set(make_app: MakeApp, 
     assert untold == {}
 
 
+def test_messages_of_one_id_of_the_callers_own_are_told_apart(make_app: MakeApp) -> None:
+    app = make_app()
+
+    @app.task(bind=True)
+    def properties(self: Task[..., Any]) -> dict[str, Any]:
+        return dict(self.request.properties)
+
+    with working(app):
+        first, second = [properties.apply_async(task_id="sync-user-5").get(10) for _ in range(2)]
+        own = properties.apply_async(task_id="sync-user-5", message_id="mine").get(10)
+
+    assert first.keys() == second.keys() == {"message_id"}
+    assert first != second
+    assert own == {"message_id": "mine"}
+
+
 @pytest.mark.parametrize(("inherits", "inherited"), [(True, 7), (False, 2)])
 def test_children_take_the_priority_of_their_parent_where_they_have_none(
     make_app: MakeApp, inherits: bool, inherited: int

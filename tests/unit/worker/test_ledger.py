@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amqp_tasks.worker._job import key_of
+from amqp_tasks.worker._job import first_key, key_of, name_of
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._verdicts import MAX_AGE
 from support.fake_deliveries import FakeClock, job_of
@@ -98,6 +98,14 @@ def test_what_is_settled_after_the_loss_is_lost_and_finished() -> None:
 def test_a_retry_has_a_key_of_its_own() -> None:
     assert key_of("a", 0) == "a"
     assert key_of("a", 2) != key_of("a", 1) != "a"
+
+
+def test_another_message_of_the_same_id_has_a_key_of_its_own_which_logs_do_not_show() -> None:
+    keys = [key_of("a", 2, 1, message_id) for message_id in ("m", "n" * 255, None)]
+
+    assert len(set(keys)) == 3
+    assert {name_of(key) for key in keys} == {"a retry 2 snooze 1"}
+    assert {first_key(key) for key in keys} == {"a"}
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])

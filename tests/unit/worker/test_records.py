@@ -129,7 +129,9 @@ def test_a_record_that_is_being_written_names_nothing() -> None:
 def test_keys_forge_no_log_lines_and_fit_whatever_the_id() -> None:
     hostile = "\n" * 255
     key = key_of(hostile, 4)
+    longest = key_of("i" * 255, 2**31, 2**31, "m")
 
+    assert len(longest) <= MAX_KEY
     assert key.isprintable()
     assert len(key) <= MAX_KEY
     assert key != key_of("\n" * 254, 4)
