@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -104,6 +105,7 @@ class DoorLoop(PikaLoop):
 
     def __init__(self) -> None:
         super().__init__()
+        self._wake_without_tcp()
         self._door: deque[tuple[Callable[[Any], None], Any]] = deque()  # written by any thread, read by ours
         self._asleep = False
         self._lingers = False  # written by our thread
@@ -113,6 +115,17 @@ class DoorLoop(PikaLoop):
         self._dispatch = self._poller._dispatch_fd_events
         self._poller._dispatch_fd_events = self._on_events
         self._at_end: list[Callable[[], None]] = []
+
+    def _wake_without_tcp(self) -> None:
+        """Exchange pika's pair of TCP sockets, which takes two ports, and the TCP stack's time for each waking."""
+        poller = self._poller
+        poller.remove_handler(poller._r_interrupt.fileno())
+        poller._r_interrupt.close()
+        poller._w_interrupt.close()
+        ends = poller._r_interrupt, poller._w_interrupt = socket.socketpair()
+        for end in ends:
+            end.setblocking(False)
+        poller.add_handler(ends[0].fileno(), poller._read_interrupt, self.READ)
 
     def put(self, work: Callable[[Any], None], argument: Any = None) -> None:
         """Have `work(argument)` called on the loop's thread, in order. Any thread.

@@ -27,7 +27,6 @@ REDIS = os.environ.get("BENCH_REDIS", "") + "?socket_timeout=150"
 """A wait for a result is one blocking read, which the client would break off after five seconds."""
 
 
-
 class Broker(RabbitmqBroker):
     """The broker, with queues of the type that is measured."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -20,6 +21,12 @@ def io_thread() -> Iterator[IOThread]:
     thread.start(lambda by_error: None)
     yield thread
     thread.stop(5.0)
+
+
+def test_a_loop_takes_no_tcp_port_to_be_woken_by(io_thread: IOThread) -> None:
+    poller = io_thread.loop._poller
+
+    assert {end.family for end in (poller._r_interrupt, poller._w_interrupt)} == {socket.AF_UNIX}
 
 
 def test_one_of_many_is_done_whether_the_loop_sleeps_or_lingers(io_thread: IOThread) -> None:
