@@ -118,8 +118,10 @@ class FollowUps:
         """Whether anything follows a task."""
         if JOINS_HEADER in envelope.headers:
             return True
-        embed = payload.embed if payload is not None else {}
-        return any(embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord"))
+        if payload is None:
+            return False
+        part = payload.embed.get  # one after the other: this is asked of each task, and a generator takes four times as long
+        return bool(part("callbacks") or part("errbacks") or part("chain") or part("chord"))
 
     def of_outcome(
         self, job: Job, payload: Payload | None, outcome: Ended, request: Request, *, in_slot: bool = True
