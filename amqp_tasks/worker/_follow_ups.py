@@ -120,7 +120,9 @@ class FollowUps:
             return True
         if payload is None:
             return False
-        part = payload.embed.get  # one after the other: this is asked of each task, and a generator takes four times as long
+        part = (
+            payload.embed.get
+        )  # one after the other: this is asked of each task, and a generator takes four times as long
         return bool(part("callbacks") or part("errbacks") or part("chain") or part("chord"))
 
     def of_outcome(

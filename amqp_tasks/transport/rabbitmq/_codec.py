@@ -59,6 +59,18 @@ def short_string(value: str) -> bytes:
     return bytes((len(data),)) + data
 
 
+_kept: dict[str, bytes] = {}
+"""Short strings that one message after the other has, as they are written: names of headers, content types, a reply queue."""
+_MAX_KEPT = 4096
+
+
+def _keep(value: str) -> bytes:
+    if len(_kept) >= _MAX_KEPT:
+        _kept.clear()
+    _kept[value] = written = short_string(value)
+    return written
+
+
 def _encode_str(value: str) -> bytes:
     data = value.encode()
     return b"S" + _pack_u32(len(data)) + data
@@ -133,12 +145,12 @@ def encode_table_items(items: Mapping[str, Any]) -> bytes:
     """
     pieces: list[bytes] = []
     for key, value in items.items():
-        data = key.encode()
-        if len(data) > 255:
-            raise EncodeError(f"header name {key[:40]!r}… is longer than 255 bytes")
-        pieces.append(bytes((len(data),)))
-        pieces.append(data)
-        pieces.append(_encode_value(value))
+        name = _kept.get(key) or _keep(key)
+        if value.__class__ is str:  # as most are, in a message of ours
+            data = value.encode()
+            pieces += (name, b"S", _pack_u32(len(data)), data)
+        else:
+            pieces += (name, _encode_value(value))
     return b"".join(pieces)
 
 
@@ -165,10 +177,10 @@ def encode_properties(properties: Properties) -> bytes:
     pieces = [b"", b"", bytes((properties.delivery_mode,)), b""]
     if properties.content_type is not None:
         flags |= 0x8000
-        pieces[0] = short_string(properties.content_type)
+        pieces[0] = _kept.get(properties.content_type) or _keep(properties.content_type)
     if properties.content_encoding is not None:
         flags |= 0x4000
-        pieces[0] += short_string(properties.content_encoding)
+        pieces[0] += _kept.get(properties.content_encoding) or _keep(properties.content_encoding)
     if properties.headers or properties.template is not None:
         flags |= 0x2000
         pieces[1] = _encode_headers(properties.template, properties.headers)
@@ -180,7 +192,7 @@ def encode_properties(properties: Properties) -> bytes:
         pieces.append(short_string(properties.correlation_id))
     if properties.reply_to is not None:
         flags |= 0x0200
-        pieces.append(short_string(properties.reply_to))
+        pieces.append(_kept.get(properties.reply_to) or _keep(properties.reply_to))
     if properties.expiration is not None:
         flags |= 0x0100
         pieces.append(short_string(properties.expiration))
