@@ -60,7 +60,8 @@ def test_promise_14_delayed_tasks_wait_in_the_broker_and_run_once_and_on_time(
     assert abs(memory_meanwhile - memory_before) < MEMORY
     assert late[0] > -EARLY
     # What ran when the worker was killed may have run again.
-    assert {ledger.counts("done")[key] for key in due_later} == {1}
+    counts = ledger.counts("done")
+    assert {counts[key] for key in due_later} == {1}
     assert second.stop() == 0
     assert set(ran) >= due.keys()
 

@@ -72,8 +72,14 @@ class Management:
 
     def add_vhost(self, name: str) -> None:
         """Create a virtual host with all permissions for this user."""
-        # The nodes of a cluster agree on it, which takes those that have just begun a while.
-        self.request("PUT", "vhosts", name, body={}, timeout=60.0)
+        # The nodes of a cluster agree on it, which takes those that have just begun a while; one of them may miss it for good.
+        try:
+            self.request("PUT", "vhosts", name, body={}, timeout=60.0)
+        except ManagementError as exc:
+            if exc.status != 500:
+                raise
+            self.delete_vhost(name)
+            self.request("PUT", "vhosts", name, body={}, timeout=60.0)
         self.request("PUT", "permissions", name, self.user, body=ALL)
 
     def delete_vhost(self, name: str) -> None:
