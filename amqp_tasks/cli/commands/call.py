@@ -15,6 +15,8 @@ from amqp_tasks.cli._values import Seconds, point_in_time
 
 __all__ = ("call",)
 
+_TIMEOUT = 60.0
+
 
 @click.command(
     cls=Command,
@@ -49,7 +51,7 @@ __all__ = ("call",)
     "--serializer", help="Serializer of the arguments. [env: AMQP_TASKS_TASK_SERIALIZER; default: json]"
 )
 @click.option("--wait", is_flag=True, help="Wait for the result and print it.")
-@seconds_option("--timeout", "How long --wait waits.", default=60.0)
+@seconds_option("--timeout", f"With --wait: how long. [default: {_TIMEOUT:g}]")
 @json_option
 @global_options
 @pass_globals
@@ -60,7 +62,7 @@ def call(
     args: list[Any],
     kwargs: dict[str, Any],
     wait: bool,
-    timeout: float,
+    timeout: float | None,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -68,11 +70,13 @@ def call(
 
     The task's code is not needed here: only its name, and the broker.
     """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout says how long to wait for the result: add --wait, or leave it out")
     given = {key: value for key, value in options.items() if value is not None}
     with state.connected_app() as app:
         sent = app.send_task(name, args=args, kwargs=kwargs, ignore_result=not wait, **given)
         if not wait:
             print_sent(sent.id, as_json=as_json)
             return ExitCode.OK
-        sent.get(timeout=timeout, propagate=False)
+        sent.get(timeout=_TIMEOUT if timeout is None else timeout, propagate=False)
         return print_outcome(sent, as_json=as_json)
