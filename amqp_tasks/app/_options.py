@@ -25,6 +25,7 @@ __all__ = (
     "check_retry_options",
     "check_retry_plan",
     "check_task_options",
+    "check_task_values",
     "start_of",
 )
 
@@ -387,7 +388,15 @@ def check_task_options(options: Mapping[str, Any], known: frozenset[str], task_n
     """
     if not options.keys() <= known:
         _refuse(options.keys() - known, known, f"option of task {task_name!r}:")
-    what = f"option of task {task_name!r}:"
+    check_task_values(options, f"option of task {task_name!r}:")
+
+
+def check_task_values(options: Mapping[str, Any], what: str) -> None:
+    """Refuse values that no task can have, whatever its class.
+
+    Raises:
+        ConfigurationError: a value that cannot be.
+    """
     _check_values(options, what)
     check_message_options(options, what)
     retry = options.get("retry_kwargs", {})

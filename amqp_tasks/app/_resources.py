@@ -11,6 +11,7 @@ from amqp_routing import Router
 from amqp_tasks.app._calls import Calls
 from amqp_tasks.app._declaration import set_options
 from amqp_tasks.app._destination import check_routes
+from amqp_tasks.app._options import check_destination, check_task_values
 from amqp_tasks.app._topology import Topologies
 from amqp_tasks.backends.disabled import DisabledBackend
 from amqp_tasks.backends.rpc import RpcBackend, RpcOptions
@@ -48,12 +49,13 @@ class Resources:
 
         Raises:
             SettingsError: the settings are wrong.
-            ConfigurationError: a route that no call could take.
+            ConfigurationError: a route that no call could take, or annotations that no task could have.
             RoutingError: routes or queues do not fit together.
         """
         generation, settings = app.conf.generation, app.settings
         router = Router(settings.task.routes)
         check_routes(router)
+        _check_annotations(settings)
         topologies = Topologies(settings, router)
         if previous is not None and _same_connections(previous.settings, settings):
             transport, backend, events = previous.transport, previous.backend, previous.events
@@ -83,11 +85,12 @@ class Resources:
         Raises:
             ConfigurationError: an attribute that is no option of a task.
         """
-        given: Any = self.settings.task.annotations
-        several = cast("Sequence[Any]", given if isinstance(given, list | tuple) else (given,))
-        for annotation in several:
+        for annotation in _annotations(self.settings):
             for attributes in _attributes(annotation, task):
-                set_options(task, attributes)
+                try:
+                    set_options(task, attributes)
+                except ConfigurationError as exc:
+                    raise ConfigurationError(f"task_annotations: {exc}") from exc
 
     def close(self, *, timeout: float) -> None:
         """Release the connections within `timeout` seconds, and a moment more if they have to be cut."""
@@ -140,6 +143,36 @@ def _is_replicated(settings: Settings) -> bool:
     """Whether the reply queue must outlive one broker node: by default, where there are several to go to."""
     chosen = settings.result.queue_type
     return len(settings.broker.url) > 1 if chosen is None else chosen == "quorum"
+
+
+def _annotations(settings: Settings) -> Sequence[Any]:
+    given: Any = settings.task.annotations
+    return cast("Sequence[Any]", given if isinstance(given, list | tuple) else (given,))
+
+
+def _check_annotations(settings: Settings) -> None:
+    """Refuse what no task could be given, also for tasks that are not declared yet. What `annotate` answers, and which names of options
+    a task's class has, is not known before there is the task.
+
+    Raises:
+        ConfigurationError: values that cannot be, or a queue together with an exchange; all at once.
+    """
+    faults: list[str] = []
+    for annotation in _annotations(settings):
+        for name, given in _mapping(annotation).items():
+            attributes = _mapping(given)  # what is none is said of the task that gets it
+            try:
+                check_task_values(attributes, "option")
+                check_destination(attributes.get("queue"), attributes.get("exchange"))
+            except ConfigurationError as exc:
+                faults.append(f"task_annotations, {name!r}: {exc}")
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """The value, if it is one, else an empty one."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
 def _attributes(annotation: Any, task: Task[..., Any]) -> list[Mapping[str, Any]]:

@@ -174,6 +174,39 @@ def test_annotations_that_are_none_are_refused(annotations: Any, said: str) -> N
         app.send_task("proj.add", (1, 2))
 
 
+def test_annotations_that_no_task_could_have_are_refused_before_any_call_all_at_once() -> None:
+    annotations: Any = [
+        {"*": {"time_limit": -1}, "fine": {"rate_limit": "10/s", "only_of_its_class": 1}},
+        {"a": {"rate_limit": "often"}, "b": {"queue": "b", "exchange": "x"}, "c": {"serializer": "zz"}},
+    ]
+    app = App("proj", task_annotations=annotations)
+
+    with pytest.raises(ConfigurationError) as caught:
+        _ = app.topology
+
+    said = str(caught.value)
+    assert "task_annotations, '*': option 'time_limit' must be a finite number of seconds" in said
+    assert "; task_annotations, 'a': option 'rate_limit' must be '10/s'" in said
+    assert "; task_annotations, 'b': queue='b' and exchange='x' exclude each other" in said
+    assert "; task_annotations, 'c': option unknown serializer 'zz'" in said
+    assert "fine" not in said
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"rate_limt": "1/s"}, "unknown option of task 'proj.add': 'rate_limt', did you mean 'rate_limit'?"),
+        ({"sensitive": "x"}, "option of task 'proj.add': sensitive takes several"),
+    ],
+)
+def test_an_annotation_that_its_task_cannot_have_is_told_with_the_setting(attributes: Any, said: str) -> None:
+    app = App("proj", task_annotations={"proj.add": attributes})
+    _ = app.topology
+
+    with pytest.raises(ConfigurationError, match=f"task_annotations: {re.escape(said)}"):
+        app.task(name="proj.add")(add)
+
+
 def test_routes_that_no_call_could_take_are_refused_before_any_call_all_at_once() -> None:
     routes: Any = [
         {"a": {"queu": "b"}, "b.*": {"priority": 999}, "fine": {"queue": "b", "priority": 5}},

@@ -7,7 +7,9 @@ import pytest
 from amqp_tasks.cli import ExitCode, main
 
 
-def test_a_timeout_without_wait_is_refused_before_anything_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_timeout_without_wait_is_refused_before_anything_is_sent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code = main(["-A", "nowhere_to_be_found", "call", "proj.add", "--timeout", "5"])
 
     assert code == ExitCode.USAGE

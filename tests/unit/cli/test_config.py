@@ -16,8 +16,8 @@ from amqp_tasks.cli import ExitCode, main
 @pytest.mark.parametrize(
     ("annotations", "said"),
     [
-        ({"shop.add": {"prioritty": 1}}, "unknown option of task 'shop.add': 'prioritty'"),
-        ({"*": {"rate_limit": "often"}}, "option of task 'shop.add': 'rate_limit' must be"),
+        ({"shop.add": {"prioritty": 1}}, "task_annotations: unknown option of task 'shop.add': 'prioritty'"),
+        ({"*": {"rate_limit": "often"}}, "task_annotations, '*': option 'rate_limit' must be"),
         ({"*": 3}, "task_annotations: task 'shop.add' gets 3"),
         ([3], "task_annotations: 3 is no mapping"),
     ],
