@@ -25,7 +25,7 @@ from typing import (
 )
 
 from amqp_tasks._forks import after_fork_in_child
-from amqp_tasks.app._celerys import of_app
+from amqp_tasks.app._celerys import APP, lacks
 from amqp_tasks.app._current import note_created, set_current
 from amqp_tasks.app._given import keywords, positional, several
 from amqp_tasks.app._options import CallOptions, TaskOptions, check_call_options
@@ -60,6 +60,7 @@ R = TypeVar("R")
 T = TypeVar("T", bound="Task[..., Any]")
 
 
+@lacks(APP)
 class App:
     """One distributed application: its settings, its tasks, its connections.
 
@@ -620,11 +621,6 @@ class App:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
-
-        def __getattr__(self, name: str) -> Any:
-            return of_app(self, name)
 
     def __repr__(self) -> str:
         return f"<App {self.main or '(no main name)'}: {len(self._registry)} tasks>"

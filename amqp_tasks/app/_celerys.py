@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-__all__ = ("of_app", "of_result", "of_task")
+__all__ = ("APP", "RESULT", "TASK", "Lacking", "lacks")
+
+Kind = TypeVar("Kind", bound=type)
 
 _NO_SCHEDULER = "there is no scheduler yet; have cron or a systemd timer run `amqp-tasks call`"
 _NO_SIGNALS = "there are no signals; what is to be done comes after App(...), and in tasks there are hooks"
@@ -70,28 +72,31 @@ TASK: Mapping[str, str] = {
 }
 
 
-def of_app(app: object, name: str) -> Any:
-    """An attribute that the app has not.
+def lacks(celerys: Mapping[str, str]) -> Callable[[Kind], Kind]:
+    """Have a class, and what derives from it, say of these names what to do instead.
 
-    Raises:
-        AttributeError: always, with what to do where it is Celery's.
+    Each is an attribute that raises. A `__getattr__` would be asked, too, after each property that has raised AttributeError, be it ours
+    or a derived class's, and Python has forgotten that error by then: only a second evaluation could tell it.
     """
-    return _missing(app, name, "App", APP)
+
+    def decorate(kind: Kind) -> Kind:
+        for name, remedy in celerys.items():
+            setattr(kind, name, Lacking(kind, name, remedy))
+        return kind
+
+    return decorate
 
 
-def of_result(result: object, name: str) -> Any:
-    """An attribute that the result has not; raises as `of_app`."""
-    return _missing(result, name, "AsyncResult", RESULT)
+class Lacking:
+    """An attribute that is not there; what is assigned or derived takes its place."""
 
+    def __init__(self, kind: type, name: str, remedy: str) -> None:
+        self._kind, self._name, self._remedy = kind, name, remedy
 
-def of_task(task: object, name: str) -> Any:
-    """An attribute that the task has not; raises as `of_app`."""
-    return _missing(task, name, "Task", TASK)
-
-
-def _missing(owner: object, name: str, kind: str, celerys: Mapping[str, str]) -> Any:
-    if hasattr(type(owner), name):
-        # A property that raised AttributeError itself: its own words say more.
-        return object.__getattribute__(owner, name)
-    hint = f", which is Celery's: {celerys[name]}" if name in celerys else ""
-    raise AttributeError(f"{kind!r} object has no attribute {name!r}{hint}", name=name, obj=owner)
+    def __get__(self, owner: Any, kind: type) -> Any:
+        # A class that stands behind ours in the bases may have it.
+        behind = kind.__mro__[kind.__mro__.index(self._kind) + 1 :]
+        if any(self._name in vars(each) for each in behind):
+            return getattr(super(self._kind, kind if owner is None else owner), self._name)  # pyright: ignore[reportUnknownArgumentType] - of any class
+        text = f"{kind.__name__!r} object has no attribute {self._name!r}, which is Celery's: {self._remedy}"
+        raise AttributeError(text, name=self._name, obj=owner)

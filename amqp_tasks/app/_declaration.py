@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.app._celerys import Lacking
 from amqp_tasks.app._options import check_destination, check_retry_plan, check_task_options
 from amqp_tasks.errors import ConfigurationError
 
@@ -73,7 +74,7 @@ def _known_options(kind: type) -> frozenset[str]:
         key
         for base in kind.__mro__
         for key, value in vars(base).items()
-        if not key.startswith("_") and not callable(value) and not isinstance(value, property)
+        if not key.startswith("_") and not callable(value) and not isinstance(value, property | Lacking)
     )
 
 

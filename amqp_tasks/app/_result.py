@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from amqp_tasks.app._celerys import of_result
+from amqp_tasks.app._celerys import RESULT, lacks
 from amqp_tasks.app._current import current_app
 from amqp_tasks.app._lineage import as_tuple, lineage, parents_in, root_of
 from amqp_tasks.app._request import enclosing_frame
@@ -59,6 +59,7 @@ def allow_join_result() -> Generator[None]:
         _may_join.reset(token)
 
 
+@lacks(RESULT)
 class AsyncResult(Generic[R_co]):
     """What is known of one call: its state, and its result when there is one.
 
@@ -435,11 +436,6 @@ class AsyncResult(Generic[R_co]):
         if isinstance(other, str):
             return other == self.id
         return NotImplemented
-
-    if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
-
-        def __getattr__(self, name: str) -> Any:
-            return of_result(self, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return AsyncResult, (self.id,)

@@ -8,7 +8,7 @@ from inspect import isasyncgenfunction, isgeneratorfunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
-from amqp_tasks.app._celerys import of_task
+from amqp_tasks.app._celerys import TASK, lacks
 from amqp_tasks.app._declaration import declare
 from amqp_tasks.app._given import keywords, positional
 from amqp_tasks.app._options import CallOptions, check_call_options
@@ -34,6 +34,7 @@ R_co = TypeVar("R_co", covariant=True)
 _DIRECT = Request(called_directly=True)
 
 
+@lacks(TASK)
 class Task(TaskHooks, Generic[P, R_co]):
     """A registered function with the options of its messages.
 
@@ -485,13 +486,6 @@ class Task(TaskHooks, Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<Task: {self.name}>"
-
-    if not TYPE_CHECKING:  # for type checkers a class with `__getattr__` has every name
-
-        def __getattr__(self, name: str) -> Any:
-            # A class that stands behind this one in the bases of a task may have its own.
-            others = getattr(super(), "__getattr__", None)
-            return of_task(self, name) if others is None else others(name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _task_by_name, (self.name,)

@@ -517,8 +517,11 @@ def test_what_only_celerys_app_result_and_task_have_is_told_what_to_do() -> None
 
 def test_a_property_that_lacks_an_attribute_itself_says_which() -> None:
     class Odd(Task[..., Any]):
+        asked = 0
+
         @property
         def price(self) -> int:
+            Odd.asked += 1
             name: Any = self.name
             return name.no_such_method()  # type: ignore[no-any-return]
 
@@ -526,6 +529,24 @@ def test_a_property_that_lacks_an_attribute_itself_says_which() -> None:
 
     with pytest.raises(AttributeError, match="'str' object has no attribute 'no_such_method'"):
         task.price  # noqa: B018
+    assert Odd.asked == 1
+
+
+def test_settings_whose_code_lacks_an_attribute_are_asked_once_by_the_app() -> None:
+    class Annotating:
+        asked = 0
+
+        def annotate(self, task: Any) -> dict[str, Any]:
+            self.asked += 1
+            return task.no_such_option  # type: ignore[no-any-return]
+
+    annotating = Annotating()
+    app = App("proj", broker="memory://", task_annotations=annotating)
+    app.task(lambda: None)
+
+    with pytest.raises(AttributeError, match="no_such_option"):
+        _ = app.topology
+    assert annotating.asked == 1
 
 
 def test_an_attribute_that_is_missing_is_told_when_nothing_can_be_imported_any_more(
@@ -537,6 +558,29 @@ def test_an_attribute_that_is_missing_is_told_when_nothing_can_be_imported_any_m
     monkeypatch.setitem(sys.modules, "amqp_tasks.app._celerys", None)
 
     assert [getattr(owner, "session", "none") for owner in owners] == ["none"] * 3
+
+
+def test_a_base_before_or_behind_task_may_have_what_is_celerys() -> None:
+    class Having:
+        backend = "theirs"
+
+        @property
+        def Strategy(self) -> str:
+            return "theirs, too"
+
+    class Before(Having, Task[..., Any]):
+        pass
+
+    class Behind(Task[..., Any], Having):
+        pass
+
+    app = App("proj")
+
+    for base in (Before, Behind):
+        task: Any = app.task(base=base, name=base.__name__)(lambda: None)
+        assert (task.backend, task.Strategy, base.backend) == ("theirs", "theirs, too", "theirs")
+        task.is_aborted = lambda: True
+        assert task.is_aborted()
 
 
 def test_a_base_behind_task_may_find_attributes_itself() -> None:

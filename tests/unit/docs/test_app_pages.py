@@ -75,7 +75,8 @@ def test_the_code_of_the_pages_runs(project: dict[str, Any]) -> None:
 
 
 def public(kind: type) -> set[str]:
-    return {name for name in vars(kind) if not name.startswith("_")}
+    # What is only Celery's raises.
+    return {name for name in vars(kind) if not name.startswith("_") and hasattr(kind, name)}
 
 
 @pytest.mark.parametrize(
