@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.clock import seconds_left
 from amqp_tasks.errors import MalformedMessage
 from amqp_tasks.message import WATCH_TASK, DeadLetterReason, printable
 from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement
@@ -288,12 +290,15 @@ class Engine:
         self._parts.records.reclaim(self._ledger.is_open)
 
     def close(self, *, timeout: float) -> None:
-        """Flush settlements and close the consuming connection; what is not settled goes back to the broker."""
-        self._follow_ups.close(timeout=timeout)
-        self._once.close(timeout=timeout)
-        self._tokens.close(timeout=timeout)
+        """Flush settlements and close the consuming connection; what is not settled goes back to the broker. All within `timeout`."""
+        deadline = time.monotonic() + timeout
+        # What is under way there may hang, at the broker or in users' code. Acks that are not flushed are tasks that run again, so
+        # half of the time is kept for them.
+        half = deadline - timeout / 2
+        for part in (self._follow_ups, self._once, self._tokens):
+            part.close(timeout=seconds_left(half))
         if self._consumer is not None:
-            self._consumer.close(timeout=timeout)
+            self._consumer.close(timeout=seconds_left(deadline))
 
     # From the transport, on the I/O thread.
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from amqp_tasks.clock import seconds_left
 from amqp_tasks.message import TokenPlan
 from amqp_tasks.transport import ConsumerOptions, ConsumerState, Settlement
 from amqp_tasks.worker._job import Job
@@ -193,13 +195,14 @@ class Tokens:
             self._return(token, Settlement.REQUEUE)
 
     def close(self, *, timeout: float) -> None:
-        """Ask for nothing more; tokens in hand go back. Idempotent."""
+        """Ask for nothing more; tokens in hand go back. All within `timeout`. Idempotent."""
+        deadline = time.monotonic() + timeout
         with self._lock:
             self._is_closed = True
             consumer, self._consumer = self._consumer, None
-        self._keeper.close(timeout=timeout)
+        self._keeper.close(timeout=timeout / 2)
         if consumer is not None:
-            consumer.close(timeout=timeout)
+            consumer.close(timeout=seconds_left(deadline))
 
     def _open(self) -> None:
         with self._lock:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
 from amqp_tasks import App
 from amqp_tasks.app._journal import JournalWriter
 from amqp_tasks.clock import SYSTEM_CLOCK
+from amqp_tasks.idempotency import Holder, MemoryStore
 from amqp_tasks.message import Envelope, JournalEntry
 from amqp_tasks.transport import ConsumerEvent, ConsumerState
 from amqp_tasks.worker._alone import Alone
 from amqp_tasks.worker._engine import Engine
+from amqp_tasks.worker._leases import Leases
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import Asked, resolve
 from amqp_tasks.worker._process import ProcessReports, WorkerProcess
@@ -83,6 +88,58 @@ def terminations(process: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> Ter
     made = Terminations([_task("a"), _task("b", batch="b-1"), _task("c", batch="b-2")])
     monkeypatch.setattr(process._engine, "terminate", made.terminate)
     return made
+
+
+class HangingStore(MemoryStore):
+    """One that renews no lease before it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.let = threading.Event(), threading.Event()
+
+    def renew(self, key: str, holder: Holder, *, lease: float) -> None:
+        self.asked.set()
+        self.let.wait(30)
+
+
+def _wait_for(event: threading.Event) -> None:
+    event.wait(30)
+
+
+class SlowConsumer:
+    """One whose closing takes all the time that it is given."""
+
+    given = 0.0
+
+    def close(self, *, timeout: float) -> None:
+        self.given = timeout
+        threading.Event().wait(timeout)
+
+
+def test_whatever_hangs_when_a_process_closes_one_time_holds_for_all_and_the_consumer_has_half_of_it(
+    process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, store, consumers = process._engine, HangingStore(), (SlowConsumer(), SlowConsumer())
+    monkeypatch.setattr("amqp_tasks.worker._leases.EVERY", 0.01)
+    engine._once._leases = Leases(store)
+    engine._once._leases.hold("key", Holder("task", "run"), _task("a"))
+    looking = threading.Event()
+    for aside in (engine._follow_ups._joiner._aside, engine._tokens._keeper._aside):
+        aside.put(looking.set)
+        aside.put(partial(_wait_for, store.let))
+    engine._tokens._consumer, engine._consumer = cast("Any", consumers)
+    assert store.asked.wait(10)
+    assert looking.wait(10)
+    began = time.monotonic()
+
+    engine.close(timeout=1.0)
+
+    took = time.monotonic() - began
+    store.let.set()
+    engine._consumer = None
+    engine.close(timeout=10)
+    assert took < 1.4
+    assert consumers[1].given > 0.4
 
 
 def test_running_tasks_are_ended_by_id_and_by_stamp(
