@@ -441,12 +441,7 @@ class Engine:
         if not self._once.heeds(task, envelope):
             self._follow_ups.after_refusal(job, error, keep)
             return
-
-        def free_its_key() -> None:
-            self._once.give_up(task, envelope)
-            self._follow_ups.after_refusal(job, error, keep)
-
-        self._follow_ups.aside(free_its_key)
+        self._once.give_up_aside(task, envelope, partial(self._follow_ups.after_refusal, job, error, keep))
 
     def _set_aside(
         self, job: Job, error: MalformedMessage, record: ResultRecord | None, traceback: str | None = None

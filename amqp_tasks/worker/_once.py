@@ -1,24 +1,28 @@
 """Running what has an idempotency key once; the states are in `docs/explanation/idempotency.md`.
 
-Every decision is made in the slot, where waiting for the store holds up nobody else, or in a process that is being ended.
+Every decision is made in the slot, where waiting for the store holds up nobody else, or in a process that is being ended. What is given
+up elsewhere has a thread of its own.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from amqp_tasks.app._execution import Outcome
 from amqp_tasks.app._retry import snoozed
+from amqp_tasks.clock import seconds_left
 from amqp_tasks.errors import EncodeError, MalformedMessage, Snooze
 from amqp_tasks.idempotency import ClaimState, Holder
 from amqp_tasks.message import IDEMPOTENCY_HEADER, State, printable
 from amqp_tasks.serialization import DEFAULT_LIMITS
 from amqp_tasks.serialization._json import decode_json, encode_json
 from amqp_tasks.worker._accounts import error_text
+from amqp_tasks.worker._aside import Aside
 from amqp_tasks.worker._leases import LEASE, Leases
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ class Once:
         self._is_for_all = is_for_all and store is not None
         self._leases = None if store is None else Leases(store)
         self._warned: set[str] = set()
+        self._aside: Aside[Callable[[], None]] = Aside("amqp-tasks-keys", self._work)
 
     def heeds(self, task: Task[..., Any], envelope: Envelope) -> bool:
         """Whether the store has to be asked about a task, which may take some seconds."""
@@ -124,6 +129,25 @@ class Once:
             self._store.release(key, holder)
         return True
 
+    def give_up_aside(self, task: Task[..., Any], envelope: Envelope, then: Callable[[], None]) -> None:
+        """Give it up, then call `then`; never, once this is closed. Returns at once."""
+
+        def work() -> None:
+            self.give_up(task, envelope)
+            then()
+
+        self._aside.put(work)
+
+    def _work(self) -> None:
+        while not self._aside.closing.is_set():
+            work = self._aside.todo.get()
+            if work is not None:
+                try:
+                    work()
+                except (Exception, SystemExit):
+                    # Of users' code, as in `Joiner`: the thread is for all that comes after it.
+                    logger.exception("a task cannot be ended", extra={"action": "idempotency"})
+
     @staticmethod
     def until_leases_end(envelope: Envelope) -> Outcome:
         """What becomes of a task that is to be given up when its last run can have no lease any more, if that has died."""
@@ -134,9 +158,11 @@ class Once:
         return _later(LEASE)
 
     def close(self, *, timeout: float) -> None:
-        """Renew no leases any more; idempotent."""
+        """Give up no keys and renew no leases any more, within `timeout`; idempotent."""
+        deadline = time.monotonic() + timeout
+        self._aside.close(timeout=timeout)
         if self._leases is not None:
-            self._leases.close(timeout=timeout)
+            self._leases.close(timeout=seconds_left(deadline))
 
     def _claim(self, store: IdempotencyStore, key: str, holder: Holder, *, is_successor: bool) -> Claim:
         return store.claim(key, holder, seconds=self._seconds, lease=LEASE, is_successor=is_successor)

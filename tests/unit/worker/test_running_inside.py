@@ -24,7 +24,7 @@ from amqp_tasks.errors import (
     TaskError,
     TaskRevokedError,
 )
-from amqp_tasks.idempotency import MemoryStore
+from amqp_tasks.idempotency import Holder, MemoryStore
 from amqp_tasks.message import OutgoingMessage
 from amqp_tasks.transport import ConsumerEvent, ConsumerOptions, Delivery, Settlement
 from amqp_tasks.transport.memory._consumer import MemoryConsumer
@@ -296,6 +296,41 @@ def test_others_may_have_the_idempotency_key_of_a_task_whose_next_run_can_never_
                 again.apply_async((False,), idempotency_key="one").get(timeout=10)
             # One that waits for the key asks again after five seconds.
             assert again.apply_async((True,), idempotency_key="one").get(timeout=4) == "ran"
+
+
+@pytest.mark.usefixtures("refuses_next_runs")
+def test_a_store_that_hangs_when_a_key_is_given_up_holds_up_no_join(broker: str) -> None:
+    class Hanging(MemoryStore):
+        asked, let = threading.Event(), threading.Event()
+
+        def release(self, key: str, holder: Holder) -> None:
+            self.asked.set()
+            self.let.wait(30)
+            super().release(key, holder)
+
+    with App("inside", broker=broker) as app:
+        app.idempotency_store = store = Hanging()
+
+        @app.task(bind=True)
+        def again(self: Any) -> None:
+            raise self.retry(countdown=0)
+
+        @app.task
+        def total(values: list[int]) -> int:
+            return sum(values)
+
+        with running(app):
+            given_up = again.apply_async(idempotency_key="one")
+            assert store.asked.wait(10)
+
+            joined = chord([total.s([1]), total.s([2])], total.s()).delay()
+
+            try:
+                assert joined.get(timeout=10) == 3
+            finally:
+                store.let.set()
+            with pytest.raises(EncodeError):
+                given_up.get(timeout=10)
 
 
 @pytest.mark.parametrize(("acks_on_failure", "end"), [(True, Settlement.ACK), (False, Settlement.DROP)])
