@@ -287,7 +287,8 @@ class FastConnection(PikaConnection):
         return self._transport is None or not self.is_open or not self._transport._tx_buffers
 
     def abandon(self) -> None:
-        """In a forked child: drop the socket without a byte on the wire. See `close_descriptor`."""
+        """Drop the socket without a byte on the wire, also that of an attempt under way. See `close_descriptor`."""
+        self._nbio.abandon()
         if self._transport is not None and self._transport._sock is not None:
             close_descriptor(self._transport._sock)
 

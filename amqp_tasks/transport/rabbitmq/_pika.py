@@ -14,7 +14,14 @@ from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.heartbeat import HeartbeatChecker
 
-__all__ = ("PikaConnection", "PikaHeartbeat", "PikaLoop", "PikaServices", "is_plain_transport")
+__all__ = (
+    "PikaConnection",
+    "PikaHeartbeat",
+    "PikaLoop",
+    "PikaServices",
+    "is_plain_transport",
+    "linking_socket",
+)
 
 if TYPE_CHECKING:
 
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
         """What `FastConnection` uses and overrides."""
 
         _transport: Any
+        _nbio: Any
         _frame_buffer: bytes
         _opened: bool
         _body_max_length: int
@@ -84,6 +92,9 @@ if TYPE_CHECKING:
 
         def __init__(self, native_loop: Any) -> None: ...
         def call_later(self, delay: float, callback: Callable[[], object]) -> Any: ...
+        def connect_socket(
+            self, sock: socket, resolved_addr: Any, on_done: Callable[[Any], object]
+        ) -> Any: ...
         def create_streaming_connection(
             self,
             protocol_factory: Any,
@@ -101,3 +112,8 @@ else:
 def is_plain_transport(transport: Any) -> bool:
     """Whether bytes go to the socket as they are, without TLS."""
     return isinstance(transport, _AsyncPlaintextTransport)
+
+
+def linking_socket(reference: Any) -> socket | None:
+    """The socket of what `create_streaming_connection` has begun, if that goes on: with TLS, another one than it was given."""
+    return reference._cancel.__self__._sock if reference is not None else None
