@@ -72,6 +72,9 @@ _DELAYED_AHEAD = 0.15
 _ASKED_AT_ONCE = 16
 
 _live: weakref.WeakSet[RabbitTransport] = weakref.WeakSet()
+_cores: weakref.WeakSet[Core] = (
+    weakref.WeakSet()
+)  # those, too, that a transport has let go of and that still say goodbye
 
 
 class RabbitTransport(Transport):
@@ -101,6 +104,7 @@ class RabbitTransport(Transport):
                 dead, core = self._core, Core(self._options, tally=self._tally, clock=self._clock)
                 if dead is not None:
                     core.declared = dead.declared  # what is returned is declared again all the same
+                _cores.add(core)
                 core.thread.start(core.on_end)
                 self._core = core
             return self._core
@@ -361,9 +365,7 @@ class RabbitTransport(Transport):
     def _after_fork(self) -> None:
         """In the child: forget the parent's thread and sockets; the next use starts anew."""
         self._lock = threading.Lock()  # the parent's may have been held by another thread
-        core, self._core = self._core, None
-        if core is not None:
-            core.abandon()
+        self._core = None
         self._tally.renew()
 
 
@@ -396,6 +398,8 @@ def _register_once() -> None:
 
 
 def _after_fork_in_child() -> None:
+    for core in tuple(_cores):
+        core.abandon()
     for transport in tuple(_live):
         transport._after_fork()
 

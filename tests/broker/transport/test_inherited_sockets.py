@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from amqp_tasks.transport.rabbitmq import RabbitTransport
 from support import eventually
+from support.scripted_broker import Fault, ScriptedBroker
 
 Make = Callable[..., RabbitTransport]
 
@@ -149,3 +152,20 @@ def test_an_io_thread_that_dies_closes_the_socket_of_an_attempt_that_is_not_acce
     die(transport)
 
     assert not to_port(full).items() & sockets.items()
+
+
+def test_a_child_has_nothing_of_a_transport_that_is_being_closed(make_transport: Make) -> None:
+    with ScriptedBroker() as scripted:
+        transport = make_transport(scripted.url)
+        transport.open(timeout=10)
+        sockets = to_port(urlsplit(scripted.url).port or 0)
+        scripted.misbehave("Connection.Close", Fault.NEVER)
+        closing = threading.Thread(target=transport.close, name="closing")
+        closing.start()
+        eventually(lambda: scripted.seen["Connection.Close"] == 1)
+
+        left = inherited(sockets)
+
+        closing.join(10)
+        assert sockets
+        assert left == 0
