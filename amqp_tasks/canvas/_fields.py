@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from amqp_tasks.errors import ConfigurationError
@@ -13,10 +13,31 @@ PARTS = {"chain": ("tasks",), "group": ("tasks",), "chord": ("header", "body")}
 """Where what it was made of is in its `kwargs`; it cannot be without the first."""
 
 
+_REMEDIES = {
+    **{name: f"replace({name}=...) returns a changed copy" for name in ("args", "kwargs", "options")},
+    "immutable": "set(immutable=...) returns a changed copy",
+    "id": "set(task_id=...) returns a changed copy",
+}
+
+
+def _refusal(name: str) -> Callable[[Any, object], NoReturn]:
+    def refuse(_self: Any, _value: object) -> NoReturn:
+        raise AttributeError(
+            f"{name!r} of a signature cannot be set: {_REMEDIES.get(name, 'make another signature')}"
+        )
+
+    return refuse
+
+
 class ReadOnly(dict[str, Any]):
-    """A dictionary that cannot be changed; copies of it are plain ones."""
+    """A dictionary that cannot be changed; copies of it are plain ones. Properties of what derives from it say so, too."""
 
     __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        for name, value in tuple(vars(cls).items()):
+            if isinstance(value, property):
+                setattr(cls, name, value.setter(_refusal(name)))
 
     def __eq__(self, other: object) -> bool:
         return _is_same(self, other) if isinstance(other, Mapping) else NotImplemented

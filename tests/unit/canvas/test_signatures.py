@@ -197,6 +197,29 @@ def test_nothing_can_change_a_signature_in_place() -> None:
     assert value == add(1)
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("args", "replace(args=...) returns a changed copy"),
+        ("kwargs", "replace(kwargs=...) returns a changed copy"),
+        ("options", "replace(options=...) returns a changed copy"),
+        ("immutable", "set(immutable=...) returns a changed copy"),
+        ("id", "set(task_id=...) returns a changed copy"),
+        ("task", "make another signature"),
+    ],
+)
+def test_who_sets_a_part_of_a_signature_is_told_what_to_do(name: str, remedy: str) -> None:
+    for made in (Signature("add", (1, 2)), group([Signature("add")])):
+        with pytest.raises(AttributeError) as caught:
+            setattr(made, name, ())
+        assert str(caught.value) == f"{name!r} of a signature cannot be set: {remedy}"
+
+
+def test_who_sets_the_tasks_of_a_composition_is_told_what_to_do() -> None:
+    with pytest.raises(AttributeError, match="'tasks' of a signature cannot be set: make another signature"):
+        setattr(group([Signature("add")]), "tasks", [])  # noqa: B010 - a type checker refuses it
+
+
 def test_what_a_signature_holds_cannot_be_changed_in_place_either() -> None:
     fields: dict[str, Any] = {"task": "t", "args": [1], "kwargs": {"x": 1}, "options": {"queue": "q"}}
     value: Any = signature(fields)
