@@ -26,7 +26,7 @@ from amqp_tasks.message import (
     read_payload,
     read_watch,
 )
-from amqp_tasks.worker._job import key_of
+from amqp_tasks.worker._job import run_name
 from amqp_tasks.worker._joiner import Joiner
 from amqp_tasks.worker._sending import Closing, Sending
 from amqp_tasks.worker._steps import StepMaker, Steps, Whose
@@ -174,7 +174,7 @@ class FollowUps:
         is_unwanted = isinstance(outcome.exception, TaskRevokedError)
         if outcome.state == State.SUCCESS or is_unwanted or not self.keeps_failure_of(envelope):
             return ""
-        return key_of(envelope.id, envelope.retries, envelope.snoozes)
+        return run_name(envelope.id, envelope.retries, envelope.snoozes)
 
     def of_ignoring(self, envelope: Envelope, payload: Payload) -> Steps:
         """The steps after a task that raised `Ignore`."""

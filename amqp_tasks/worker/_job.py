@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
@@ -12,40 +13,54 @@ if TYPE_CHECKING:
     from amqp_tasks.message import Envelope
     from amqp_tasks.transport import Delivery
 
-__all__ = ("Job", "first_key", "key_of", "name_of")
+__all__ = ("Job", "first_name", "key_of", "name_of", "run_name")
 
 
-def key_of(task_id: str, retries: int, snoozes: int = 0, message_id: str | None = None) -> str:
-    """What names one run of a task: a retry or a snooze is published under the same id, and is not a redelivery; nor is another
-    message whose caller has used an id again.
-
-    Keys are logged, so an id that could forge a line is named by its digest.
+def run_name(task_id: str, retries: int = 0, snoozes: int = 0) -> str:
+    """What logs call one run of a task. An id that could forge a line is named by its digest.
 
     Args:
         task_id: of the task.
         retries: how many runs were followed by a retry.
         snoozes: how many by another run.
-        message_id: of the message, if it has one: those whose id is of the caller's own do.
     """
     if not task_id.isprintable():
         task_id = f"sha256:{sha256(task_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
     if retries:
         task_id = f"{task_id} retry {retries}"
-    if snoozes:
-        task_id = f"{task_id} snooze {snoozes}"
+    return f"{task_id} snooze {snoozes}" if snoozes else task_id
+
+
+def key_of(
+    task_id: str, retries: int = 0, snoozes: int = 0, *, queue_name: str, message_id: str | None = None
+) -> str:
+    """What names one run of one message: a retry or a snooze is published under the same id, and is no redelivery. Nor is another
+    message whose caller has used an id again, or what an exchange has put into another queue.
+
+    Args:
+        task_id, retries, snoozes: see `run_name`.
+        queue_name: where it lies: a message is delivered again where it was delivered first.
+        message_id: of the message, if it has one: those whose id is of the caller's own do.
+    """
+    digest = _digest_of(queue_name)
     if message_id:
-        digest = blake2b(message_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-        task_id = f"{task_id} message {digest}"
-    return task_id
+        digest = digest.copy()
+        digest.update(b"\0" + message_id.encode("utf-8", "surrogatepass"))
+    return f"{run_name(task_id, retries, snoozes)} message {digest.hexdigest()}"
 
 
-_MESSAGE = re.compile(r"( message [0-9a-f]{16})?$")
-_LATER_RUN = re.compile(r"( retry \d+)?( snooze \d+)?" + _MESSAGE.pattern)
+@lru_cache(maxsize=1024)
+def _digest_of(queue_name: str) -> blake2b:
+    return blake2b(queue_name.encode("utf-8", "surrogatepass"), digest_size=8)
 
 
-def first_key(key: str) -> str:
-    """The key of the first run of a task, whichever message it came by, from that of any."""
-    return _LATER_RUN.sub("", key)
+_MESSAGE = re.compile(r" message [0-9a-f]{16}$")
+_LATER_RUN = re.compile(r"( retry \d+)?( snooze \d+)?$")
+
+
+def first_name(key: str) -> str:
+    """What logs call the first run of a task, from the key of any."""
+    return _LATER_RUN.sub("", name_of(key))
 
 
 def name_of(key: str) -> str:
@@ -100,8 +115,10 @@ class Job:
         self.task = task
         self.key = ""
         if envelope is not None:
-            message_id = envelope.properties.message_id
-            self.key = key_of(envelope.id, envelope.retries, envelope.snoozes, message_id)
+            self.key = key_of(
+                envelope.id, envelope.retries, envelope.snoozes,
+                queue_name=delivery.queue_name, message_id=envelope.properties.message_id,
+            )  # fmt: skip
         self.crashes = 0
         self.is_acked = self.is_kept = self.is_refused = self.has_awaited_news = False
         self.end = "done"

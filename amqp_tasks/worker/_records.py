@@ -18,7 +18,7 @@ from typing import Protocol
 __all__ = ("MAX_KEY", "ProcessRecords", "RecordTable", "Records")
 
 MAX_KEY = 352
-"""Bytes: a task id is an AMQP short string (255), retries and snoozes add their numbers, and an id of the caller's own its message."""
+"""Bytes: a task id is an AMQP short string (255), retries and snoozes add their numbers, and each key which message it is of."""
 _TIME = struct.Struct("=d")
 _FLAG, _LENGTH, _HEAD = 8, 9, 11
 _RECORD = (_HEAD + MAX_KEY + 7) // 8 * 8

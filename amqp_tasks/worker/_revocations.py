@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from amqp_tasks.message import JournalEntry, fact_texts, new_task_id
 from amqp_tasks.worker._aging import AgingKeys
-from amqp_tasks.worker._job import first_key, key_of
+from amqp_tasks.worker._job import first_name, name_of, run_name
 from amqp_tasks.worker._termination import termination_in
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Revocations:
         self._revoked: AgingKeys[str] = AgingKeys(
             "tasks", max_age=max_age, clock=clock, maximum=maximum, on_forgotten=self._forgotten
         )
-        # Of those that are to be terminated, as `key_of` names them.
+        # Of those that are to be terminated, as `run_name` names them.
         self._terminated: set[str] = set()
 
     def has(self, task_id: str) -> bool:
@@ -49,7 +49,7 @@ class Revocations:
 
     def is_terminated(self, key: str) -> bool:
         """Whether the run with this key (see `key_of`) is to be ended. Owner thread only."""
-        return bool(self._terminated) and not self._terminated.isdisjoint((key, first_key(key)))
+        return bool(self._terminated) and not self._terminated.isdisjoint((name_of(key), first_name(key)))
 
     def apply(self, entry: JournalEntry) -> None:
         """See `Register.apply`."""
@@ -59,7 +59,7 @@ class Revocations:
         if entry.kind == "unrevoke" or not self._revoked.add(ids, entry.time):
             return
         if termination is not None:
-            self._terminated.update(key_of(task_id, 0) for task_id in ids)
+            self._terminated.update(run_name(task_id) for task_id in ids)
         self._revoked.drop_surplus()
 
     def entries(self) -> Iterator[JournalEntry]:
@@ -75,4 +75,4 @@ class Revocations:
             )
 
     def _forgotten(self, task_id: str) -> None:
-        self._terminated.discard(key_of(task_id, 0))
+        self._terminated.discard(run_name(task_id))

@@ -107,6 +107,37 @@ def test_promise_06_a_task_id_of_the_callers_own_that_comes_again_is_not_taken_f
     assert worker.stop() == 0
 
 
+def test_promise_06_what_reaches_several_queues_is_run_in_each_though_another_node_has_finished_with_its_copy(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    proxy: TcpProxy,
+    tmp_path: Path,
+) -> None:
+    """Rows U002, U004."""
+    options, app = ("-c", "1", "--prefetch-multiplier", "10"), "support.fanout_app:app"
+    first = worker_process(*options, app=app, env={"AMQP_TASKS_BROKER_URL": proxy.url_for(), "NODE": "a"})
+    second = worker_process(*options, app=app, env={"NODE": "b"})
+    gate, slot = tmp_path / "gate", tmp_path / "slot"
+    client.act("busy", "wait", str(slot), exchange="", routing_key="all.b")
+    ledger.wait_for("start", "busy")
+    client.act("for all", "wait", str(gate), exchange="all")
+    ledger.wait_for("start", "for all")
+    # It waits behind the busy one, and is handed back: what comes next is a redelivery.
+    second.wait_output("received", count=2)
+    eventually(lambda: raw_client.depth("all.b") == 1, within=10)
+
+    proxy.cut()
+    second.wait_output("journal: claim")
+    gate.touch()
+    second.wait_output("journal: release")
+    slot.touch()
+
+    ledger.wait_for("done", "for all", count=2)
+    assert (first.stop(), second.stop()) == (0, 0)
+
+
 def test_promise_06_closed_connections_lose_nothing(
     client: WorkerClient, vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
 ) -> None:

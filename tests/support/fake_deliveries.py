@@ -9,10 +9,10 @@ from typing import Any
 
 from amqp_tasks.message import Properties, read_envelope
 from amqp_tasks.transport import Delivery
-from amqp_tasks.worker._job import Job
+from amqp_tasks.worker._job import Job, key_of
 from amqp_tasks.worker.pool import Capabilities, Layout, Pool, Runnable
 
-__all__ = ("Effects", "FakeClock", "FakeDelivery", "ManualPool", "job_of")
+__all__ = ("Effects", "FakeClock", "FakeDelivery", "ManualPool", "job_of", "key")
 
 
 @dataclass
@@ -49,6 +49,11 @@ class FakeDelivery(Delivery):
     def properties(self) -> Properties:
         """As given."""
         return self._properties
+
+
+def key(task_id: str) -> str:
+    """That of the first run of a `FakeDelivery` in its usual queue."""
+    return key_of(task_id, queue_name="work")
 
 
 def job_of(task_id: str, *, crashes: int = 0, **options: Any) -> Job:
@@ -96,15 +101,15 @@ class Effects:
 
     def begin(self, job: Job) -> None:
         """Remember."""
-        self.log.append(("begin", job.key))
+        self.log.append(("begin", job.name))
 
     def put_off(self, job: Job, seconds: float) -> None:
         """Remember."""
-        self.log.append(("put off", (job.key, seconds)))
+        self.log.append(("put off", (job.name, seconds)))
 
     def hand_back(self, jobs: Sequence[Job]) -> None:
         """Remember."""
-        self.log.append(("hand back", [job.key for job in jobs]))
+        self.log.append(("hand back", [job.name for job in jobs]))
 
     def set_flow(self, is_open: bool) -> None:
         """Remember."""

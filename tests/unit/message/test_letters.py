@@ -140,7 +140,7 @@ def test_each_time_it_comes_back_it_is_another_run_to_the_workers() -> None:
 
     for _ in range(3):
         envelope = read_envelope(message)
-        keys.add(key_of(envelope.id, envelope.retries, envelope.snoozes))
+        keys.add(key_of(envelope.id, envelope.retries, envelope.snoozes, queue_name="mail"))
         aside = set_aside(message)
         message = revived("mail", aside.properties, aside.body).properties
 

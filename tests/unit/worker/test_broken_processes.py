@@ -14,7 +14,7 @@ from amqp_tasks.worker._link import Link
 from amqp_tasks.worker._options import Asked, resolve
 from amqp_tasks.worker._rates import rates_of
 from amqp_tasks.worker._records import RecordTable
-from support.fake_deliveries import job_of
+from support.fake_deliveries import job_of, key
 
 
 class Left(Exception):
@@ -36,9 +36,9 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Child]:
         shared = Shared(records=RecordTable(1, 2), rate_limits=rate_limits)
         options = resolve(app, Asked(concurrency=2), default_pool="threads")
         made = _Child(app, options, shared, Link(ours), 0)
-        for slot, key in enumerate(("a", "b")):
-            made._process._engine.begin(job_of(key))
-            made._records.mark(slot, key)
+        for slot, name in enumerate(("a", "b")):
+            made._process._engine.begin(job_of(name))
+            made._records.mark(slot, key(name))
         made._records.clear(0)
         ours.close()
         yield made
@@ -50,11 +50,11 @@ def test_what_a_slot_finds_broken_is_not_charged_to_a_neighbour_that_has_ended(c
     with pytest.raises(Left):
         child._process._reports.ran()
 
-    assert child._records.running() == ("b",)
+    assert child._records.running() == (key("b"),)
 
 
 def test_what_another_thread_finds_broken_may_be_the_doing_of_what_has_ended_too(child: _Child) -> None:
     with pytest.raises(Left):
         child._verdicts.ask(["c"], print)
 
-    assert child._records.running() == ("a", "b")
+    assert child._records.running() == (key("a"), key("b"))

@@ -26,13 +26,13 @@ class Process:
             prefetch=self.prefetch,
             weights={},
             effects=self.effects,
-            gate=lambda job: self.closed_for.get(job.key, 0.0),
+            gate=lambda job: self.closed_for.get(job.name, 0.0),
             clock=self.clock,
         )
 
     @property
     def submitted(self) -> list[str]:
-        return [job.key for job in self.pool.submitted if isinstance(job, Job)]
+        return [job.name for job in self.pool.submitted if isinstance(job, Job)]
 
     def done(self, number: int = -1, *, seconds: float = 0.5) -> None:
         job = self.pool.submitted[number]
@@ -191,7 +191,7 @@ def test_an_isolated_job_whose_connection_is_lost_makes_room() -> None:
     process = Process(slots=2)
     process.dispatcher.take([job_of("a"), job_of("boom", crashes=1)])
 
-    process.dispatcher.drop(lambda job: job.key == "boom")
+    process.dispatcher.drop(lambda job: job.name == "boom")
     process.dispatcher.take([job_of("b")])
 
     assert process.submitted == ["a", "b"]

@@ -33,13 +33,13 @@ class Fixture:
         self.timers.append((self.clock.seconds + delay, callback))
 
     def admit(self, jobs: Sequence[Job]) -> None:
-        self.log.append(("admit", [job.key for job in jobs]))
+        self.log.append(("admit", [job.name for job in jobs]))
 
     def hand_back(self, jobs: Sequence[Job]) -> None:
-        self.log.append(("hand back", [job.key for job in jobs]))
+        self.log.append(("hand back", [job.name for job in jobs]))
 
     def send_round(self, job: Job, seconds: float) -> None:
-        self.log.append(("send round", (job.key, seconds)))
+        self.log.append(("send round", (job.name, seconds)))
 
     def resize(self) -> None:
         self.log.append(("room", self.holding.room))

@@ -115,14 +115,14 @@ def test_what_is_to_be_terminated_is_known_by_the_keys_of_its_runs(
     revocations.apply(entry(clock, "unrevoke", ["none"]))
 
     keys = [
-        key_of("a", 0),
-        key_of("a", 3, 1),
-        key_of("b retry 2", 0),
-        key_of("b retry 2", 1),
-        key_of("c\n", 2),
+        key_of("a", 0, queue_name="work"),
+        key_of("a", 3, 1, queue_name="work"),
+        key_of("b retry 2", 0, queue_name="work"),
+        key_of("b retry 2", 1, queue_name="work"),
+        key_of("c\n", 2, queue_name="work"),
     ]
     assert [revocations.is_terminated(key) for key in keys] == [True] * 5
-    assert not revocations.is_terminated(key_of("b", 0))
+    assert not revocations.is_terminated(key_of("b", 0, queue_name="work"))
     revocations.apply(entry(clock, "revoke", ["a"]))
     revocations.apply(entry(clock, "unrevoke", ["c\n"]))
     assert [revocations.is_terminated(key) for key in keys] == [False, False, True, True, False]

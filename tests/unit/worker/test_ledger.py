@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from amqp_tasks.worker._job import first_key, key_of, name_of
+from amqp_tasks.worker._job import first_name, key_of, name_of
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._verdicts import MAX_AGE
-from support.fake_deliveries import FakeClock, job_of
+from support.fake_deliveries import FakeClock, job_of, key
 
 
 def test_a_job_is_open_until_it_is_closed() -> None:
@@ -25,7 +25,7 @@ def test_a_redelivery_takes_the_place_of_a_stale_delivery() -> None:
     job = job_of("a", epoch=1)
     job.is_acked = True
     ledger.open(job)
-    assert ledger.lose(1) == (("a",), ())
+    assert ledger.lose(1) == ((key("a"),), ())
     again = job_of("a", epoch=2, redelivered=True)
 
     stale = job.delivery
@@ -43,7 +43,7 @@ def test_a_redelivery_on_the_same_channel_is_adopted_once_after_its_consumer_was
         ledger.open(each)
     stale, again = job.delivery, job_of("a", redelivered=True)
 
-    assert ledger.take_back("work") == (("a",), ())
+    assert ledger.take_back("work") == ((key("a"),), ())
 
     assert ledger.adopt(job_of("b", redelivered=True)) is None
     assert ledger.adopt(job_of("c", redelivered=True)) is None
@@ -59,8 +59,8 @@ def test_what_was_acked_just_before_its_consumer_was_cancelled_counts_as_finishe
     ledger.open(job)
     ledger.close(job)
 
-    assert ledger.take_back("work") == ((), ("a",))
-    assert ledger.is_finished("a")
+    assert ledger.take_back("work") == ((), (key("a"),))
+    assert ledger.is_finished(key("a"))
 
 
 def test_another_message_with_the_same_id_is_not_adopted() -> None:
@@ -78,11 +78,11 @@ def test_what_was_acked_just_before_the_loss_counts_as_finished() -> None:
         job = job_of(name)
         ledger.open(job)
         ledger.close(job)
-    assert not ledger.is_finished("y")
+    assert not ledger.is_finished(key("y"))
 
-    assert ledger.lose(1) == ((), ("x", "y"))
+    assert ledger.lose(1) == ((), (key("x"), key("y")))
 
-    assert [ledger.is_finished(name) for name in ("old", "x", "y")] == [False, True, True]
+    assert [ledger.is_finished(key(name)) for name in ("old", "x", "y")] == [False, True, True]
 
 
 def test_what_is_settled_after_the_loss_is_lost_and_finished() -> None:
@@ -92,20 +92,23 @@ def test_what_is_settled_after_the_loss_is_lost_and_finished() -> None:
     ledger.lose(3)
 
     assert ledger.close(job) == (job.delivery, True)
-    assert ledger.is_finished("a")
+    assert ledger.is_finished(key("a"))
 
 
 def test_a_retry_has_a_key_of_its_own() -> None:
-    assert key_of("a", 0) == "a"
-    assert key_of("a", 2) != key_of("a", 1) != "a"
+    assert len({key_of("a", retries, queue_name="work") for retries in range(3)}) == 3
 
 
 def test_another_message_of_the_same_id_has_a_key_of_its_own_which_logs_do_not_show() -> None:
-    keys = [key_of("a", 2, 1, message_id) for message_id in ("m", "n" * 255, None)]
+    keys = [
+        key_of("a", 2, 1, queue_name=queue_name, message_id=message_id)
+        for queue_name in ("work", "all.b")
+        for message_id in ("m", "n" * 255, None)
+    ]
 
-    assert len(set(keys)) == 3
-    assert {name_of(key) for key in keys} == {"a retry 2 snooze 1"}
-    assert {first_key(key) for key in keys} == {"a"}
+    assert len(set(keys)) == 6
+    assert {name_of(each) for each in keys} == {"a retry 2 snooze 1"}
+    assert {first_name(each) for each in keys} == {"a"}
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
@@ -113,13 +116,13 @@ def test_what_was_acked_long_before_the_loss_does_not_count_as_finished(is_cance
     """A nightly run has the same id each time: the next one would be taken for done."""
     clock = FakeClock()
     ledger = Ledger(in_flight=10, clock=clock)
-    for key in ("nightly", "just now"):
-        ledger.open(job := job_of(key))
+    for name in ("nightly", "just now"):
+        ledger.open(job := job_of(name))
         ledger.close(job)
         clock.seconds += MAX_AGE - 1
 
     _, maybe_lost = ledger.take_back("work") if is_cancelled else ledger.lose(1)
 
-    assert maybe_lost == ("just now",)
-    assert not ledger.is_finished("nightly")
-    assert ledger.is_finished("just now")
+    assert maybe_lost == (key("just now"),)
+    assert not ledger.is_finished(key("nightly"))
+    assert ledger.is_finished(key("just now"))

@@ -362,7 +362,7 @@ def test_a_run_beyond_its_hard_limit_is_answered_for_by_another() -> None:
 
     guarded(watch, function)
 
-    assert [job.key for job in timers.overdue] == ["a"]
+    assert [job.name for job in timers.overdue] == ["a"]
     with pytest.raises(Overdue):
         watch.finish()
     assert timers.records.overdue(timers.clock.seconds) == ()
@@ -397,7 +397,7 @@ def test_a_task_that_ignores_its_soft_limit_meets_the_hard_one() -> None:
 
     guarded(watch, function)
 
-    assert [job.key for job in timers.overdue] == ["a"]
+    assert [job.name for job in timers.overdue] == ["a"]
 
 
 def in_a_finalizer(work: Callable[[], None]) -> None:

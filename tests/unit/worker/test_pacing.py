@@ -43,23 +43,23 @@ class Fixture:
         self.timers.append((self.clock.seconds + delay, callback))
 
     def hand_back(self, jobs: Sequence[Job]) -> None:
-        self.log.append(("hand back", [job.key for job in jobs]))
+        self.log.append(("hand back", [job.name for job in jobs]))
 
     def resize(self) -> None:
         """Not looked at here."""
 
     def run_soon(self, jobs: Sequence[Job]) -> None:
-        self.log.append(("run soon", [job.key for job in jobs]))
+        self.log.append(("run soon", [job.name for job in jobs]))
 
     def take_turn_later(self, job: Job, seconds: int) -> None:
-        self.log.append(("later", (job.key, seconds)))
+        self.log.append(("later", (job.name, seconds)))
 
     def arrive(self, *names: str, **headers: Any) -> list[str]:
         """Those that may have a slot at once."""
         jobs = [job_of(name, headers=headers) for name in names]
         for job in jobs:
             job.task = ACT
-        return [job.key for job in self.pacing.sort(jobs)]
+        return [job.name for job in self.pacing.sort(jobs)]
 
     def wait(self, seconds: float) -> None:
         self.clock.seconds += seconds
@@ -124,7 +124,7 @@ def test_those_that_are_held_for_one_purpose_are_taken_in_their_order_and_not_re
     released: list[str] = []
 
     def release(jobs: Sequence[Job]) -> None:
-        released.extend(job.key for job in jobs)
+        released.extend(job.name for job in jobs)
 
     for name, seconds in (("second", 20.0), ("first", 10.0), ("third", 30.0)):
         fix.holding.hold(job_of(name), seconds, release)
@@ -133,7 +133,7 @@ def test_those_that_are_held_for_one_purpose_are_taken_in_their_order_and_not_re
     taken = fix.holding.take(release)
 
     assert taken is not None
-    assert taken.key == "first"
+    assert taken.name == "first"
     assert fix.holding.count_of(release) == 2
     fix.wait(15.0)
     fix.wait(20.0)
@@ -145,7 +145,7 @@ def test_some_of_those_that_are_held_can_be_handed_back(fix: Fixture) -> None:
     for name in ("a", "b", "c"):
         fix.holding.hold(job_of(name), 10.0, print)
 
-    fix.holding.hand_back(lambda job: job.key != "b")
+    fix.holding.hand_back(lambda job: job.name != "b")
 
     assert (fix.log, fix.holding.count) == ([("hand back", ["a", "c"])], 1)
 

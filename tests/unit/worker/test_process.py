@@ -18,13 +18,14 @@ from amqp_tasks.message import Envelope, JournalEntry
 from amqp_tasks.transport import ConsumerEvent, ConsumerState
 from amqp_tasks.worker._alone import Alone
 from amqp_tasks.worker._engine import Engine
+from amqp_tasks.worker._job import name_of
 from amqp_tasks.worker._leases import Leases
 from amqp_tasks.worker._loop import Loop
 from amqp_tasks.worker._options import Asked, resolve
 from amqp_tasks.worker._process import ProcessReports, WorkerProcess
 from amqp_tasks.worker._rates import rates_of
 from amqp_tasks.worker._records import RecordTable
-from support.fake_deliveries import job_of
+from support.fake_deliveries import job_of, key
 
 
 @pytest.fixture
@@ -200,17 +201,19 @@ def test_the_last_word_of_a_task_that_ends_while_its_connection_is_lost_is_that_
 ) -> None:
     """Else its redelivery, or what is sent under its id another day, would be held for as long as this process lives."""
     engine, told = process._engine, list[tuple[str, str]]()
-    monkeypatch.setattr(Alone, "tell_open", lambda _, keys: told.extend(("open", key) for key in keys))
     monkeypatch.setattr(
-        Alone, "tell_finished", lambda _, keys: told.extend(("finished", key) for key in keys)
+        Alone, "tell_open", lambda _, keys: told.extend(("open", name_of(key)) for key in keys)
     )
-    for key in ("ends", "goes on"):
-        engine.begin(job_of(key))
+    monkeypatch.setattr(
+        Alone, "tell_finished", lambda _, keys: told.extend(("finished", name_of(key)) for key in keys)
+    )
+    for name in ("ends", "goes on"):
+        engine.begin(job_of(name))
     lose = engine._ledger.lose
 
     def lose_and_end(epoch: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         found = lose(epoch)
-        ending = engine._ledger._open["ends"]
+        ending = engine._ledger._open[key("ends")]
         ending.is_acked = True  # there is no consumer here
         engine._settler.acknowledge(
             ending
@@ -221,5 +224,5 @@ def test_the_last_word_of_a_task_that_ends_while_its_connection_is_lost_is_that_
 
     engine._on_event(ConsumerEvent(state=ConsumerState.LOST, epoch=1))
 
-    assert [what for what, key in told if key == "ends"][-1] == "finished"
-    assert [what for what, key in told if key == "goes on"] == ["open"]
+    assert [what for what, name in told if name == "ends"][-1] == "finished"
+    assert [what for what, name in told if name == "goes on"] == ["open"]

@@ -6,7 +6,7 @@ import os
 import signal
 import warnings
 
-from amqp_tasks.worker._job import key_of
+from amqp_tasks.worker._job import key_of, run_name
 from amqp_tasks.worker._records import MAX_KEY, RecordTable
 
 
@@ -128,11 +128,11 @@ def test_a_record_that_is_being_written_names_nothing() -> None:
 
 def test_keys_forge_no_log_lines_and_fit_whatever_the_id() -> None:
     hostile = "\n" * 255
-    key = key_of(hostile, 4)
-    longest = key_of("i" * 255, 2**31, 2**31, "m")
+    key = key_of(hostile, 4, queue_name="work")
+    longest = key_of("i" * 255, 2**31, 2**31, queue_name="q" * 255, message_id="m")
 
     assert len(longest) <= MAX_KEY
     assert key.isprintable()
     assert len(key) <= MAX_KEY
-    assert key != key_of("\n" * 254, 4)
-    assert key_of("plain", 0) == "plain"
+    assert key != key_of("\n" * 254, 4, queue_name="work")
+    assert run_name("plain") == "plain"

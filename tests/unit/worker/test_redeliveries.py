@@ -13,7 +13,7 @@ from amqp_tasks.worker._job import Job
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._redeliveries import ANSWER_LIMIT, ASK_AGAIN_AFTER, Redeliveries
 from amqp_tasks.worker._verdicts import Answer, Verdict
-from support.fake_deliveries import FakeClock, job_of
+from support.fake_deliveries import FakeClock, job_of, key
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Asked:
         raise AssertionError("not here")
 
     def answer(self, **found: Verdict) -> None:
-        self.pending.pop(0)[1](found)
+        self.pending.pop(0)[1]({key(name): verdict for name, verdict in found.items()})
 
 
 @dataclass
@@ -40,19 +40,19 @@ class Fates:
     log: list[tuple[str, Any]] = field(default_factory=list)
 
     def proceed(self, jobs: Sequence[Job]) -> None:
-        self.log.append(("proceed", [(job.key, job.crashes) for job in jobs]))
+        self.log.append(("proceed", [(job.name, job.crashes) for job in jobs]))
 
     def hand_back(self, jobs: Sequence[Job]) -> None:
-        self.log.append(("hand back", [job.key for job in jobs]))
+        self.log.append(("hand back", [job.name for job in jobs]))
 
     def acknowledge_duplicate(self, job: Job) -> None:
-        self.log.append(("duplicate", job.key))
+        self.log.append(("duplicate", job.name))
 
     def give_up(self, job: Job, verdict: Verdict) -> None:
-        self.log.append(("give up", (job.key, verdict.crashes)))
+        self.log.append(("give up", (job.name, verdict.crashes)))
 
     def time_out(self, job: Job) -> None:
-        self.log.append(("time out", job.key))
+        self.log.append(("time out", job.name))
 
     def resize(self) -> None:
         self.log.append(("resize", None))

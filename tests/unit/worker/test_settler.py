@@ -95,8 +95,8 @@ class Fixture:
                 call_later=lambda delay, callback: self.later.append((delay, callback)),
                 on_settled=lambda: None,
                 count=self.counted.append,
-                keep=lambda job, error, traceback: self.kept.append((job.key, error, traceback)),
-                end_instead=lambda job, error, record: self.ended.append((job.key, error, record)),
+                keep=lambda job, error, traceback: self.kept.append((job.name, error, traceback)),
+                end_instead=lambda job, error, record: self.ended.append((job.name, error, record)),
             )
         )
         self.settler.consumer = self.consumer  # type: ignore[assignment]  # only what a settler uses
@@ -275,7 +275,7 @@ def test_what_is_settled_after_its_connection_was_lost_is_told(it: Fixture) -> N
 
     it.settler.acknowledge(it.job)
 
-    assert it.told.finished == ["a"]
+    assert it.told.finished == [it.job.key]
 
 
 def test_an_adopted_redelivery_is_the_one_that_is_acked(it: Fixture) -> None:
@@ -289,7 +289,7 @@ def test_an_adopted_redelivery_is_the_one_that_is_acked(it: Fixture) -> None:
     assert it.consumer.log == [(again.delivery, Settlement.ACK)]
     assert isinstance(again.delivery, FakeDelivery)
     # The supervisor was told that it is open: else every later redelivery of the id would be held for ever.
-    assert it.told.finished == ["a"]
+    assert it.told.finished == [it.job.key]
 
 
 NEXT = OutgoingMessage(exchange="", routing_key="work", body=b"", properties=Properties(correlation_id="a"))
@@ -375,7 +375,7 @@ def test_a_copy_takes_the_place_of_a_delivery_that_was_lost(it: Fixture, is_adop
     it.door.sent[0][1](None)
 
     # A redelivery of the old one is acked as a duplicate; the copy is another run.
-    assert it.told.finished == ["a"]
+    assert it.told.finished == [it.job.key]
     assert it.ledger.count == 0
 
 
