@@ -31,7 +31,7 @@ _SELF = 0
 class Alone:
     """The `Verdicts` of such a process. Life: 1. made; 2. `start`; 3. `close` tells that what is claimed may run elsewhere.
 
-    Thread safety: `ask`, `tell_open` and `tell_finished` from any thread; the rest by the loop's owner, or while nobody runs it.
+    Thread safety: `ask`, `tell_open`, `tell_finished` and `tell_refused` from any thread; the rest by the loop's owner, or while nobody runs it.
 
     Args:
         writer: tells other nodes.
@@ -72,6 +72,10 @@ class Alone:
     def tell_finished(self, task_ids: Sequence[str]) -> None:
         """See `Verdicts.tell_finished`."""
         self._loop.call_soon(partial(self._answers.tell_finished, _SELF, task_ids))
+
+    def tell_refused(self, task_ids: Sequence[str]) -> None:
+        """See `Verdicts.tell_refused`."""
+        self._loop.call_soon(partial(self._answers.tell_refused, _SELF, task_ids))
 
     # On the control thread.
 

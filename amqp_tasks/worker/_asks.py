@@ -147,6 +147,13 @@ class Answers:
         self._claims.finished(keys)
         self.review()
 
+    def tell_refused(self, process: int, keys: Sequence[str]) -> None:
+        """These are over, and may be run again."""
+        if (place := self._places.get(process)) is not None:
+            place.open.difference_update(keys)
+        self._claims.given_up(keys)
+        self.review()
+
     def ask(self, process: int, number: int, keys: Sequence[str]) -> None:
         """Answer at once, or when the process that seems to have one of the tasks has ended, or after a second."""
         self._waiting.append(_Waiting(asker=process, number=number, keys=keys, asked=self._clock.monotonic()))

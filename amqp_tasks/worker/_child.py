@@ -63,6 +63,10 @@ class LinkVerdicts:
         """See `Verdicts.tell_finished`."""
         self._send({"kind": "finished", "keys": list(task_ids)})
 
+    def tell_refused(self, task_ids: Sequence[str]) -> None:
+        """See `Verdicts.tell_refused`."""
+        self._send({"kind": "refused", "keys": list(task_ids)})
+
     def answered(self, number: int, found: Mapping[str, Mapping[str, Any]]) -> None:
         """An answer came."""
         with self._lock:

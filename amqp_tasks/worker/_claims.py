@@ -110,6 +110,10 @@ class Claims:
         """Their outcomes are stored, their acks perhaps lost."""
         self._release([key for key in keys if self._was_claimed(key)], is_finished=True)
 
+    def given_up(self, keys: Collection[str]) -> None:
+        """They go on here no more, and may be run elsewhere."""
+        self._release([key for key in keys if self._was_claimed(key)])
+
     def _was_claimed(self, key: str) -> bool:
         # A run may be older than what is remembered of those that are gone.
         run = self._runs.get(key)

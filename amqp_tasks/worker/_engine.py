@@ -321,8 +321,11 @@ class Engine:
         if still_open:
             self._parts.verdicts.tell_open(still_open)
         # What has ended meanwhile has said so, too early to be understood: it would be held to be open for ever.
-        finished = (*maybe_lost, *(key for key in still_open if not self._ledger.is_open(key)))
-        if finished:
+        ended = [key for key in still_open if not self._ledger.is_open(key)]
+        refused = [key for key in ended if self._ledger.was_refused(key)]
+        if refused:
+            self._parts.verdicts.tell_refused(refused)
+        if finished := [*maybe_lost, *(key for key in ended if key not in refused)]:
             self._parts.verdicts.tell_finished(finished)
 
     def _is_lost(self, job: Job) -> bool:

@@ -132,6 +132,11 @@ class Job:
         return name_of(self.key)
 
     @property
+    def goes_to_broker(self) -> bool:
+        """Whether it ends by a refusal, after which it is the broker's to keep."""
+        return self.is_refused and not self.is_acked
+
+    @property
     def has_last_words(self) -> bool:
         """Whether its task wants to know of its end (`on_dead`)."""
         return self.task is not None and "on_dead" in self.task.hooks

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ("Closing", "Ledger")
 
 Closing = tuple["Delivery", bool]
-"""The delivery to settle, and whether the supervisor must hear that it is finished: its connection is lost, or one
-before was, and the supervisor was told that the job is still open."""
+"""The delivery to settle, and whether the supervisor must hear of its end: its connection is lost, or one before was, and the
+supervisor was told that the job is still open."""
 
 
 class Ledger:
@@ -43,6 +43,7 @@ class Ledger:
         self._lost_epoch = -1
         self._told_open: set[str] = set()
         self._taken_back: set[str] = set()
+        self._refused: set[str] = set()  # since the last loss, of those that were told to be open
 
     @property
     def count(self) -> int:
@@ -62,7 +63,11 @@ class Ledger:
                 self._open[job.key] = job
 
     def close(self, job: Job) -> Closing:
-        """End a job: the one place from which a delivery is settled."""
+        """End a job: the one place from which a delivery is settled.
+
+        What is refused does not count as finished: were the refusal lost, to ack the redelivery would keep it from the dead letters
+        of its queue.
+        """
         with self._lock:
             self._count -= 1
             assert self._count >= 0
@@ -74,7 +79,10 @@ class Ledger:
                 self._taken_back.discard(job.key)
                 if self._open.get(job.key) is job:
                     del self._open[job.key]
-                if is_lost:
+                if job.goes_to_broker:
+                    if was_told:
+                        self._refused.add(job.key)
+                elif is_lost:
                     self._finished.add((job.key,))
                 else:
                     self._acked.append((delivery.epoch, job.key, self._clock.monotonic()))
@@ -118,6 +126,7 @@ class Ledger:
         Returns what `lose` does.
         """
         with self._lock:
+            self._refused.clear()
             maybe = self._acked_lately()
             self._finished.add(maybe)
             keys = tuple(
@@ -134,9 +143,15 @@ class Ledger:
         with self._lock:
             return key in self._finished
 
+    def was_refused(self, key: str) -> bool:
+        """Whether it was open at the last loss, and was refused since."""
+        with self._lock:
+            return key in self._refused
+
     def lose(self, epoch: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The connection of `epoch` is gone. Returns the keys still open, and those whose acks may be lost."""
         with self._lock:
+            self._refused.clear()
             self._lost_epoch = max(self._lost_epoch, epoch)
             maybe = self._acked_lately(epoch)
             self._acked.clear()

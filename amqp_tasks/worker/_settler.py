@@ -183,11 +183,12 @@ class Settler:
     def _settle(self, job: Job) -> None:
         delivery, must_tell = self._parts.ledger.close(job)
         if must_tell and job.key:
-            self._parts.verdicts.tell_finished((job.key,))
+            verdicts = self._parts.verdicts
+            (verdicts.tell_refused if job.goes_to_broker else verdicts.tell_finished)((job.key,))
         if job.end:
             self._parts.count(job.end)
         if not job.is_acked:
-            self.consumer.settle(delivery, Settlement.DROP if job.is_refused else Settlement.ACK)
+            self.consumer.settle(delivery, Settlement.DROP if job.goes_to_broker else Settlement.ACK)
         self._parts.on_settled()
 
     def _store(self, job: Job, record: ResultRecord, pause: float) -> None:

@@ -354,6 +354,8 @@ class Supervisor:
             self._news.send()
         elif kind == "finished":
             self._answers.tell_finished(process.serial, message["keys"])
+        elif kind == "refused":
+            self._answers.tell_refused(process.serial, message["keys"])
 
     def _begin(self, process: ChildProcess) -> None:
         """Tell a new process what it must know before it consumes; what is learned from now on it is told as well."""

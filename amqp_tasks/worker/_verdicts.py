@@ -62,6 +62,9 @@ class Verdicts(Protocol):
     def tell_finished(self, task_ids: Sequence[str]) -> None:
         """These are finished and their outcomes stored, but their acks may be lost."""
 
+    def tell_refused(self, task_ids: Sequence[str]) -> None:
+        """These are over, and the broker may not have heard that it is to keep them: they may be run again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crashes:

@@ -138,6 +138,28 @@ def test_promise_06_what_reaches_several_queues_is_run_in_each_though_another_no
     assert (first.stop(), second.stop()) == (0, 0)
 
 
+def test_promise_08_what_is_refused_reaches_the_dead_letters_of_its_queue_though_the_refusal_was_lost(
+    vhost: Vhost, worker_process: WorkerProcesses, raw_client: RawClient, proxy: TcpProxy
+) -> None:
+    """Rows U002, U011. Without dead letters of ours it is the queue that keeps what a worker refuses."""
+    raw_client.declare("kept")
+    dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "kept"}
+    raw_client.declare(QUEUE, {"x-queue-type": "quorum", **dead})
+    none = {"AMQP_TASKS_TASK_DEAD_LETTER_QUEUES": "false", "AMQP_TASKS_TOPOLOGY": "none"}
+    worker = worker_process("-c", "1", app=APP, env={"AMQP_TASKS_BROKER_URL": proxy.url_for(), **none})
+
+    # What the worker says is swallowed from here on.
+    proxy.half_open(to_client=False)
+    with WorkerClient(vhost.url, topology="none") as client:
+        client.app.send_task("act", (), ignore_result=True)
+    worker.wait_output("is not run: invalid-arguments")
+    proxy.resume()
+    proxy.cut()
+
+    eventually(lambda: raw_client.depth("kept") == 1, within=10)
+    assert worker.stop() == 0
+
+
 def test_promise_06_closed_connections_lose_nothing(
     client: WorkerClient, vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
 ) -> None:

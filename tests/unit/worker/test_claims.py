@@ -137,6 +137,19 @@ def test_a_run_whose_delivery_was_taken_back_is_finished_everywhere(cluster: Clu
     assert second.verdict("long") == Verdict(is_finished=True)
 
 
+def test_a_run_whose_delivery_was_taken_back_and_that_is_refused_may_be_run_everywhere(
+    cluster: Cluster,
+) -> None:
+    first, second = cluster.nodes["first"], cluster.nodes["second"]
+    cluster.pass_time(AFTER + BEAT)
+    first.answers.tell_open(2, ["long"])
+    first.running.clear()
+
+    first.answers.tell_refused(2, ["long"])
+
+    assert second.verdict("long") == UNKNOWN
+
+
 def test_a_run_that_ends_long_after_its_claim_is_finished_everywhere(cluster: Cluster) -> None:
     first, second = cluster.nodes["first"], cluster.nodes["second"]
     cluster.pass_time(AFTER + BEAT)

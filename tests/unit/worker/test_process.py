@@ -15,7 +15,7 @@ from amqp_tasks.app._journal import JournalWriter
 from amqp_tasks.clock import SYSTEM_CLOCK
 from amqp_tasks.idempotency import Holder, MemoryStore
 from amqp_tasks.message import Envelope, JournalEntry
-from amqp_tasks.transport import ConsumerEvent, ConsumerState
+from amqp_tasks.transport import ConsumerEvent, ConsumerState, Delivery, Settlement
 from amqp_tasks.worker._alone import Alone
 from amqp_tasks.worker._engine import Engine
 from amqp_tasks.worker._job import name_of
@@ -196,17 +196,25 @@ def test_a_malformed_termination_keeps_no_pause_from_being_heeded(
     assert paused == [["default"]]
 
 
-def test_the_last_word_of_a_task_that_ends_while_its_connection_is_lost_is_that_it_is_finished(
-    process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+class _NoConsumer:
+    """Takes settlements of deliveries that never were."""
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> None: ...
+
+
+@pytest.mark.parametrize("word", ["finished", "refused"])
+def test_the_last_word_of_a_task_that_ends_while_its_connection_is_lost_is_how_it_has_ended(
+    process: WorkerProcess, monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
     """Else its redelivery, or what is sent under its id another day, would be held for as long as this process lives."""
     engine, told = process._engine, list[tuple[str, str]]()
-    monkeypatch.setattr(
-        Alone, "tell_open", lambda _, keys: told.extend(("open", name_of(key)) for key in keys)
-    )
-    monkeypatch.setattr(
-        Alone, "tell_finished", lambda _, keys: told.extend(("finished", name_of(key)) for key in keys)
-    )
+    for said in ("open", "finished", "refused"):
+        monkeypatch.setattr(
+            Alone,
+            f"tell_{said}",
+            lambda _, keys, said=said: told.extend((said, name_of(key)) for key in keys),
+        )
+    monkeypatch.setattr(engine._settler, "consumer", _NoConsumer(), raising=False)
     for name in ("ends", "goes on"):
         engine.begin(job_of(name))
     lose = engine._ledger.lose
@@ -214,15 +222,16 @@ def test_the_last_word_of_a_task_that_ends_while_its_connection_is_lost_is_that_
     def lose_and_end(epoch: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         found = lose(epoch)
         ending = engine._ledger._open[key("ends")]
-        ending.is_acked = True  # there is no consumer here
-        engine._settler.acknowledge(
-            ending
-        )  # as its slot may, between what the I/O thread looks at and what it tells
+        # As its slot may, between what the I/O thread looks at and what it tells.
+        if word == "finished":
+            engine._settler.acknowledge(ending)
+        else:
+            engine._settler.drop(ending, None)
         return found
 
     monkeypatch.setattr(engine._ledger, "lose", lose_and_end)
 
     engine._on_event(ConsumerEvent(state=ConsumerState.LOST, epoch=1))
 
-    assert [what for what, name in told if name == "ends"][-1] == "finished"
+    assert [what for what, name in told if name == "ends"] == [word, "open", word]
     assert [what for what, name in told if name == "goes on"] == ["open"]

@@ -31,6 +31,9 @@ class Asked:
     def tell_finished(self, task_ids: Sequence[str]) -> None:
         raise AssertionError("not here")
 
+    def tell_refused(self, task_ids: Sequence[str]) -> None:
+        raise AssertionError("not here")
+
     def answer(self, **found: Verdict) -> None:
         self.pending.pop(0)[1]({key(name): verdict for name, verdict in found.items()})
 

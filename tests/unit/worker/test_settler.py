@@ -67,6 +67,7 @@ class Settled:
 @dataclass
 class Told:
     finished: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
     def ask(self, task_ids: Sequence[str], on_answer: Any) -> None:
         raise AssertionError("not here")
@@ -76,6 +77,9 @@ class Told:
 
     def tell_finished(self, task_ids: Sequence[str]) -> None:
         self.finished.extend(task_ids)
+
+    def tell_refused(self, task_ids: Sequence[str]) -> None:
+        self.refused.extend(task_ids)
 
 
 class Fixture:
@@ -276,6 +280,29 @@ def test_what_is_settled_after_its_connection_was_lost_is_told(it: Fixture) -> N
     it.settler.acknowledge(it.job)
 
     assert it.told.finished == [it.job.key]
+
+
+@pytest.mark.parametrize("is_lost_before", [False, True])
+def test_what_was_refused_is_not_taken_for_finished(it: Fixture, is_lost_before: bool) -> None:
+    """Its redelivery would be acked, and the queue's own dead-letter exchange would never get it."""
+    if is_lost_before:
+        it.ledger.lose(1)
+
+    it.settler.drop(it.job, None)
+
+    assert it.settlements == [Settlement.DROP]
+    assert not it.ledger.is_finished(it.job.key)
+    assert it.ledger.lose(1) == ((), ())
+    assert (it.told.refused, it.told.finished) == ([it.job.key] if is_lost_before else [], [])
+
+
+def test_what_was_acked_before_it_ran_is_finished_though_it_is_refused(it: Fixture) -> None:
+    it.job.is_acked = True
+
+    it.settler.drop(it.job, None)
+
+    assert it.settlements == []
+    assert it.ledger.lose(1) == ((), (it.job.key,))
 
 
 def test_an_adopted_redelivery_is_the_one_that_is_acked(it: Fixture) -> None:
