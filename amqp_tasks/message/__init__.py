@@ -36,6 +36,7 @@ from amqp_tasks.message._envelope import Envelope, Payload, read_envelope, read_
 from amqp_tasks.message._exceptions import exception_from_data, exception_to_data
 from amqp_tasks.message._further import FURTHER_PROPERTIES, check_further_properties, further_properties
 from amqp_tasks.message._headers import (
+    ERROR_TIME,
     FIRST_ERROR_TIME,
     IDEMPOTENCY_HEADER,
     RATE_HEADER,
@@ -108,6 +109,7 @@ __all__ = (
     "DEFAULT_LIMITS",
     "DELAYED_NAME",
     "ENDS",
+    "ERROR_TIME",
     "FIRST_ERROR_TIME",
     "FURTHER_PROPERTIES",
     "IDEMPOTENCY_HEADER",

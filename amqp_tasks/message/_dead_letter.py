@@ -9,6 +9,7 @@ from typing import Any
 
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
 from amqp_tasks.message._headers import (
+    ERROR_TIME,
     FIRST_ERROR_TIME,
     JOINS_HEADER,
     PROTOCOL_HEADERS,
@@ -94,7 +95,7 @@ def dead_letter(
         "x-error-queue": queue_name,
         "x-error-exchange": exchange,
         "x-error-routing-key": routing_key,
-        "x-error-time": time,
+        ERROR_TIME: time,
         FIRST_ERROR_TIME: _first_time(received.get(FIRST_ERROR_TIME)) or time,
         "x-error-attempts": attempts,
         "x-error-worker": header_text(worker, 255) if worker else None,

@@ -14,6 +14,7 @@ from amqp_tasks.message._decimals import table_decimal
 from amqp_tasks.message._printable import bounded_repr
 
 __all__ = (
+    "ERROR_TIME",
     "FIRST_ERROR_TIME",
     "IDEMPOTENCY_HEADER",
     "JOINS_HEADER",
@@ -40,6 +41,8 @@ PROTOCOL_HEADERS = frozenset(
 )  # fmt: skip
 """What task protocol 2 defines; users' headers stand beside these at the top level."""
 
+ERROR_TIME = "x-error-time"
+"""When a dead letter was set aside, ISO 8601; a task that has it was moved back as it lay there, by other tools than ours."""
 FIRST_ERROR_TIME = "x-error-first-time"
 """When the task first failed, ISO 8601; a retry carries it on to the next attempt, and a dead letter keeps it."""
 SNOOZES_HEADER = "x-amqp-tasks-snoozes"

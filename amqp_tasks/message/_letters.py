@@ -11,6 +11,7 @@ from typing import Any, cast
 from amqp_tasks.message._again import run_again
 from amqp_tasks.message._amqp import HeaderValue, OutgoingMessage, Properties
 from amqp_tasks.message._headers import (
+    ERROR_TIME,
     FIRST_ERROR_TIME,
     REQUEUES_HEADER,
     SNOOZES_HEADER,
@@ -137,7 +138,7 @@ def _ours(headers: Mapping[str, HeaderValue]) -> dict[str, Any]:
         "traceback": _text(headers.get("x-error-traceback")),
         "attempts": attempts if isinstance(attempts, int) else None,
         "first_time": _time(headers.get(FIRST_ERROR_TIME)),
-        "time": _time(headers.get("x-error-time")),
+        "time": _time(headers.get(ERROR_TIME)),
         "worker": _text(headers.get("x-error-worker")),
         "exchange": _text(headers.get("x-error-exchange")) or "",
         "routing_key": _text(headers.get("x-error-routing-key")) or "",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_tasks.errors import MessageTooLarge
 from amqp_tasks.message import (
+    ERROR_TIME,
     FIRST_ERROR_TIME,
     RATE_HEADER,
     REQUEUES_HEADER,
@@ -107,6 +108,8 @@ def sent_round(job: Job, seconds: float, *, is_paced: bool = False) -> OutgoingM
     envelope = job.envelope
     assert envelope is not None
     changes = _noted(envelope)
+    if ERROR_TIME in envelope.headers:  # see `key_of`
+        changes[ERROR_TIME] = envelope.headers[ERROR_TIME]
     if is_paced:
         runs = envelope.runs
         if not job.crashes:

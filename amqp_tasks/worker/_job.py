@@ -8,6 +8,8 @@ from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
+from amqp_tasks.message import ERROR_TIME
+
 if TYPE_CHECKING:
     from amqp_tasks.app import Task
     from amqp_tasks.message import Envelope
@@ -32,20 +34,28 @@ def run_name(task_id: str, retries: int = 0, snoozes: int = 0) -> str:
 
 
 def key_of(
-    task_id: str, retries: int = 0, snoozes: int = 0, *, queue_name: str, message_id: str | None = None
+    task_id: str,
+    retries: int = 0,
+    snoozes: int = 0,
+    *,
+    queue_name: str,
+    message_id: str | None = None,
+    set_aside: str | None = None,
 ) -> str:
     """What names one run of one message: a retry or a snooze is published under the same id, and is no redelivery. Nor is another
-    message whose caller has used an id again, or what an exchange has put into another queue.
+    message whose caller has used an id again, what an exchange has put into another queue, or a dead letter that was moved back.
 
     Args:
         task_id, retries, snoozes: see `run_name`.
         queue_name: where it lies: a message is delivered again where it was delivered first.
         message_id: of the message, if it has one: those whose id is of the caller's own do.
+        set_aside: when it was, if it was moved back by other tools than ours, which count that as a snooze.
     """
     digest = _digest_of(queue_name)
-    if message_id:
-        digest = digest.copy()
-        digest.update(b"\0" + message_id.encode("utf-8", "surrogatepass"))
+    for mark in (message_id, set_aside):
+        if mark:
+            digest = digest.copy()
+            digest.update(b"\0" + mark.encode("utf-8", "surrogatepass"))
     return f"{run_name(task_id, retries, snoozes)} message {digest.hexdigest()}"
 
 
@@ -115,9 +125,11 @@ class Job:
         self.task = task
         self.key = ""
         if envelope is not None:
+            set_aside = envelope.headers.get(ERROR_TIME)
             self.key = key_of(
                 envelope.id, envelope.retries, envelope.snoozes,
                 queue_name=delivery.queue_name, message_id=envelope.properties.message_id,
+                set_aside=set_aside if isinstance(set_aside, str) else None,
             )  # fmt: skip
         self.crashes = 0
         self.is_acked = self.is_kept = self.is_refused = self.has_awaited_news = False

@@ -160,6 +160,40 @@ def test_promise_08_what_is_refused_reaches_the_dead_letters_of_its_queue_though
     assert worker.stop() == 0
 
 
+def test_promise_06_a_dead_letter_that_was_moved_back_by_other_tools_is_not_taken_for_what_had_finished(
+    client: WorkerClient,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    proxy: TcpProxy,
+    tmp_path: Path,
+) -> None:
+    """Rows U002, U004."""
+    worker = worker_process(
+        "-c", "1", "--prefetch-multiplier", "10", app=APP, env={"AMQP_TASKS_BROKER_URL": proxy.url_for()}
+    )
+    client.act("fails", "fail", ignore_result=True)
+    letter = raw_client.get(f"{QUEUE}.dead", within=10)
+
+    # From here on its ack may be lost, as far as the worker knows.
+    accepted = proxy.accepted
+    proxy.cut()
+    eventually(lambda: proxy.accepted > accepted and raw_client.consumers(QUEUE) == 1, within=10)
+    gate = tmp_path / "gate"
+    client.act("busy", "wait", str(gate))
+    ledger.wait_for("start", "busy")
+    properties = {name: value for name, value in vars(letter.properties).items() if name != "headers"}
+    raw_client.publish(QUEUE, letter.body, letter.headers, **properties)
+    # It waits behind the busy one, and is handed back: what comes next is a redelivery.
+    worker.wait_output("received", count=3)
+    eventually(lambda: raw_client.depth(QUEUE) == 1, within=10)
+    gate.touch()
+
+    ledger.wait_for("start", "fails", count=2)
+    raw_client.get(f"{QUEUE}.dead", within=10)
+    assert worker.stop() == 0
+
+
 def test_promise_06_closed_connections_lose_nothing(
     client: WorkerClient, vhost: Vhost, ledger: Ledger, worker_process: WorkerProcesses
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from amqp_tasks.message import ERROR_TIME
+from amqp_tasks.worker._again import sent_round
 from amqp_tasks.worker._job import first_name, key_of, name_of
 from amqp_tasks.worker._ledger import Ledger
 from amqp_tasks.worker._verdicts import MAX_AGE
@@ -97,6 +99,18 @@ def test_what_is_settled_after_the_loss_is_lost_and_finished() -> None:
 
 def test_a_retry_has_a_key_of_its_own() -> None:
     assert len({key_of("a", retries, queue_name="work") for retries in range(3)}) == 3
+
+
+def test_a_dead_letter_that_is_moved_back_as_it_lies_there_has_a_key_of_its_own_which_its_copies_keep() -> (
+    None
+):
+    first = job_of("a", message_id="m")
+    moved = [job_of("a", message_id="m", headers={ERROR_TIME: f"2026-11-2{day}"}) for day in (1, 2)]
+    copy = job_of("a", message_id="m", headers=sent_round(moved[0], 5.0).properties.headers)
+
+    assert len({each.key for each in (first, *moved)}) == 3
+    assert copy.key == moved[0].key
+    assert {each.name for each in (first, *moved)} == {"a"}
 
 
 def test_another_message_of_the_same_id_has_a_key_of_its_own_which_logs_do_not_show() -> None:
