@@ -51,17 +51,22 @@ def key_of(
         message_id: of the message, if it has one: those whose id is of the caller's own do.
         set_aside: when it was, if it was moved back by other tools than ours, which count that as a snooze.
     """
-    digest = _digest_of(queue_name)
-    for mark in (message_id, set_aside):
-        if mark:
-            digest = digest.copy()
-            digest.update(b"\0" + mark.encode("utf-8", "surrogatepass"))
-    return f"{run_name(task_id, retries, snoozes)} message {digest.hexdigest()}"
+    mark = (
+        _mark(queue_name, message_id or "", set_aside or "")
+        if message_id or set_aside
+        else _mark_of(queue_name)
+    )
+    return f"{run_name(task_id, retries, snoozes)} message {mark}"
+
+
+def _mark(*parts: str) -> str:
+    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @lru_cache(maxsize=1024)
-def _digest_of(queue_name: str) -> blake2b:
-    return blake2b(queue_name.encode("utf-8", "surrogatepass"), digest_size=8)
+def _mark_of(queue_name: str) -> str:
+    """The same for most messages: this is asked of each delivery."""
+    return _mark(queue_name)
 
 
 _MESSAGE = re.compile(r" message [0-9a-f]{16}$")
