@@ -34,9 +34,10 @@ class ReadOnly(dict[str, Any]):
 
     __slots__ = ()
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
         for name, value in tuple(vars(cls).items()):
-            if isinstance(value, property):
+            if isinstance(value, property) and value.fset is None:
                 setattr(cls, name, value.setter(_refusal(name)))
 
     def __eq__(self, other: object) -> bool:

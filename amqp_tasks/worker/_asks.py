@@ -70,7 +70,8 @@ class Answers:
     ) -> None:
         self._reply, self._tell, self._claims, self._clock = reply, tell, claims, clock
         self._crashes = CrashTable(clock=clock)
-        self._finished, self._timed_out = RecentKeys(clock=clock), RecentKeys(clock=clock)
+        self._finished, self._refused = RecentKeys(clock=clock), RecentKeys(clock=clock)
+        self._timed_out = RecentKeys(clock=clock)
         self._places: dict[int, Whereabouts] = {}
         self._waiting: list[_Waiting] = []
 
@@ -141,18 +142,21 @@ class Answers:
 
     def tell_finished(self, process: int, keys: Sequence[str]) -> None:
         """These are finished, their acks perhaps lost."""
-        if (place := self._places.get(process)) is not None:
-            place.open.difference_update(keys)
+        self._over(process, keys)
         self._finished.add(keys)
         self._claims.finished(keys)
         self.review()
 
     def tell_refused(self, process: int, keys: Sequence[str]) -> None:
-        """These are over, and may be run again."""
+        """These are over, the refusals of their messages perhaps lost."""
+        self._over(process, keys)
+        self._refused.add(keys)
+        self._claims.refused(keys)
+        self.review()
+
+    def _over(self, process: int, keys: Sequence[str]) -> None:
         if (place := self._places.get(process)) is not None:
             place.open.difference_update(keys)
-        self._claims.given_up(keys)
-        self.review()
 
     def ask(self, process: int, number: int, keys: Sequence[str]) -> None:
         """Answer at once, or when the process that seems to have one of the tasks has ended, or after a second."""
@@ -186,7 +190,7 @@ class Answers:
 
     def _may_have_died(self, asker: int, key: str) -> bool:
         """A record names it, and its process did not say that it only lost its connection."""
-        return key not in self._finished and any(
+        return not (key in self._finished or key in self._refused) and any(
             key in place.running() and key not in place.open
             for process, place in self._places.items()
             if process != asker
@@ -202,6 +206,7 @@ class Answers:
             crashes=len(crashes.ids),
             cause=crashes.cause,
             is_finished=key in self._finished or self._claims.is_finished(key),
+            is_refused=key in self._refused or self._claims.is_refused(key),
             is_timed_out=key in self._timed_out,
             is_running=self._claims.is_elsewhere(key)
             or any(

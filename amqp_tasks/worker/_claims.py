@@ -69,7 +69,7 @@ class Claims:
         self._said = 0
         self._words: OrderedDict[str, dict[str, _Word]] = OrderedDict()  # by run and node
         self._heard: dict[str, float] = {}
-        self._finished = RecentKeys(clock=clock)
+        self._finished, self._refused = RecentKeys(clock=clock), RecentKeys(clock=clock)
 
     # This node's.
 
@@ -110,9 +110,9 @@ class Claims:
         """Their outcomes are stored, their acks perhaps lost."""
         self._release([key for key in keys if self._was_claimed(key)], is_finished=True)
 
-    def given_up(self, keys: Collection[str]) -> None:
-        """They go on here no more, and may be run elsewhere."""
-        self._release([key for key in keys if self._was_claimed(key)])
+    def refused(self, keys: Collection[str]) -> None:
+        """They are over, the refusals of their messages perhaps lost."""
+        self._release([key for key in keys if self._was_claimed(key)], is_refused=True)
 
     def _was_claimed(self, key: str) -> bool:
         # A run may be older than what is remembered of those that are gone.
@@ -132,11 +132,11 @@ class Claims:
         self._claimed.add(keys)
         self._write(CLAIM, {"keys": keys})
 
-    def _release(self, keys: list[str], *, is_finished: bool = False) -> None:
+    def _release(self, keys: list[str], *, is_finished: bool = False, is_refused: bool = False) -> None:
         for key in keys:
             self._runs.pop(key, None)
         if keys:
-            self._write(RELEASE, {"keys": keys, "finished": is_finished})
+            self._write(RELEASE, {"keys": keys, "finished": is_finished, "refused": is_refused})
 
     def _write(self, kind: str, facts: dict[str, Any]) -> None:
         self._said += 1
@@ -156,6 +156,10 @@ class Claims:
         """Whether another node has finished it, and only the ack was lost."""
         return key in self._finished
 
+    def is_refused(self, key: str) -> bool:
+        """Whether another node has refused it, and the broker may not have heard that."""
+        return key in self._refused
+
     def apply(self, entry: JournalEntry) -> None:
         """See `Register.apply`. Time counts from the moment of reading: clocks of hosts differ, and a lease is short.
 
@@ -164,18 +168,20 @@ class Claims:
         """
         by, keys, is_claim = fact_text(entry, "by"), fact_texts(entry, "keys"), entry.kind == CLAIM
         number, is_finished = entry.facts.get("number"), entry.facts.get("finished", False)
-        if type(number) is not int or not isinstance(is_finished, bool):
+        is_refused = entry.facts.get("refused", False)
+        if type(number) is not int or not isinstance(is_finished, bool) or not isinstance(is_refused, bool):
             raise MalformedMessage(
                 DeadLetterReason.BAD_BODY,
-                f"'number' or 'finished' of a {entry.kind!r} entry is no number or boolean",
+                f"'number', 'finished' or 'refused' of a {entry.kind!r} entry is no number or boolean",
             )
         if by == self._id:
             return
         self._hear(by, keys, _Word(number, is_running=is_claim))
         if is_claim:
             self._heard[by] = self._clock.monotonic()
-        elif is_finished:
-            self._finished.add(keys, age=max(0.0, self._clock.now().timestamp() - entry.time))
+        elif is_finished or is_refused:
+            noted = self._refused if is_refused else self._finished
+            noted.add(keys, age=max(0.0, self._clock.now().timestamp() - entry.time))
 
     def _hear(self, by: str, keys: Iterable[str], word: _Word) -> None:
         for key in keys:

@@ -322,10 +322,11 @@ class Engine:
             self._parts.verdicts.tell_open(still_open)
         # What has ended meanwhile has said so, too early to be understood: it would be held to be open for ever.
         ended = [key for key in still_open if not self._ledger.is_open(key)]
-        refused = [key for key in ended if self._ledger.was_refused(key)]
+        over = dict.fromkeys((*maybe_lost, *ended), False)
+        refused = [key for key in over if self._ledger.is_refused(key)]
         if refused:
             self._parts.verdicts.tell_refused(refused)
-        if finished := [*maybe_lost, *(key for key in ended if key not in refused)]:
+        if finished := [key for key in over if key not in refused]:
             self._parts.verdicts.tell_finished(finished)
 
     def _is_lost(self, job: Job) -> bool:
@@ -553,6 +554,12 @@ class Engine:
         self._ledger.open(job)
         job.end = ""
         self._settler.acknowledge(job)
+
+    def refuse_duplicate(self, job: Job) -> None:
+        """See `RedeliveryEffects.refuse_duplicate`."""
+        logger.info("task %s had been refused; so is its redelivery", job.name, extra={"action": "duplicate"})
+        self._ledger.open(job)
+        self._settler.drop(job, None)
 
     def give_up(self, job: Job, verdict: Verdict) -> None:
         """See `RedeliveryEffects.give_up`."""

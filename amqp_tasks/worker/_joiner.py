@@ -431,6 +431,6 @@ def _wait_until_back(transport: Transport, queue: str, held: int) -> None:
 def _safely(work: Callable[[], None]) -> None:
     try:
         work()
-    except (Exception, SystemExit):
-        # Of users' code, which routes, encodes and decodes: without this thread no join of the process would be looked at.
+    except BaseException:
+        # Of users' code, which routes, encodes and decodes, and may raise anything: without this thread no join of the process would be looked at.
         logger.exception("unexpected error in the workflow thread", extra={"action": "join_error"})

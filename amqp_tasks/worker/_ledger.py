@@ -38,12 +38,12 @@ class Ledger:
         self._lock = threading.Lock()
         self._open: dict[str, Job] = {}
         self._count = 0
-        self._acked: deque[tuple[int, str, float]] = deque(maxlen=in_flight)
-        self._finished = RecentKeys(clock=clock)
+        # Epoch, key, time, and whether it was refused.
+        self._settled: deque[tuple[int, str, float, bool]] = deque(maxlen=in_flight)
+        self._finished, self._refused = RecentKeys(clock=clock), RecentKeys(clock=clock)
         self._lost_epoch = -1
         self._told_open: set[str] = set()
         self._taken_back: set[str] = set()
-        self._refused: set[str] = set()  # since the last loss, of those that were told to be open
 
     @property
     def count(self) -> int:
@@ -66,7 +66,7 @@ class Ledger:
         """End a job: the one place from which a delivery is settled.
 
         What is refused does not count as finished: were the refusal lost, to ack the redelivery would keep it from the dead letters
-        of its queue.
+        of its queue, which is why that is refused, too.
         """
         with self._lock:
             self._count -= 1
@@ -79,13 +79,12 @@ class Ledger:
                 self._taken_back.discard(job.key)
                 if self._open.get(job.key) is job:
                     del self._open[job.key]
-                if job.goes_to_broker:
-                    if was_told:
-                        self._refused.add(job.key)
-                elif is_lost:
-                    self._finished.add((job.key,))
+                if not is_lost:
+                    self._settled.append(
+                        (delivery.epoch, job.key, self._clock.monotonic(), job.goes_to_broker)
+                    )
                 else:
-                    self._acked.append((delivery.epoch, job.key, self._clock.monotonic()))
+                    (self._refused if job.goes_to_broker else self._finished).add((job.key,))
         return delivery, is_lost or was_told
 
     def release(self, job: Job) -> Delivery | None:
@@ -126,9 +125,7 @@ class Ledger:
         Returns what `lose` does.
         """
         with self._lock:
-            self._refused.clear()
-            maybe = self._acked_lately()
-            self._finished.add(maybe)
+            maybe = self._note_settled()
             keys = tuple(
                 key
                 for key, job in self._open.items()
@@ -143,26 +140,27 @@ class Ledger:
         with self._lock:
             return key in self._finished
 
-    def was_refused(self, key: str) -> bool:
-        """Whether it was open at the last loss, and was refused since."""
+    def is_refused(self, key: str) -> bool:
+        """Whether it was refused here and the refusal may have been lost."""
         with self._lock:
             return key in self._refused
 
     def lose(self, epoch: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The connection of `epoch` is gone. Returns the keys still open, and those whose acks may be lost."""
+        """The connection of `epoch` is gone. Returns the keys still open, and those whose acks or refusals may be lost."""
         with self._lock:
-            self._refused.clear()
             self._lost_epoch = max(self._lost_epoch, epoch)
-            maybe = self._acked_lately(epoch)
-            self._acked.clear()
-            self._finished.add(maybe)
+            maybe = self._note_settled(epoch)
+            self._settled.clear()
             self._told_open.update(self._open)
             return tuple(self._open), maybe
 
-    def _acked_lately(self, epoch: float = math.inf) -> tuple[str, ...]:
-        # What was acked long ago the broker knows, and its id may have come again: in a quiet worker they stay here for days.
+    def _note_settled(self, epoch: float = math.inf) -> tuple[str, ...]:
+        # What was settled long ago the broker knows, and its id may have come again: in a quiet worker they stay here for days.
         oldest = self._clock.monotonic() - MAX_AGE
-        return tuple(key for of_epoch, key, at in self._acked if of_epoch <= epoch and at > oldest)
+        maybe = [each for each in self._settled if each[0] <= epoch and each[2] > oldest]
+        self._finished.add(key for _, key, _, is_refused in maybe if not is_refused)
+        self._refused.add(key for _, key, _, is_refused in maybe if is_refused)
+        return tuple(key for _, key, _, _ in maybe)
 
     def is_lost(self, delivery: Delivery) -> bool:
         """Whether its connection is known to be lost: the broker has it back."""

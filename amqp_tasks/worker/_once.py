@@ -144,8 +144,8 @@ class Once:
             if work is not None:
                 try:
                     work()
-                except (Exception, SystemExit):
-                    # Of users' code, as in `Joiner`: the thread is for all that comes after it.
+                except BaseException:
+                    # Of users' code, as in `Joiner`, which may raise anything: the thread is for all that comes after it.
                     logger.exception("a task cannot be ended", extra={"action": "idempotency"})
 
     @staticmethod

@@ -37,6 +37,9 @@ class RedeliveryEffects(Protocol):
     def acknowledge_duplicate(self, job: Job) -> None:
         """It is finished already."""
 
+    def refuse_duplicate(self, job: Job) -> None:
+        """It is over and was refused; the broker may not have heard that."""
+
     def give_up(self, job: Job, verdict: Verdict) -> None:
         """It crashed too often."""
 
@@ -95,6 +98,8 @@ class Redeliveries:
                     self._effects.let_go(stale)
             elif self._ledger.is_finished(job.key):
                 self._effects.acknowledge_duplicate(job)
+            elif self._ledger.is_refused(job.key):
+                self._effects.refuse_duplicate(job)
             else:
                 unknown.append(job)
         if unknown:
@@ -163,6 +168,8 @@ class Redeliveries:
             job.crashes = verdict.crashes
             if verdict.is_finished:
                 self._effects.acknowledge_duplicate(job)
+            elif verdict.is_refused:
+                self._effects.refuse_duplicate(job)
             elif verdict.is_running:
                 # Also what is to be given up: who runs it may be just about that.
                 held.append(job)

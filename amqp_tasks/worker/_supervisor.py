@@ -432,6 +432,8 @@ class Supervisor:
         for message in process.last_words():
             if message["kind"] == "finished":
                 self._answers.tell_finished(process.serial, message["keys"])
+            elif message["kind"] == "refused":
+                self._answers.tell_refused(process.serial, message["keys"])
         process.link.close()
         if process.is_killed:
             cause = None

@@ -35,6 +35,7 @@ class Verdict:
         cause: how the last one died, e.g. `signal 9`.
         is_running: a living process of this node still has it.
         is_finished: its outcome is stored; only the ack was lost.
+        is_refused: it is over, and the broker may not have heard that it is to keep it.
         is_timed_out: it passed its hard limit, and nobody could answer for it.
     """
 
@@ -42,6 +43,7 @@ class Verdict:
     cause: str = ""
     is_running: bool = False
     is_finished: bool = False
+    is_refused: bool = False
     is_timed_out: bool = False
 
 
@@ -63,7 +65,7 @@ class Verdicts(Protocol):
         """These are finished and their outcomes stored, but their acks may be lost."""
 
     def tell_refused(self, task_ids: Sequence[str]) -> None:
-        """These are over, and the broker may not have heard that it is to keep them: they may be run again."""
+        """These are over, and the broker may not have heard that it is to keep them: their redeliveries are to be refused, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

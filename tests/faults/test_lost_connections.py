@@ -160,6 +160,40 @@ def test_promise_08_what_is_refused_reaches_the_dead_letters_of_its_queue_though
     assert worker.stop() == 0
 
 
+def test_promise_13_what_is_refused_while_its_redelivery_is_held_is_refused_there_and_not_run_again(
+    vhost: Vhost,
+    ledger: Ledger,
+    worker_process: WorkerProcesses,
+    raw_client: RawClient,
+    proxy: TcpProxy,
+    tmp_path: Path,
+) -> None:
+    """Row U011."""
+    raw_client.declare("kept")
+    dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "kept"}
+    raw_client.declare(QUEUE, {"x-queue-type": "quorum", **dead})
+    settings = {
+        "AMQP_TASKS_TASK_DEAD_LETTER_QUEUES": "false",
+        "AMQP_TASKS_TASK_ACKS_ON_FAILURE": "false",
+        "AMQP_TASKS_TOPOLOGY": "none",
+        "AMQP_TASKS_BROKER_URL": proxy.url_for(),
+    }
+    worker = worker_process("-c", "4", app=APP, env=settings)
+    gate, held = tmp_path / "gate", {f"held-{n}" for n in range(2)}
+    with WorkerClient(vhost.url, topology="none") as client:
+        client.many(sorted(held), "wait and fail", str(gate))
+    ledger.wait_for("start", count=2)
+
+    proxy.cut()
+    # The redeliveries have reached a process again, which holds or adopts them.
+    eventually(lambda: raw_client.consumers(QUEUE) >= 4 and raw_client.depth(QUEUE) == 0, within=10)
+    gate.touch()
+
+    eventually(lambda: raw_client.depth("kept") == 2, within=15)
+    assert ledger.counts("start") == dict.fromkeys(held, 1)
+    assert worker.stop() == 0
+
+
 def test_promise_06_a_dead_letter_that_was_moved_back_by_other_tools_is_not_taken_for_what_had_finished(
     client: WorkerClient,
     ledger: Ledger,

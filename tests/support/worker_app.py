@@ -85,6 +85,11 @@ def _wait(key: str, argument: Any) -> Any:
     return key
 
 
+def _wait_and_fail(key: str, argument: Any) -> Any:
+    _wait_for(argument)
+    raise RuntimeError(key)
+
+
 def _sleep(key: str, argument: Any) -> Any:
     """Work that takes so many seconds, and may be interrupted."""
     let_pass(argument)
@@ -239,6 +244,7 @@ _ACTIONS: dict[str, Callable[[str, Any], Any]] = {
     "close-all": _close_all,
     "close-link": _close_link,
     "wait": _wait,
+    "wait and fail": _wait_and_fail,
     "sleep": _sleep,
     "time": _time,
     "monotonic": _monotonic,

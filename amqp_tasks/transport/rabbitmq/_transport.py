@@ -398,10 +398,10 @@ def _register_once() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for core in tuple(_cores):
-        core.abandon()
     for transport in tuple(_live):
         transport._after_fork()
+    for core in tuple(_cores):
+        core.abandon()
 
 
 def _close_all() -> None:

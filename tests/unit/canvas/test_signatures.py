@@ -493,3 +493,26 @@ def test_no_error_shows_the_arguments_of_a_signature_as_they_may_be_secrets(
     assert str(Replaced(part)) == "replaced by tasks.add"
     assert str(Replaced(part.set(task_id="p-1"))) == "replaced by tasks.add[p-1]"
     assert str(Replaced(chain(part, part))) == "replaced by celery.chain"
+
+
+def test_a_signature_class_of_the_users_keeps_its_own_setters_and_what_stands_behind_it() -> None:
+    derived: list[tuple[type, str]] = []
+
+    class Registered:
+        def __init_subclass__(cls, *, label: str) -> None:
+            derived.append((cls, label))
+
+    class Labelled(Signature, Registered, label="mine"):
+        @property
+        def label(self) -> str:
+            return str(self.options.get("shadow"))
+
+        @label.setter
+        def label(self, value: str) -> None:
+            set_to.append(value)
+
+    set_to = list[str]()
+    Labelled("t").label = "shown"
+
+    assert set_to == ["shown"]
+    assert derived == [(Labelled, "mine")]

@@ -108,7 +108,7 @@ def test_what_a_process_says_it_still_has_is_running_without_a_wait(node: Node) 
     assert node.replies == [(1, 1, {"long": running, "settling": running})]
 
 
-def test_what_was_refused_is_run_again_when_the_refusal_was_lost(node: Node) -> None:
+def test_what_was_refused_with_a_lost_refusal_is_told(node: Node) -> None:
     node.process(1)
     node.process(2)
     node.answers.tell_open(2, ["refused"])
@@ -116,7 +116,7 @@ def test_what_was_refused_is_run_again_when_the_refusal_was_lost(node: Node) -> 
 
     node.answers.ask(1, 1, ["refused"])
 
-    assert node.replies == [(1, 1, {})]
+    assert node.replies == [(1, 1, {"refused": Verdict(is_refused=True)})]
 
 
 def test_what_finished_with_a_lost_ack_is_told(node: Node) -> None:

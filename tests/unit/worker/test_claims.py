@@ -137,7 +137,7 @@ def test_a_run_whose_delivery_was_taken_back_is_finished_everywhere(cluster: Clu
     assert second.verdict("long") == Verdict(is_finished=True)
 
 
-def test_a_run_whose_delivery_was_taken_back_and_that_is_refused_may_be_run_everywhere(
+def test_a_run_whose_delivery_was_taken_back_and_that_is_refused_is_refused_everywhere(
     cluster: Cluster,
 ) -> None:
     first, second = cluster.nodes["first"], cluster.nodes["second"]
@@ -147,7 +147,7 @@ def test_a_run_whose_delivery_was_taken_back_and_that_is_refused_may_be_run_ever
 
     first.answers.tell_refused(2, ["long"])
 
-    assert second.verdict("long") == UNKNOWN
+    assert second.verdict("long") == Verdict(is_refused=True)
 
 
 def test_a_run_that_ends_long_after_its_claim_is_finished_everywhere(cluster: Cluster) -> None:
@@ -268,9 +268,10 @@ def test_the_node_itself_heeds_no_claim_of_its_own(cluster: Cluster) -> None:
         {"by": 1, "number": 9, "keys": [], "finished": True},
         {"by": "x", "number": 9, "keys": "y", "finished": True},
         {"by": "x", "number": 9, "keys": ["y"], "finished": "yes"},
+        {"by": "x", "number": 9, "keys": ["y"], "refused": "yes"},
         {"by": "x", "number": "9", "keys": ["y"], "finished": True},
     ],
-    ids=["by", "keys", "finished", "number"],
+    ids=["by", "keys", "finished", "refused", "number"],
 )
 def test_what_is_no_such_entry_changes_nothing(cluster: Cluster, facts: dict[str, Any]) -> None:
     second = cluster.nodes["second"]

@@ -51,6 +51,9 @@ class Fates:
     def acknowledge_duplicate(self, job: Job) -> None:
         self.log.append(("duplicate", job.name))
 
+    def refuse_duplicate(self, job: Job) -> None:
+        self.log.append(("refuse", job.name))
+
     def give_up(self, job: Job, verdict: Verdict) -> None:
         self.log.append(("give up", (job.name, verdict.crashes)))
 
@@ -79,13 +82,16 @@ def it() -> Fixture:
 
 
 def test_each_verdict_has_its_fate(it: Fixture) -> None:
-    it.redeliveries.take([job_of(name) for name in ("fresh", "once", "often", "done", "slow", "elsewhere")])
-    assert it.redeliveries.count == 6
+    it.redeliveries.take(
+        [job_of(name) for name in ("fresh", "once", "often", "done", "refused", "slow", "elsewhere")]
+    )
+    assert it.redeliveries.count == 7
 
     it.asked.answer(
         once=Verdict(crashes=1),
         often=Verdict(crashes=3),
         done=Verdict(is_finished=True),
+        refused=Verdict(is_refused=True),
         slow=Verdict(is_timed_out=True),
         elsewhere=Verdict(is_running=True),
     )
@@ -93,6 +99,7 @@ def test_each_verdict_has_its_fate(it: Fixture) -> None:
     assert it.fates.log == [
         ("give up", ("often", 3)),
         ("duplicate", "done"),
+        ("refuse", "refused"),
         ("time out", "slow"),
         ("resize", None),
         ("proceed", [("fresh", 0), ("once", 1)]),

@@ -291,8 +291,9 @@ def test_what_was_refused_is_not_taken_for_finished(it: Fixture, is_lost_before:
     it.settler.drop(it.job, None)
 
     assert it.settlements == [Settlement.DROP]
+    assert it.ledger.lose(1) == ((), () if is_lost_before else (it.job.key,))
     assert not it.ledger.is_finished(it.job.key)
-    assert it.ledger.lose(1) == ((), ())
+    assert it.ledger.is_refused(it.job.key)
     assert (it.told.refused, it.told.finished) == ([it.job.key] if is_lost_before else [], [])
 
 
