@@ -71,7 +71,7 @@ def start(
 
 def put(raw_client: RawClient, message: RawMessage, **changes: Any) -> None:
     """Publish a copy of a message with other headers."""
-    names = ("content_type", "content_encoding", "correlation_id", "reply_to", "priority")
+    names = ("content_type", "content_encoding", "correlation_id", "reply_to", "priority", "message_id")
     kept = {name: value for name in names if (value := getattr(message.properties, name)) is not None}
     raw_client.publish("hipri", message.body, {**message.headers, **changes}, **kept)
 

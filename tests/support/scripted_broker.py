@@ -223,12 +223,13 @@ class ScriptedBroker:
         self._port: int = server.sockets[0].getsockname()[1]
         started.set()
         await self._over
-        server.close()
+        # Not closed yet, and what is under way not cancelled: a connection that was just accepted would leave its socket open.
+        self._loop.remove_reader(server.sockets[0].fileno())
         for session in tuple(self._sessions):
             session.end()
-        # Not cancelled: one that was just accepted has not begun, and would leave its socket open.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others)
+        server.close()
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = _Session(self, reader, writer)

@@ -169,10 +169,10 @@ def test_a_result_survives_a_broker_restart(private_node: PrivateNode) -> None:
         result = task.delay("over the restart")
         eventually(lambda: bool(worker.held))
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(result.get, 50)
+            waiting = pool.submit(result.get, 100)
             worker.is_holding = False
             private_node.restart()
-            assert waiting.result(55) == "over the restart"
+            assert waiting.result(105) == "over the restart"
     finally:
         app.close()
         worker.stop()
